@@ -1,0 +1,2 @@
+//! The `syncledger` program.
+fn main() {}
