@@ -1,0 +1,318 @@
+//! The Automerge document of a record: built from derived changes, and read as of any moment.
+//!
+//! Invariant: nothing but what [`super::derive`] made, or a snapshot of it that this replica wrote, ever reaches
+//! Automerge's parsers, which panic on hostile bytes.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
+
+use automerge::legacy::{ElementId, Key, ObjectId, Op as LegacyOp, OpId, OpType};
+use automerge::{
+    ActorId, Automerge, AutomergeError, Change, ChangeHash, ExpandedChange, LoadOptions, ObjId, ReadDoc, ROOT,
+    ScalarValue, TextEncoding, Value as AmValue,
+};
+
+use super::cell::Cell;
+use super::derive::{ChangeOp, Derived, ObjectRef, OpRef};
+use super::graph::{Graph, NodeIx};
+use super::registers::{Live, Lives, Registers, State};
+use crate::event::{FlatKey, KeyRange, Value, hash};
+
+/// The encoding is always named: any dependency may switch the default.
+const ENCODING: TextEncoding = TextEncoding::UnicodeCodePoint;
+
+/// A record's Automerge document, with the hash of each event's change.
+#[derive(Clone, Debug)]
+pub(crate) struct Materialised {
+    doc: Automerge,
+    hashes: Vec<ChangeHash>,
+    births: BTreeMap<String, ChangeHash>,
+}
+
+impl Default for Materialised {
+    fn default() -> Self {
+        Self { doc: Automerge::new_with_encoding(ENCODING), hashes: Vec::new(), births: BTreeMap::new() }
+    }
+}
+
+impl Materialised {
+    /// Applies the changes of events, which must follow those applied before in the graph's order.
+    pub(crate) fn apply(&mut self, graph: &Graph, pending: &[(NodeIx, i64, Derived)]) -> Result<(), AutomergeError> {
+        let mut changes = Vec::with_capacity(pending.len());
+        for (ix, seconds, derived) in pending {
+            let mut born = BTreeSet::new();
+            for key in &derived.births {
+                let birth = birth(key);
+                born.insert(birth.hash());
+                if self.births.insert(key.clone(), birth.hash()).is_none() {
+                    changes.push(birth);
+                }
+            }
+            let change = Change::from(self.expand(graph, *ix, *seconds, derived, born));
+            self.hashes.push(change.hash());
+            changes.push(change);
+        }
+        self.doc.apply_changes(changes)
+    }
+
+    fn expand(
+        &self,
+        graph: &Graph,
+        ix: NodeIx,
+        seconds: i64,
+        derived: &Derived,
+        mut deps: BTreeSet<ChangeHash>,
+    ) -> ExpandedChange {
+        let actor = ActorId::from(graph.actor_of(ix));
+        let parents = graph.node(ix).map(|node| node.parents.clone()).unwrap_or_default();
+        deps.extend(parents.into_iter().chain(graph.previous_of_actor(ix)).filter_map(|ix| self.hash(ix)));
+        ExpandedChange {
+            operations: derived.ops.iter().map(legacy_op).collect(),
+            actor_id: actor,
+            hash: None,
+            seq: graph.node(ix).map_or(1, |node| u64::from(node.seq)),
+            start_op: NonZeroU64::new(derived.start_op).unwrap_or(NonZeroU64::MIN),
+            time: seconds,
+            message: None,
+            deps: deps.into_iter().collect(),
+            extra_bytes: Vec::new(),
+            author: None,
+        }
+    }
+
+    pub(crate) fn hash(&self, ix: NodeIx) -> Option<ChangeHash> {
+        self.hashes.get(ix as usize).copied()
+    }
+
+    /// The hashes of some events' changes.
+    pub(crate) fn hashes(&self, nodes: &[NodeIx]) -> Vec<ChangeHash> {
+        nodes.iter().filter_map(|&ix| self.hash(ix)).collect()
+    }
+
+    pub(crate) fn document(&self) -> &Automerge {
+        &self.doc
+    }
+
+    /// The live operations of every key and the counters, as of some events (all where `None`).
+    pub(crate) fn registers(&self, graph: &Graph, at: Option<&[ChangeHash]>) -> Registers {
+        let moment = Moment { materialised: self, graph, at };
+        let mut registers = Registers::default();
+        for key in moment.all_keys() {
+            if let Some(count) = moment.counter(&key).filter(|_| key.starts_with("$#")) {
+                registers.counters.insert(key, count);
+            } else {
+                let lives: Lives = moment.lives(&key).iter().cloned().collect();
+                registers.keys.insert(key, lives);
+            }
+        }
+        registers
+    }
+
+    /// The saved document, for [`Materialised::load`].
+    pub(crate) fn save(&self) -> Vec<u8> {
+        self.doc.save_nocompress()
+    }
+
+    /// A document from what [`Materialised::save`] gave, with what a graph does not hold.
+    pub(crate) fn load(bytes: &[u8], hashes: Vec<ChangeHash>, births: Vec<String>) -> Result<Self, AutomergeError> {
+        let doc = Automerge::load_with_options(bytes, LoadOptions::new().text_encoding(ENCODING))?;
+        let births = births.into_iter().map(|key| (key.clone(), birth(&key).hash())).collect();
+        Ok(Self { doc, hashes, births })
+    }
+
+    pub(crate) fn birth_keys(&self) -> Vec<String> {
+        self.births.keys().cloned().collect()
+    }
+
+    pub(crate) fn all_hashes(&self) -> &[ChangeHash] {
+        &self.hashes
+    }
+}
+
+/// The change that makes a counter, identical on every replica.
+fn birth(key: &str) -> Change {
+    Change::from(ExpandedChange {
+        operations: vec![put(key, ScalarValue::counter(0))],
+        actor_id: ActorId::from(hash::counter_actor(key)),
+        hash: None,
+        seq: 1,
+        start_op: NonZeroU64::MIN,
+        time: 0,
+        message: None,
+        deps: Vec::new(),
+        extra_bytes: Vec::new(),
+        author: None,
+    })
+}
+
+fn op_id(op: &OpRef) -> OpId {
+    OpId(op.counter, ActorId::from(op.actor))
+}
+
+fn put(key: &str, value: ScalarValue) -> LegacyOp {
+    root_op(key, OpType::Put(value), Vec::new())
+}
+
+fn root_op(key: &str, action: OpType, pred: Vec<OpId>) -> LegacyOp {
+    LegacyOp { action, obj: ObjectId::Root, key: Key::Map(key.into()), pred: pred.into(), insert: false }
+}
+
+fn legacy_op(op: &ChangeOp) -> LegacyOp {
+    match op {
+        ChangeOp::Clear { key, live } => root_op(key, OpType::Delete, live.iter().map(op_id).collect()),
+        ChangeOp::Set { key, cell } => match (cell.to_scalar(), cell) {
+            (Some(scalar), _) => put(key, scalar),
+            (None, Cell::Container(kind)) => root_op(key, OpType::Make(kind.object()), Vec::new()),
+            (None, _) => put(key, ScalarValue::Null),
+        },
+        ChangeOp::Increment { key, by } => {
+            let counter = OpId(1, ActorId::from(hash::counter_actor(key)));
+            root_op(key, OpType::Increment(*by), vec![counter])
+        }
+        ChangeOp::Insert { object, after, item } => LegacyOp {
+            action: OpType::Put(Cell::Value(item.clone()).to_scalar().unwrap_or(ScalarValue::Null)),
+            obj: ObjectId::Id(op_id(&object.op)),
+            key: Key::Seq(after.as_ref().map_or(ElementId::Head, |op| ElementId::Id(op_id(op)))),
+            pred: Vec::new().into(),
+            insert: true,
+        },
+        ChangeOp::RemoveItem { object, item } => LegacyOp {
+            action: OpType::Delete,
+            obj: ObjectId::Id(op_id(&object.op)),
+            key: Key::Seq(ElementId::Id(op_id(item))),
+            pred: vec![op_id(item)].into(),
+            insert: false,
+        },
+    }
+}
+
+fn object_id(object: &ObjectRef) -> ObjId {
+    ObjId::Id(object.op.counter, ActorId::from(object.op.actor), 0)
+}
+
+/// The document as of some events.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment<'a> {
+    pub(crate) materialised: &'a Materialised,
+    pub(crate) graph: &'a Graph,
+    /// `None`: now.
+    pub(crate) at: Option<&'a [ChangeHash]>,
+}
+
+impl Moment<'_> {
+    fn all_keys(&self) -> Vec<String> {
+        match self.at {
+            None => self.materialised.doc.keys(ROOT).collect(),
+            Some(heads) => self.materialised.doc.keys_at(ROOT, heads).collect(),
+        }
+    }
+
+    /// What an event wrote at the keys of the record, whether it still lives or not; `None` where its change is not
+    /// in the document.
+    pub(crate) fn written(&self, ix: NodeIx) -> Option<Vec<(String, Live)>> {
+        let change = self.materialised.doc.get_change_by_hash(&self.materialised.hash(ix)?)?;
+        let start = change.start_op().get();
+        let written = |(counter, op): (u64, LegacyOp)| {
+            let Key::Map(key) = op.key else { return None };
+            let cell = match op.action {
+                OpType::Put(scalar) => Cell::from_automerge(&AmValue::Scalar(Cow::Owned(scalar)))?,
+                OpType::Make(object) => Cell::from_automerge(&AmValue::Object(object))?,
+                _ => return None,
+            };
+            Some((key.to_string(), Live { counter, node: ix, cell }))
+        };
+        Some((start..).zip(change.decode().operations).filter_map(written).collect())
+    }
+
+    /// The live operations of one field and what lies below it.
+    pub(crate) fn field(&self, key: &FlatKey) -> Registers {
+        let mut registers = Registers::default();
+        let mut keys = self.keys(&key.below_range());
+        keys.retain(|below| FlatKey::from_document(below.as_str()).is_below(key));
+        for key in keys.into_iter().chain([key.as_str().to_owned()]) {
+            let lives: Lives = self.lives(&key).iter().cloned().collect();
+            if !lives.is_empty() {
+                registers.add_counter(&key, |counter| self.counter(counter));
+                registers.keys.insert(key, lives);
+            }
+        }
+        registers
+    }
+
+    fn all(&self, key: &str) -> Vec<(AmValue<'_>, ObjId)> {
+        let doc = &self.materialised.doc;
+        match self.at {
+            None => doc.get_all(ROOT, key),
+            Some(heads) => doc.get_all_at(ROOT, key, heads),
+        }
+        .unwrap_or_default()
+    }
+
+    fn live(&self, value: &AmValue<'_>, id: &ObjId) -> Option<Live> {
+        let ObjId::Id(counter, actor, _) = id else { return None };
+        let node = self.graph.node_of_op(*counter, actor.to_bytes())?;
+        Some(Live { counter: *counter, node, cell: Cell::from_automerge(value)? })
+    }
+
+    /// The values of a list's items, each with the event that inserted it.
+    pub(crate) fn list(&self, object: &ObjectRef) -> Vec<Value> {
+        let id = object_id(object);
+        let doc = &self.materialised.doc;
+        let items = match self.at {
+            None => doc.list_range(&id, ..),
+            Some(heads) => doc.list_range_at(&id, .., heads),
+        };
+        let value = |item: automerge::iter::ListRangeItem<'_>| match Cell::from_automerge(&item.value.to_value())? {
+            Cell::Value(value) => Some(value),
+            _ => None,
+        };
+        items.filter_map(value).collect()
+    }
+
+    /// The content of a text.
+    pub(crate) fn text(&self, object: &ObjectRef) -> String {
+        let id = object_id(object);
+        let doc = &self.materialised.doc;
+        match self.at {
+            None => doc.text(&id),
+            Some(heads) => doc.text_at(&id, heads),
+        }
+        .unwrap_or_default()
+    }
+}
+
+impl State for Moment<'_> {
+    fn lives(&self, key: &str) -> Cow<'_, [Live]> {
+        let lives = self.all(key);
+        Cow::Owned(lives.iter().filter_map(|(value, id)| self.live(value, id)).collect())
+    }
+
+    fn keys(&self, range: &KeyRange) -> Vec<String> {
+        let doc = &self.materialised.doc;
+        let range = range.clone();
+        match self.at {
+            None => doc.map_range(ROOT, range).map(|item| item.key.to_string()).collect(),
+            Some(heads) => doc.map_range_at(ROOT, range, heads).map(|item| item.key.to_string()).collect(),
+        }
+    }
+
+    fn counter(&self, counter_key: &str) -> Option<i64> {
+        let all = self.all(counter_key);
+        all.first().and_then(|(value, _)| value.to_i64())
+    }
+
+    fn items(&self, container: &ObjectRef) -> Vec<OpRef> {
+        let id = object_id(container);
+        let doc = &self.materialised.doc;
+        let items = match self.at {
+            None => doc.list_range(&id, ..),
+            Some(heads) => doc.list_range_at(&id, .., heads),
+        };
+        let op = |id: ObjId| match id {
+            ObjId::Id(counter, actor, _) => Some(OpRef { counter, actor: actor.to_bytes().try_into().ok()? }),
+            ObjId::Root => None,
+        };
+        items.filter_map(|item| op(item.id())).collect()
+    }
+}

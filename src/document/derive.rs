@@ -1,0 +1,381 @@
+//! Derivation: what an event does to the document, as a function of the event and its ancestors alone.
+//!
+//! The table of what each operation does in every state is total and frozen: a path that is missing or of the wrong
+//! kind makes an operation do nothing, an index beyond the end means the end. Every replica, of every version, must
+//! derive the same operations from the same event; `tests/fixtures/v1` holds the hashes that prove it.
+//!
+//! A value is always written *fresh*: what lives at the key is deleted and the value put, in this order. Automerge
+//! alone would elide an equal put, and a resolution that takes the shown value would leave no trace.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::cell::{Cell, ContainerKind};
+use super::graph::{Graph, Place};
+use super::registers::{Live, Lives, State};
+use crate::event::{Container, Event, FlatKey, Op, Path, Value, json};
+
+/// An operation of the Automerge document: its counter and its actor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OpRef {
+    pub(crate) counter: u64,
+    pub(crate) actor: [u8; 16],
+}
+
+/// A list or text of the Automerge document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ObjectRef {
+    pub(crate) op: OpRef,
+    pub(crate) kind: ContainerKind,
+}
+
+/// One operation of the derived change, in the order of their counters.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ChangeOp {
+    /// Deletes what lives at a key.
+    Clear { key: String, live: Vec<OpRef> },
+    /// Puts a cell at a key where nothing lives.
+    Set { key: String, cell: Cell },
+    /// Adds to the counter at a counter key.
+    Increment { key: String, by: i64 },
+    /// Inserts an item after another, or first.
+    Insert { object: ObjectRef, after: Option<OpRef>, item: Value },
+    /// Deletes an item.
+    RemoveItem { object: ObjectRef, item: OpRef },
+}
+
+/// A list or text made by an event.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Make {
+    /// The index of the event's operation.
+    pub(crate) op: u32,
+    /// The counter of the Automerge operation.
+    pub(crate) counter: u64,
+    pub(crate) kind: ContainerKind,
+}
+
+/// What an event was derived to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Derived {
+    pub(crate) start_op: u64,
+    pub(crate) ops: Vec<ChangeOp>,
+    /// The counter keys whose counters are born with the event.
+    pub(crate) births: Vec<String>,
+    pub(crate) makes: Vec<Make>,
+}
+
+/// Derives `event`, which stands at `place`, from the state as of its parents.
+pub(crate) fn derive(graph: &Graph, place: &Place, event: &Event, state: &dyn State) -> Derived {
+    let start = graph.start_op(place);
+    let derived = Deriving::new(graph, place, state, start).run(event);
+    if derived.births.is_empty() || start > 1 {
+        return derived;
+    }
+    // A counter's birth is operation 1 of its own change: what follows it starts at 2.
+    Deriving::new(graph, place, state, 2).run(event)
+}
+
+struct Deriving<'a> {
+    graph: &'a Graph,
+    place: &'a Place,
+    state: &'a dyn State,
+    /// What the event's earlier operations made of keys.
+    keys: BTreeMap<String, Vec<(OpRef, Cell)>>,
+    counters: BTreeMap<String, i64>,
+    /// The items of the containers that the event works in more than once.
+    items: BTreeMap<ObjectRef, Vec<OpRef>>,
+    derived: Derived,
+}
+
+impl<'a> Deriving<'a> {
+    fn new(graph: &'a Graph, place: &'a Place, state: &'a dyn State, start_op: u64) -> Self {
+        let derived = Derived { start_op, ..Derived::default() };
+        let (keys, counters, items) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { graph, place, state, keys, counters, items, derived }
+    }
+
+    fn run(mut self, event: &Event) -> Derived {
+        for (index, op) in (0..).zip(event.ops()) {
+            self.op(index, op);
+        }
+        self.derived
+    }
+
+    /// The frozen table.
+    fn op(&mut self, index: u32, op: &Op) {
+        match op {
+            Op::Put { path, value } if path.is_root() => self.clear_record(value),
+            Op::Put { path, value } => self.put(path, Cell::Value(value.clone())),
+            Op::PutAtomic { path, json } => self.put(path, Cell::Value(Value::Atomic(json.clone()))),
+            Op::Remove { path } => self.remove(path),
+            Op::Increment { path, by } => self.increment(path, *by),
+            Op::MakeSet { path } => self.put(path, Cell::Set),
+            Op::SetAdd { path, member } => self.member(path, member, true),
+            Op::SetRemove { path, member } => self.member(path, member, false),
+            Op::MakeList { path } => self.make(index, path, ContainerKind::List),
+            Op::MakeText { path } => self.make(index, path, ContainerKind::Text),
+            Op::Insert { container, index, value } => self.insert(*container, *index, value),
+            Op::RemoveAt { container, index } => self.remove_at(*container, *index),
+            Op::SpliceText { container, index, delete, insert } => self.splice(*container, *index, *delete, insert),
+            Op::Delete => self.set(FlatKey::deleted().as_str(), Cell::Value(Value::Bool(true))),
+            Op::Restore => self.set(FlatKey::deleted().as_str(), Cell::Value(Value::Bool(false))),
+        }
+    }
+
+    // --- what is there -------------------------------------------------------------------------------------------
+
+    fn lives(&self, key: &str) -> Vec<(OpRef, Cell)> {
+        if let Some(lives) = self.keys.get(key) {
+            return lives.clone();
+        }
+        let lives: Cow<'_, [Live]> = self.state.lives(key);
+        let op = |live: &Live| OpRef { counter: live.counter, actor: self.graph.actor_of(live.node) };
+        lives.iter().map(|live| (op(live), live.cell.clone())).collect()
+    }
+
+    fn any(&self, key: &str, test: impl Fn(&Cell) -> bool) -> bool {
+        match self.keys.get(key) {
+            Some(lives) => lives.iter().any(|(_, cell)| test(cell)),
+            None => self.state.lives(key).iter().any(|live| test(&live.cell)),
+        }
+    }
+
+    /// The keys below `key` of which a live operation passes the test, in byte order.
+    fn below(&self, key: &FlatKey, test: impl Fn(&Cell) -> bool) -> Vec<String> {
+        let range = key.below_range();
+        let mut keys = self.state.keys(&range);
+        keys.extend(self.keys.range(range).map(|(key, _)| key.clone()));
+        keys.sort_unstable();
+        keys.dedup();
+        keys.retain(|below| FlatKey::from_document(below).is_below(key) && self.any(below, &test));
+        keys
+    }
+
+    fn counter(&self, key: &str) -> Option<i64> {
+        self.counters.get(key).copied().or_else(|| self.state.counter(key))
+    }
+
+    // --- registers -----------------------------------------------------------------------------------------------
+
+    fn emit(&mut self, op: ChangeOp) -> OpRef {
+        let counter = self.derived.start_op + self.derived.ops.len() as u64;
+        self.derived.ops.push(op);
+        OpRef { counter, actor: self.place.actor }
+    }
+
+    /// Writes a cell fresh: deletes what lives at the key, then puts.
+    fn set(&mut self, key: &str, cell: Cell) -> OpRef {
+        let mut live: Vec<OpRef> = self.lives(key).into_iter().map(|(op, _)| op).collect();
+        if !live.is_empty() {
+            live.sort_unstable();
+            self.emit(ChangeOp::Clear { key: key.to_owned(), live });
+        }
+        let op = self.emit(ChangeOp::Set { key: key.to_owned(), cell: cell.clone() });
+        self.keys.insert(key.to_owned(), vec![(op, cell)]);
+        op
+    }
+
+    /// Puts a cell at a path: what lives below goes, and every value above that bears no fields.
+    fn put(&mut self, path: &Path, cell: Cell) -> OpRef {
+        let key = path.to_key();
+        for below in self.below(&key, Cell::is_live) {
+            self.set(&below, Cell::Tombstone);
+        }
+        self.clear_above(path);
+        let cell = self.without_counter(path, cell);
+        self.set(key.as_str(), cell)
+    }
+
+    fn clear_above(&mut self, path: &Path) {
+        let mut above = path.parent();
+        while let Some(path) = above.filter(|path| !path.is_root()) {
+            let key = path.to_key();
+            if self.any(key.as_str(), |cell| !cell.bears_fields()) {
+                self.set(key.as_str(), Cell::Tombstone);
+            }
+            above = path.parent();
+        }
+    }
+
+    /// A register beside a counter holds what is missing to the value, so that increments made apart add to it.
+    fn without_counter(&self, path: &Path, cell: Cell) -> Cell {
+        match (cell, self.counter(FlatKey::counter(path).as_str())) {
+            (Cell::Value(Value::Int(value)), Some(count)) => Cell::Value(Value::Int(value.wrapping_sub(count))),
+            (cell, _) => cell,
+        }
+    }
+
+    /// Empties the record: the one value that its root takes.
+    fn clear_record(&mut self, value: &Value) {
+        let root = Path::root().to_key();
+        for key in self.below(&root, Cell::is_live) {
+            self.set(&key, Cell::Tombstone);
+        }
+        self.set(root.as_str(), Cell::Value(value.clone()));
+    }
+
+    fn remove(&mut self, path: &Path) {
+        let key = path.to_key();
+        let below = self.below(&key, Cell::is_live);
+        if below.is_empty() && !self.any(key.as_str(), Cell::is_live) {
+            return;
+        }
+        for below in below {
+            self.set(&below, Cell::Tombstone);
+        }
+        self.set(key.as_str(), Cell::Tombstone);
+        self.keep_object(path);
+    }
+
+    /// An object that a removal leaves without fields stays an object.
+    fn keep_object(&mut self, removed: &Path) {
+        let Some(parent) = removed.parent() else { return };
+        let key = parent.to_key();
+        if self.below(&key, Cell::is_field).is_empty() && !self.any(key.as_str(), Cell::is_live) {
+            self.set(key.as_str(), Cell::Value(Value::EmptyObject));
+        }
+    }
+
+    fn increment(&mut self, path: &Path, by: i64) {
+        let (key, counter) = (path.to_key(), FlatKey::counter(path));
+        let is_count = self.any(key.as_str(), |cell| matches!(cell, Cell::Value(Value::Int(_))));
+        let is_absent = !self.any(key.as_str(), Cell::is_live) && self.below(&key, Cell::is_live).is_empty();
+        if is_absent {
+            self.put(path, Cell::Value(Value::Int(0)));
+        } else if !is_count {
+            return;
+        }
+        let count = self.counter(counter.as_str());
+        if count.is_none() {
+            self.derived.births.push(counter.as_str().to_owned());
+        }
+        self.counters.insert(counter.as_str().to_owned(), count.unwrap_or(0).wrapping_add(by));
+        self.emit(ChangeOp::Increment { key: counter.as_str().to_owned(), by });
+    }
+
+    fn member(&mut self, path: &Path, member: &Value, add: bool) {
+        let key = path.to_key();
+        if !self.any(key.as_str(), |cell| *cell == Cell::Set) {
+            return;
+        }
+        let member = FlatKey::member(path, &member_text(member));
+        if add {
+            self.set(member.as_str(), Cell::Member);
+        } else if self.any(member.as_str(), Cell::is_live) {
+            self.set(member.as_str(), Cell::Tombstone);
+        }
+    }
+
+    // --- lists and texts -----------------------------------------------------------------------------------------
+
+    fn make(&mut self, index: u32, path: &Path, kind: ContainerKind) {
+        let op = self.put(path, Cell::Container(kind));
+        self.items.insert(ObjectRef { op, kind }, Vec::new());
+        self.derived.makes.push(Make { op: index, counter: op.counter, kind });
+    }
+
+    /// The container, where it is one of `kind` among the event's own or its ancestors'.
+    fn object(&self, container: Container, kind: ContainerKind) -> Option<ObjectRef> {
+        match container {
+            Container::Own(op) => {
+                let make = self.derived.makes.iter().find(|make| make.op == op && make.kind == kind)?;
+                Some(ObjectRef { op: OpRef { counter: make.counter, actor: self.place.actor }, kind })
+            }
+            Container::Of(event, op) => {
+                let ix = self.graph.find(&event).filter(|&ix| self.graph.contains(&self.place.past, ix))?;
+                let counter = self.graph.node(ix)?.makes.iter().find(|make| make.0 == op && make.2 == kind)?.1;
+                Some(ObjectRef { op: OpRef { counter, actor: self.graph.actor_of(ix) }, kind })
+            }
+        }
+    }
+
+    /// The working list of a container's items.
+    fn items(&mut self, object: ObjectRef) -> &mut Vec<OpRef> {
+        let state = self.state;
+        self.items.entry(object).or_insert_with(|| state.items(&object))
+    }
+
+    fn insert(&mut self, container: Container, index: u64, value: &Value) {
+        if let Some(object) = self.object(container, ContainerKind::List) {
+            let at = clamp(index, self.items(object).len());
+            self.insert_items(object, at, [value.clone()]);
+        }
+    }
+
+    fn remove_at(&mut self, container: Container, index: u64) {
+        let Some(object) = self.object(container, ContainerKind::List) else { return };
+        let at = clamp(index, self.items(object).len());
+        self.remove_items(object, at..at.saturating_add(1));
+    }
+
+    fn splice(&mut self, container: Container, index: u64, delete: u64, insert: &str) {
+        let Some(object) = self.object(container, ContainerKind::Text) else { return };
+        let at = clamp(index, self.items(object).len());
+        let delete = usize::try_from(delete).unwrap_or(usize::MAX);
+        self.remove_items(object, at..at.saturating_add(delete));
+        self.insert_items(object, at, insert.chars().map(|c| Value::Text(c.into())));
+    }
+
+    fn remove_items(&mut self, object: ObjectRef, part: std::ops::Range<usize>) {
+        let items = self.items(object);
+        let part = part.start.min(items.len())..part.end.min(items.len());
+        for item in items.drain(part).collect::<Vec<_>>() {
+            self.emit(ChangeOp::RemoveItem { object, item });
+        }
+    }
+
+    fn insert_items(&mut self, object: ObjectRef, at: usize, values: impl IntoIterator<Item = Value>) {
+        let mut after = at.checked_sub(1).and_then(|before| self.items(object).get(before).copied());
+        let mut inserted = Vec::new();
+        for item in values {
+            let op = self.emit(ChangeOp::Insert { object, after, item });
+            inserted.push(op);
+            after = Some(op);
+        }
+        self.items(object).splice(at..at, inserted);
+    }
+}
+
+fn clamp(index: u64, length: usize) -> usize {
+    usize::try_from(index).map_or(length, |index| index.min(length))
+}
+
+/// The canonical JSON that names a member among the keys of its set.
+pub(crate) fn member_text(member: &Value) -> String {
+    match member.to_json() {
+        Ok(value) => json::canonical(&value),
+        Err(_) => member.canonical(),
+    }
+}
+
+/// The live operations after those of a derived change, made by `node`, were applied.
+pub(crate) fn apply_to(
+    keys: &mut BTreeMap<String, Lives>,
+    counters: &mut BTreeMap<String, i64>,
+    graph: &Graph,
+    node: super::graph::NodeIx,
+    derived: &Derived,
+) {
+    for birth in &derived.births {
+        counters.entry(birth.clone()).or_insert(0);
+    }
+    for (counter, op) in (derived.start_op..).zip(&derived.ops) {
+        match op {
+            ChangeOp::Clear { key, live } => {
+                let Some(lives) = keys.get_mut(key) else { continue };
+                lives.retain(|l| !live.contains(&OpRef { counter: l.counter, actor: graph.actor_of(l.node) }));
+                if lives.is_empty() {
+                    keys.remove(key);
+                }
+            }
+            ChangeOp::Set { key, cell } => {
+                keys.entry(key.clone()).or_default().push(Live { counter, node, cell: cell.clone() });
+            }
+            ChangeOp::Increment { key, by } => {
+                let count = counters.entry(key.clone()).or_insert(0);
+                *count = count.wrapping_add(*by);
+            }
+            ChangeOp::Insert { .. } | ChangeOp::RemoveItem { .. } => {}
+        }
+    }
+}

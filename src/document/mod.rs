@@ -1,0 +1,357 @@
+//! One record's document: its events, derived and merged.
+//!
+//! A [`Document`] is built by applying events, in any order that has parents first, and is the same for the same set of
+//! events. It holds three views of them: the causal [`Graph`], the [`Registers`] that live now, and the Automerge
+//! document, which alone knows lists, texts and the past. The last is brought up to date only when it is asked:
+//! appending a field edit to a record that nobody edits apart needs none.
+//!
+//! It knows no storage, no policy and no clock, and never takes Automerge bytes from outside.
+//!
+//! Invariant: whether an event is accepted depends only on its bytes and its ancestors.
+
+mod automerge;
+mod cell;
+mod derive;
+mod graph;
+mod registers;
+mod snapshot;
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+pub use cell::{Cell, ContainerKind};
+pub use graph::{Clock, Graph, Node, NodeIx, PlaceFault};
+pub use registers::{Live, Registers};
+pub use snapshot::SnapshotFault;
+
+use self::automerge::{Materialised, Moment};
+use crate::event::{Event, EventId, FlatKey, KeyRange, Value};
+use derive::{Derived, ObjectRef, OpRef};
+use registers::State;
+
+/// Why an event cannot be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyFault {
+    /// It has no place in the graph.
+    #[error(transparent)]
+    Place(#[from] PlaceFault),
+    /// Automerge refused a derived change: a fault of this program.
+    #[error("Automerge refused a derived change: {0}")]
+    Automerge(#[from] ::automerge::AutomergeError),
+}
+
+/// What deriving and loading have cost, for tests that nothing grows with a record's age.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Events that were derived.
+    pub derived: u64,
+    /// Changes that were handed to Automerge.
+    pub materialised: u64,
+}
+
+/// One record's document.
+#[derive(Clone, Debug, Default)]
+pub struct Document {
+    graph: Graph,
+    now: Registers,
+    materialised: Materialised,
+    /// Derived events that the Automerge document does not hold yet, each with its time in seconds.
+    pending: Vec<(NodeIx, i64, Derived)>,
+    work: Work,
+}
+
+/// How many derived events may wait for the Automerge document.
+const PENDING: usize = 1_024;
+
+impl State for Registers {
+    fn lives(&self, key: &str) -> Cow<'_, [Live]> {
+        Cow::Borrowed(self.get(key))
+    }
+
+    fn keys(&self, range: &KeyRange) -> Vec<String> {
+        self.keys.range(range.clone()).map(|(key, _)| key.clone()).collect()
+    }
+
+    fn counter(&self, counter_key: &str) -> Option<i64> {
+        self.counters.get(counter_key).copied()
+    }
+
+    fn items(&self, _: &ObjectRef) -> Vec<OpRef> {
+        Vec::new()
+    }
+}
+
+/// The registers of now, with the Automerge document for what they do not hold.
+struct Now<'a>(&'a Registers, Moment<'a>);
+
+impl State for Now<'_> {
+    fn lives(&self, key: &str) -> Cow<'_, [Live]> {
+        self.0.lives(key)
+    }
+
+    fn keys(&self, range: &KeyRange) -> Vec<String> {
+        State::keys(self.0, range)
+    }
+
+    fn counter(&self, counter_key: &str) -> Option<i64> {
+        State::counter(self.0, counter_key)
+    }
+
+    fn items(&self, container: &ObjectRef) -> Vec<OpRef> {
+        self.1.items(container)
+    }
+}
+
+impl Document {
+    /// The causal graph.
+    #[must_use]
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// What lives now.
+    #[must_use]
+    pub fn registers(&self) -> &Registers {
+        &self.now
+    }
+
+    /// What deriving has cost since the document was made or loaded.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        self.work
+    }
+
+    /// Checks an event against its ancestors without applying it.
+    ///
+    /// # Errors
+    /// Why it cannot be applied; [`PlaceFault::LateFork`] is none of its own faults.
+    pub fn admit(&self, id: EventId, event: &Event) -> Result<(), PlaceFault> {
+        match self.graph.place(id, event) {
+            Ok(_) | Err(PlaceFault::LateFork) => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Applies an event; one that is known already changes nothing.
+    ///
+    /// # Errors
+    /// Why it cannot be applied. After [`PlaceFault::LateFork`] the record must be derived again, by
+    /// [`Document::derive_all`], from all its events and this one.
+    pub fn apply(&mut self, id: EventId, event: &Event) -> Result<(), ApplyFault> {
+        if self.graph.find(&id).is_some() {
+            return Ok(());
+        }
+        let place = self.graph.place(id, event)?;
+        let derived = self.derive(&place, event)?;
+        let ix = self.graph.add(id, event, place, &derived);
+        derive::apply_to(&mut self.now.keys, &mut self.now.counters, &self.graph, ix, &derived);
+        self.work.derived += 1;
+        self.pending.push((ix, event.at.millis.div_euclid(1_000), derived));
+        if self.pending.len() >= PENDING { self.materialise() } else { Ok(()) }
+    }
+
+    fn derive(&mut self, place: &graph::Place, event: &Event) -> Result<Derived, ApplyFault> {
+        let linear = place.parents.len() == self.graph.heads().count()
+            && self.graph.heads().all(|head| place.parents.contains(&head));
+        let in_containers = event.ops().iter().any(|op| op.container().is_some());
+        if linear && !in_containers {
+            return Ok(derive::derive(&self.graph, place, event, &self.now));
+        }
+        self.materialise()?;
+        let hashes = self.materialised.hashes(&place.parents);
+        let at = (!linear).then_some(hashes.as_slice());
+        let moment = Moment { materialised: &self.materialised, graph: &self.graph, at };
+        if linear {
+            return Ok(derive::derive(&self.graph, place, event, &Now(&self.now, moment)));
+        }
+        if place.parents.is_empty() {
+            return Ok(derive::derive(&self.graph, place, event, &Registers::default()));
+        }
+        Ok(derive::derive(&self.graph, place, event, &moment))
+    }
+
+    /// Brings the Automerge document up to date.
+    ///
+    /// # Errors
+    /// When Automerge refuses a derived change.
+    pub fn materialise(&mut self) -> Result<(), ApplyFault> {
+        if !self.pending.is_empty() {
+            let pending = std::mem::take(&mut self.pending);
+            self.work.materialised += pending.len() as u64;
+            self.materialised.apply(&self.graph, &pending)?;
+        }
+        Ok(())
+    }
+
+    /// Derives a record from all its events, in any order: parents first, then by number of ancestors and id, the
+    /// order in which forked writers get their actors. Events whose parents are missing are left out.
+    ///
+    /// # Errors
+    /// When Automerge refuses a derived change.
+    pub fn derive_all<'a>(events: impl IntoIterator<Item = (EventId, &'a Event)>) -> Result<Self, ApplyFault> {
+        let events: Vec<(EventId, &Event)> = events.into_iter().collect();
+        let mut children: BTreeMap<EventId, Vec<usize>> = BTreeMap::new();
+        for (place, (_, event)) in events.iter().enumerate() {
+            event.parents.iter().for_each(|parent| children.entry(*parent).or_default().push(place));
+        }
+        let mut document = Self::default();
+        let mut ready = BinaryHeap::new();
+        let roots = events.iter().enumerate().filter(|(_, (_, event))| event.parents.is_empty());
+        ready.extend(roots.map(|(place, (id, _))| Reverse((0, *id, place))));
+        while let Some(Reverse((_, id, place))) = ready.pop() {
+            let Some((_, event)) = events.get(place) else { continue };
+            match document.apply(id, event) {
+                Err(fault @ ApplyFault::Automerge(_)) => return Err(fault),
+                Ok(()) | Err(ApplyFault::Place(_)) => {}
+            }
+            for &child in children.get(&id).map_or(&[][..], Vec::as_slice) {
+                if let Some((id, event)) = events.get(child)
+                    && let Some(ancestors) = document.graph.count_ancestors(event)
+                {
+                    ready.push(Reverse((ancestors, *id, child)));
+                }
+            }
+        }
+        Ok(document)
+    }
+
+    /// The document as it is now.
+    ///
+    /// # Errors
+    /// When Automerge refuses a derived change.
+    pub fn view(&mut self) -> Result<View<'_>, ApplyFault> {
+        if self.now.needs_document() || self.graph.is_concurrent() {
+            self.materialise()?;
+        }
+        let clock = self.graph.everything();
+        Ok(View { document: self, registers: Cow::Borrowed(&self.now), clock, heads: None })
+    }
+
+    /// The document as of a set of events.
+    ///
+    /// # Errors
+    /// When Automerge refuses a derived change.
+    pub fn view_at(&mut self, clock: Clock) -> Result<View<'_>, ApplyFault> {
+        self.materialise()?;
+        let document: &Self = self;
+        Ok(document.past(clock))
+    }
+
+    /// One field, and what lies below it, as of a set of events; the Automerge document must be up to date.
+    fn past_field(&self, clock: Clock, key: &FlatKey) -> View<'_> {
+        let heads = self.materialised.hashes(&self.graph.heads_of(&clock));
+        let moment = Moment { materialised: &self.materialised, graph: &self.graph, at: Some(&heads) };
+        let registers = if heads.is_empty() { Registers::default() } else { moment.field(key) };
+        View { document: self, registers: Cow::Owned(registers), clock, heads: Some(heads) }
+    }
+
+    /// The document as of a set of events; the Automerge document must be up to date.
+    pub(crate) fn past(&self, clock: Clock) -> View<'_> {
+        let nodes = self.graph.heads_of(&clock);
+        let heads = self.materialised.hashes(&nodes);
+        let registers = if nodes.is_empty() {
+            Registers::default()
+        } else {
+            self.materialised.registers(&self.graph, Some(&heads))
+        };
+        View { document: self, registers: Cow::Owned(registers), clock, heads: Some(heads) }
+    }
+
+    /// The Automerge document, up to date: for comparison with other implementations, never to leave a replica.
+    ///
+    /// # Errors
+    /// When Automerge refuses a derived change.
+    pub fn automerge(&mut self) -> Result<&::automerge::Automerge, ApplyFault> {
+        self.materialise()?;
+        Ok(self.materialised.document())
+    }
+}
+
+/// A document as of a set of events.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    document: &'a Document,
+    registers: Cow<'a, Registers>,
+    clock: Clock,
+    /// `None`: now.
+    heads: Option<Vec<::automerge::ChangeHash>>,
+}
+
+impl<'a> View<'a> {
+    /// The record's causal graph, which may hold more than the view's events.
+    #[must_use]
+    pub fn graph(&self) -> &'a Graph {
+        &self.document.graph
+    }
+
+    /// What lived then.
+    #[must_use]
+    pub fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    /// The set of events that the view is of.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The same record as of another set of events.
+    #[must_use]
+    pub fn at(&self, clock: Clock) -> View<'a> {
+        self.document.past(clock)
+    }
+
+    /// One field of the record, and what lies below it, as of another set of events.
+    #[must_use]
+    pub fn field_at(&self, clock: Clock, key: &FlatKey) -> View<'a> {
+        self.document.past_field(clock, key)
+    }
+
+    /// The same view with other live operations.
+    #[must_use]
+    pub fn with_registers(&self, registers: Registers) -> View<'a> {
+        View { registers: Cow::Owned(registers), ..self.clone() }
+    }
+
+    /// What an event wrote at the keys of the record, whether it still lives or not.
+    #[must_use]
+    pub fn written(&self, ix: NodeIx) -> Vec<(String, Live)> {
+        self.moment().written(ix).unwrap_or_default()
+    }
+
+    fn moment(&self) -> Moment<'_> {
+        Moment {
+            materialised: &self.document.materialised,
+            graph: &self.document.graph,
+            at: self.heads.as_deref(),
+        }
+    }
+
+    fn object(&self, live: &Live) -> Option<ObjectRef> {
+        let Cell::Container(kind) = live.cell else { return None };
+        let op = OpRef { counter: live.counter, actor: self.document.graph.actor_of(live.node) };
+        Some(ObjectRef { op, kind })
+    }
+
+    /// The items of the list that a live operation made.
+    #[must_use]
+    pub fn list(&self, live: &Live) -> Vec<Value> {
+        self.object(live).map_or_else(Vec::new, |object| self.moment().list(&object))
+    }
+
+    /// The content of the text that a live operation made.
+    #[must_use]
+    pub fn text(&self, live: &Live) -> String {
+        self.object(live).map_or_else(String::new, |object| self.moment().text(&object))
+    }
+
+    /// The event and operation that made the container of a live operation: the name by which edits in it call it.
+    #[must_use]
+    pub fn container(&self, live: &Live) -> Option<crate::event::Container> {
+        let node = self.document.graph.node(live.node)?;
+        let make = node.makes.iter().find(|make| make.1 == live.counter)?;
+        Some(crate::event::Container::Of(node.id, make.0))
+    }
+}

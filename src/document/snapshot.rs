@@ -1,0 +1,65 @@
+//! Documents as bytes, for this replica alone: derived, never sent, never needed.
+//!
+//! Invariant: what is loaded was written by this program on this machine; the row file's checksum says so.
+
+use serde::{Deserialize, Serialize};
+
+use super::automerge::Materialised;
+use super::{Document, Graph, Work};
+
+/// Why bytes are not a snapshot that this program reads. The record is derived from its events instead.
+#[derive(Debug, thiserror::Error)]
+#[error("the snapshot cannot be read: {0}")]
+pub struct SnapshotFault(String);
+
+const VERSION: u8 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Snapshot {
+    version: u8,
+    graph: Graph,
+    automerge: Vec<u8>,
+    hashes: Vec<[u8; 32]>,
+    births: Vec<String>,
+}
+
+fn options() -> impl bincode::Options {
+    use bincode::Options as _;
+    bincode::DefaultOptions::new().with_limit(1 << 32)
+}
+
+impl Document {
+    /// The document's bytes.
+    ///
+    /// # Errors
+    /// When Automerge refuses a derived change, or the document is absurdly large.
+    pub fn save(&mut self) -> Result<Vec<u8>, SnapshotFault> {
+        use bincode::Options as _;
+        self.materialise().map_err(|fault| SnapshotFault(fault.to_string()))?;
+        let snapshot = Snapshot {
+            version: VERSION,
+            graph: self.graph.clone(),
+            automerge: self.materialised.save(),
+            hashes: self.materialised.all_hashes().iter().map(|hash| hash.0).collect(),
+            births: self.materialised.birth_keys(),
+        };
+        options().serialize(&snapshot).map_err(|fault| SnapshotFault(fault.to_string()))
+    }
+
+    /// The document that [`Document::save`] gave these bytes for.
+    ///
+    /// # Errors
+    /// When the bytes are anything else.
+    pub fn load(bytes: &[u8]) -> Result<Self, SnapshotFault> {
+        use bincode::Options as _;
+        if bytes.first() != Some(&VERSION) {
+            return Err(SnapshotFault("another version wrote it".into()));
+        }
+        let snapshot: Snapshot = options().deserialize(bytes).map_err(|fault| SnapshotFault(fault.to_string()))?;
+        let hashes = snapshot.hashes.into_iter().map(::automerge::ChangeHash).collect();
+        let materialised = Materialised::load(&snapshot.automerge, hashes, snapshot.births)
+            .map_err(|fault| SnapshotFault(fault.to_string()))?;
+        let now = materialised.registers(&snapshot.graph, None);
+        Ok(Self { graph: snapshot.graph, now, materialised, pending: Vec::new(), work: Work::default() })
+    }
+}

@@ -1,0 +1,135 @@
+//! The bytes of events: the one place that knows bincode.
+//!
+//! An encoded event is `"SLEV"`, the version byte 1, and the bincode of [`Event`] (little endian, variable-length
+//! integers, at most [`limits::EVENT_BYTES`]). An event's id is the hash of these bytes and its ledger's id.
+//!
+//! Invariant: decoding yields an event only from the very bytes that encoding it yields. bincode alone accepts several
+//! encodings of one integer, so what was decoded is encoded again and compared.
+
+use bincode::Options;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Event, EventId, LedgerId, hash, limits, validate::EventFault};
+
+const MAGIC: &[u8; 4] = b"SLEV";
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = MAGIC.len() + 1;
+
+/// Why bytes are not an event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// They do not start like an event.
+    #[error("these bytes are no event: expected them to start with {MAGIC:?}")]
+    NotAnEvent,
+    /// A newer program wrote them.
+    #[error("the event has format version {0}, this program reads version {VERSION}")]
+    UnknownVersion(u8),
+    /// They hold an operation that this program does not know.
+    #[error("the event holds an operation or value of a kind that this program does not know")]
+    UnknownOp,
+    /// There are too many.
+    #[error("an event has at most {limit} bytes, got {0}", limit = limits::EVENT_BYTES)]
+    TooLarge(usize),
+    /// They break off, go on too long, or are no encoding.
+    #[error("the event's bytes are malformed: {0}")]
+    Malformed(String),
+    /// They decode, but are not what the event encodes to.
+    #[error("the event's bytes are not canonical")]
+    NotCanonical,
+    /// The event breaks a rule.
+    #[error(transparent)]
+    Invalid(#[from] EventFault),
+}
+
+fn options() -> impl Options {
+    bincode::DefaultOptions::new()
+        .with_little_endian()
+        .with_varint_encoding()
+        .with_limit(limits::EVENT_BYTES as u64)
+        .reject_trailing_bytes()
+}
+
+/// The canonical bincode of a flat value.
+pub(crate) fn to_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, bincode::Error> {
+    options().serialize(value)
+}
+
+/// A flat value from exactly the bytes that [`to_bytes`] gives for it.
+pub(crate) fn from_bytes<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let value: T = options().deserialize(bytes).map_err(|fault| decode_error(&fault))?;
+    match to_bytes(&value) {
+        Ok(again) if again == bytes => Ok(value),
+        _ => Err(DecodeError::NotCanonical),
+    }
+}
+
+/// serde names an enum's unknown variant only in its message.
+fn decode_error(fault: &bincode::Error) -> DecodeError {
+    let message = fault.to_string();
+    if message.contains("expected variant index") { DecodeError::UnknownOp } else { DecodeError::Malformed(message) }
+}
+
+impl Event {
+    /// The event's bytes.
+    ///
+    /// # Errors
+    /// When the event breaks a rule or is larger than [`limits::EVENT_BYTES`].
+    pub fn encode(&self) -> Result<Vec<u8>, DecodeError> {
+        self.validate()?;
+        let mut bytes = Vec::with_capacity(256);
+        bytes.extend_from_slice(MAGIC);
+        bytes.push(VERSION);
+        let size = options().serialized_size(self).map_err(|_| DecodeError::TooLarge(limits::EVENT_BYTES + 1))?;
+        let total = usize::try_from(size).map_or(usize::MAX, |size| size.saturating_add(HEAD_BYTES));
+        if total > limits::EVENT_BYTES {
+            return Err(DecodeError::TooLarge(total));
+        }
+        options().serialize_into(&mut bytes, self).map_err(|fault| DecodeError::Malformed(fault.to_string()))?;
+        Ok(bytes)
+    }
+
+    /// The event that `bytes` encode.
+    ///
+    /// # Errors
+    /// When the bytes are anything but the canonical encoding of a valid event.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if bytes.len() > limits::EVENT_BYTES {
+            return Err(DecodeError::TooLarge(bytes.len()));
+        }
+        let (head, payload) = bytes.split_at_checked(HEAD_BYTES).ok_or(DecodeError::NotAnEvent)?;
+        match head.split_last() {
+            Some((&VERSION, magic)) if magic == MAGIC => {}
+            Some((version, magic)) if magic == MAGIC => return Err(DecodeError::UnknownVersion(*version)),
+            _ => return Err(DecodeError::NotAnEvent),
+        }
+        let event: Self = from_bytes(payload)?;
+        event.validate()?;
+        Ok(event)
+    }
+
+    /// The event's id in `ledger`, with its bytes.
+    ///
+    /// # Errors
+    /// As [`Event::encode`].
+    pub fn identify(&self, ledger: LedgerId) -> Result<(EventId, Vec<u8>), DecodeError> {
+        let bytes = self.encode()?;
+        Ok((hash::event_id(ledger, &bytes), bytes))
+    }
+}
+
+impl From<DecodeError> for crate::Error {
+    fn from(fault: DecodeError) -> Self {
+        use crate::ErrorKind;
+        let kind = match &fault {
+            DecodeError::UnknownVersion(_) | DecodeError::UnknownOp => ErrorKind::UpgradeNeeded,
+            DecodeError::TooLarge(_) => ErrorKind::TooLarge,
+            _ => ErrorKind::Validation,
+        };
+        let error = Self::new(kind, fault.to_string());
+        match kind {
+            ErrorKind::UpgradeNeeded => error.with_hint("install a newer syncledger and try again"),
+            ErrorKind::TooLarge => error.with_hint("split the change into several, or let large values become blobs"),
+            _ => error,
+        }
+    }
+}
