@@ -9,7 +9,7 @@ use std::num::NonZeroU64;
 
 use automerge::legacy::{ElementId, Key, ObjectId, Op as LegacyOp, OpId, OpType};
 use automerge::{
-    ActorId, Automerge, AutomergeError, Change, ChangeHash, ExpandedChange, LoadOptions, ObjId, ReadDoc, ROOT,
+    ActorId, Automerge, AutomergeError, Change, ChangeHash, ExpandedChange, LoadOptions, ObjId, ROOT, ReadDoc,
     ScalarValue, TextEncoding, Value as AmValue,
 };
 
@@ -263,7 +263,7 @@ impl Moment<'_> {
             None => doc.list_range(&id, ..),
             Some(heads) => doc.list_range_at(&id, .., heads),
         };
-        let value = |item: automerge::iter::ListRangeItem<'_>| match Cell::from_automerge(&item.value.to_value())? {
+        let value = |item: automerge::iter::ListRangeItem<'_>| match Cell::from_automerge(&item.value.into_value())? {
             Cell::Value(value) => Some(value),
             _ => None,
         };
@@ -299,7 +299,7 @@ impl State for Moment<'_> {
 
     fn counter(&self, counter_key: &str) -> Option<i64> {
         let all = self.all(counter_key);
-        all.first().and_then(|(value, _)| value.to_i64())
+        all.first().and_then(|(value, _)| value.as_i64())
     }
 
     fn items(&self, container: &ObjectRef) -> Vec<OpRef> {

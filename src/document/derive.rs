@@ -105,11 +105,11 @@ impl<'a> Deriving<'a> {
     fn op(&mut self, index: u32, op: &Op) {
         match op {
             Op::Put { path, value } if path.is_root() => self.clear_record(value),
-            Op::Put { path, value } => self.put(path, Cell::Value(value.clone())),
-            Op::PutAtomic { path, json } => self.put(path, Cell::Value(Value::Atomic(json.clone()))),
+            Op::Put { path, value } => drop(self.put(path, Cell::Value(value.clone()))),
+            Op::PutAtomic { path, json } => drop(self.put(path, Cell::Value(Value::Atomic(json.clone())))),
             Op::Remove { path } => self.remove(path),
             Op::Increment { path, by } => self.increment(path, *by),
-            Op::MakeSet { path } => self.put(path, Cell::Set),
+            Op::MakeSet { path } => drop(self.put(path, Cell::Set)),
             Op::SetAdd { path, member } => self.member(path, member, true),
             Op::SetRemove { path, member } => self.member(path, member, false),
             Op::MakeList { path } => self.make(index, path, ContainerKind::List),
@@ -117,8 +117,8 @@ impl<'a> Deriving<'a> {
             Op::Insert { container, index, value } => self.insert(*container, *index, value),
             Op::RemoveAt { container, index } => self.remove_at(*container, *index),
             Op::SpliceText { container, index, delete, insert } => self.splice(*container, *index, *delete, insert),
-            Op::Delete => self.set(FlatKey::deleted().as_str(), Cell::Value(Value::Bool(true))),
-            Op::Restore => self.set(FlatKey::deleted().as_str(), Cell::Value(Value::Bool(false))),
+            Op::Delete => drop(self.set(FlatKey::deleted().as_str(), Cell::Value(Value::Bool(true)))),
+            Op::Restore => drop(self.set(FlatKey::deleted().as_str(), Cell::Value(Value::Bool(false)))),
         }
     }
 

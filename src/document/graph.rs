@@ -185,7 +185,7 @@ impl Graph {
     }
 
     /// All nodes, parents before children.
-    pub fn nodes(&self) -> impl DoubleEndedIterator<Item = (NodeIx, &Node)> {
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeIx, &Node)> {
         (0..).zip(self.nodes.iter())
     }
 

@@ -322,11 +322,7 @@ impl<'a> View<'a> {
     }
 
     fn moment(&self) -> Moment<'_> {
-        Moment {
-            materialised: &self.document.materialised,
-            graph: &self.document.graph,
-            at: self.heads.as_deref(),
-        }
+        Moment { materialised: &self.document.materialised, graph: &self.document.graph, at: self.heads.as_deref() }
     }
 
     fn object(&self, live: &Live) -> Option<ObjectRef> {

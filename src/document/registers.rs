@@ -83,6 +83,8 @@ impl Registers {
     /// can tell more of.
     #[must_use]
     pub fn needs_document(&self) -> bool {
-        self.keys.values().any(|lives| lives.len() > 1 || lives.iter().any(|live| matches!(live.cell, Cell::Container(_))))
+        self.keys
+            .values()
+            .any(|lives| lives.len() > 1 || lives.iter().any(|live| matches!(live.cell, Cell::Container(_))))
     }
 }

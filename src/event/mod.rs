@@ -28,6 +28,7 @@ pub use id::{BatchId, ConflictId, EventId, LedgerId, ParseIdError, RunId, Writer
 pub use import::{FirstImport, split};
 pub use model::{BatchMember, Body, Event, Idempotency};
 pub use op::{Container, Op};
+pub(crate) use path::escape;
 pub use path::{FlatKey, KeyRange, Path, PathError};
 pub use validate::EventFault;
 pub use value::{BlobForm, BlobHash, BlobRef, Value, hex};

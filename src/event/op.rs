@@ -129,9 +129,9 @@ impl Op {
     #[must_use]
     pub fn container(&self) -> Option<Container> {
         match self {
-            Self::Insert { container, .. } | Self::RemoveAt { container, .. } | Self::SpliceText { container, .. } => {
-                Some(*container)
-            }
+            Self::Insert { container, .. }
+            | Self::RemoveAt { container, .. }
+            | Self::SpliceText { container, .. } => Some(*container),
             _ => None,
         }
     }

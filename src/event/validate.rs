@@ -118,7 +118,9 @@ impl Op {
             Self::Increment { by, .. } if by.unsigned_abs() > limits::INCREMENT_MAX => {
                 return Err("expected an increment of at most 4294967296 either way");
             }
-            Self::SetAdd { member, .. } | Self::SetRemove { member, .. } if member.canonical().len() > limits::KEY_BYTES => {
+            Self::SetAdd { member, .. } | Self::SetRemove { member, .. }
+                if member.canonical().len() > limits::KEY_BYTES =>
+            {
                 return Err("expected a set's member of at most 256 bytes of canonical JSON");
             }
             Self::SpliceText { insert, .. } if insert.len() > limits::INLINE_BYTES => {
@@ -167,6 +169,7 @@ impl Value {
 
 /// Whether a float is finite and not an integer that i64 or u64 holds exactly.
 fn canonical_float(value: f64) -> bool {
-    let integer = value.fract() == 0.0 && (-9_223_372_036_854_775_808.0..18_446_744_073_709_551_616.0).contains(&value);
+    let integer =
+        value.fract() == 0.0 && (-9_223_372_036_854_775_808.0..18_446_744_073_709_551_616.0).contains(&value);
     value.is_finite() && !integer
 }

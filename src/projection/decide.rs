@@ -41,7 +41,10 @@ pub(crate) fn variants(view: &View<'_>, branch: &Branch<'_>) -> Vec<Variant> {
     let mut variants: Vec<(String, Variant)> = Vec::new();
     let mut add = |variant: Variant| {
         let canonical = variant.content.as_ref().map_or_else(String::new, Content::canonical);
-        match variants.iter_mut().find(|(text, same)| *text == canonical && same.content.is_some() == variant.content.is_some()) {
+        match variants
+            .iter_mut()
+            .find(|(text, same)| *text == canonical && same.content.is_some() == variant.content.is_some())
+        {
             Some((_, same)) => {
                 same.nodes.extend(variant.nodes);
                 same.shape = same.shape.min(variant.shape);
@@ -53,7 +56,9 @@ pub(crate) fn variants(view: &View<'_>, branch: &Branch<'_>) -> Vec<Variant> {
     for live in branch.lives {
         match &live.cell {
             Cell::Tombstone if has_fields => {}
-            Cell::Tombstone => add(Variant { shape: Shape::Removed, content: None, structured: false, nodes: vec![live.node] }),
+            Cell::Tombstone => {
+                add(Variant { shape: Shape::Removed, content: None, structured: false, nodes: vec![live.node] })
+            }
             cell if is_empty_object(cell) => {}
             _ => add(value(view, branch, live)),
         }
@@ -83,7 +88,12 @@ fn object(view: &View<'_>, branch: &Branch<'_>) -> Option<Variant> {
 
 fn value(view: &View<'_>, branch: &Branch<'_>, live: &Live) -> Variant {
     let structured = matches!(live.cell, Cell::Set | Cell::Container(_));
-    Variant { shape: Shape::Value, content: Some(cell_content(view, branch, live)), structured, nodes: vec![live.node] }
+    Variant {
+        shape: Shape::Value,
+        content: Some(cell_content(view, branch, live)),
+        structured,
+        nodes: vec![live.node],
+    }
 }
 
 /// What a reader sees of one live operation.
@@ -218,7 +228,9 @@ impl Projecting<'_, '_> {
                 Ok(value) => {
                     (Shown::Content(Content::of(value), None), format!("custom `{name}` made a value"), false)
                 }
-                Err(fault) => self.manual(base, &format!("custom `{name}` made no value ({fault}), acting as manual")),
+                Err(fault) => {
+                    self.manual(base, &format!("custom `{name}` made no value ({fault}), acting as manual"))
+                }
             },
             Ok(Verdict::Undecided) => self.manual(base, &format!("custom `{name}` is undecided, acting as manual")),
             Err(why) => self.manual(base, &format!("{why}, acting as manual")),
@@ -270,7 +282,8 @@ pub(crate) fn base(view: &View<'_>, path: &Path, variants: &[Variant]) -> Option
             [] => return None,
             [only] => return Some((only.content.clone()?, *only.nodes.first()?)),
             several => {
-                past = view.graph().common_ancestors(several.iter().flat_map(|variant| variant.nodes.iter().copied()));
+                past =
+                    view.graph().common_ancestors(several.iter().flat_map(|variant| variant.nodes.iter().copied()));
             }
         }
     }

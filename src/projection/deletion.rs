@@ -69,7 +69,11 @@ fn conflict(
         id: conflict_id(record.ledger, &record.collection, &record.key, DELETED),
         version: conflict_version(&events),
         path: DELETED.to_owned(),
-        kind: if latest(&deletes) > latest(&updates) { ConflictKind::UpdateDelete } else { ConflictKind::DeleteUpdate },
+        kind: if latest(&deletes) > latest(&updates) {
+            ConflictKind::UpdateDelete
+        } else {
+            ConflictKind::DeleteUpdate
+        },
         severity: Severity::High,
         status: if open { Status::Open } else { Status::Auto { rule: rule.to_owned() } },
         base: None,
@@ -82,7 +86,9 @@ fn conflict(
                 "edit_wins: the record goes, since another delete knew of every update".to_owned()
             }
             (false, true) => "delete_wins: the record goes, since one deleted it".to_owned(),
-            (false, false) => "edit_wins: the record stays, since one edited it without knowing of the delete".to_owned(),
+            (false, false) => {
+                "edit_wins: the record stays, since one edited it without knowing of the delete".to_owned()
+            }
         },
     }
 }

@@ -258,7 +258,8 @@ impl Policy {
 
 fn fields_from_json(fields: Option<&Json>) -> Result<BTreeMap<Path, Strategy>, PolicyFault> {
     let Some(fields) = fields else { return Ok(BTreeMap::new()) };
-    let fields = fields.as_object().ok_or_else(|| malformed("/fields", "an object from JSON Pointers to strategies"))?;
+    let fields =
+        fields.as_object().ok_or_else(|| malformed("/fields", "an object from JSON Pointers to strategies"))?;
     let field = |(pointer, strategy): (&String, &Json)| {
         let at = format!("/fields/{pointer}");
         let path = Path::parse(pointer).map_err(|_| malformed(&at, "a JSON Pointer such as /status"))?;

@@ -184,7 +184,8 @@ impl Projecting<'_, '_> {
 
     /// The content of an object.
     fn fields(&self, branch: &Branch<'_>, listener: &mut impl Listener) -> Content {
-        let shown = branch.fields.iter().filter_map(|(name, field)| Some((name.clone(), self.field(field, listener)?)));
+        let shown =
+            branch.fields.iter().filter_map(|(name, field)| Some((name.clone(), self.field(field, listener)?)));
         Content::of_fields(shown.collect::<Vec<_>>())
     }
 
@@ -204,7 +205,8 @@ impl Projecting<'_, '_> {
         }
         let content = self.fields(branch, listener);
         if content.json.as_object().is_some_and(serde_json::Map::is_empty) {
-            let latest = branch.object_lives().iter().map(|live| live.node).max_by_key(|&ix| order(self.view.graph(), ix));
+            let latest =
+                branch.object_lives().iter().map(|live| live.node).max_by_key(|&ix| order(self.view.graph(), ix));
             listener.blame(&branch.path, &content, latest);
         }
         Some(content)

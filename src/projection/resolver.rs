@@ -64,7 +64,11 @@ impl std::fmt::Debug for Resolvers {
 
 impl Resolvers {
     /// Registers a function under a name; a second one replaces the first.
-    pub fn register(&mut self, name: impl Into<String>, resolver: impl Fn(&Dispute) -> Verdict + Send + Sync + 'static) {
+    pub fn register(
+        &mut self,
+        name: impl Into<String>,
+        resolver: impl Fn(&Dispute) -> Verdict + Send + Sync + 'static,
+    ) {
         self.0.insert(name.into(), Arc::new(resolver));
     }
 
