@@ -4,5 +4,7 @@
 pub mod disk;
 pub mod error;
 pub mod event;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod journal;
 
 pub use error::{Error, ErrorKind, Result};
