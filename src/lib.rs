@@ -1,6 +1,8 @@
 //! `syncledger`: an embeddable, event-sourced sync ledger with field-level merge.
 
 #[cfg(not(target_arch = "wasm32"))]
+pub mod blob;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod disk;
 pub mod error;
 pub mod event;
