@@ -656,11 +656,10 @@ fn a_snapshot_that_was_being_written_is_removed_and_a_damaged_one_set_aside() {
     let journal = store.path().join("journal");
     std::fs::write(journal.join("snap.0000000000001234.generating"), b"half").unwrap();
     assert!(whole_or_corrupt(&store.path(), 20));
-    assert!(!journal.join("snap.0000000000001234.generating").exists());
-    for name in crate::disk::names(&journal).unwrap().iter().filter(|name| name.starts_with("snap.")) {
-        std::fs::write(journal.join(name), b"damaged").unwrap();
-    }
+    assert_eq!(crate::disk::names(&journal).unwrap(), ["blobs", "conf", "db"]);
+    std::fs::write(journal.join("snap.0000000000001234"), b"a snapshot of which the sum is wrong").unwrap();
     assert!(whole_or_corrupt(&store.path(), 20));
+    assert_eq!(crate::disk::names(&journal.join("set-aside")).unwrap(), ["snap.0000000000001234"]);
 }
 
 #[test]
@@ -749,4 +748,90 @@ fn a_full_verification_finds_nothing_wrong_with_a_good_store() {
     fill(&*bench.engine(), A, 50);
     let journal = bench.killed().open().unwrap();
     journal.verify().unwrap();
+}
+
+/// Changes the engine's own tree of a closed store, as no damage of the file could: its checksums fit.
+fn meddle(bench: &Sled, change: impl FnOnce(&::sled::Db)) {
+    let db = ::sled::Config::new().path(bench.path().join("journal")).open().unwrap();
+    change(&db);
+    db.flush().unwrap();
+}
+
+/// The key of the only part of the frame of ledger A at `position`.
+fn key_of(position: u64) -> [u8; 14] {
+    let mut key = [0; 14];
+    key[..4].copy_from_slice(&1_u32.to_be_bytes());
+    key[4..12].copy_from_slice(&position.to_be_bytes());
+    key
+}
+
+/// A closed store with a mark at position 5 of ledger A, and 5 frames after it.
+fn store_with_tail() -> Sled {
+    let bench = with_two(Sled::new());
+    fill(&*bench.engine(), A, 5);
+    bench.engine().checkpoint().unwrap();
+    fill(&*bench.engine(), A, 5);
+    bench.killed()
+}
+
+#[test]
+fn a_frame_changed_or_lost_after_the_mark_is_found_at_opening() {
+    for lose in [false, true] {
+        for position in 5..10 {
+            let bench = store_with_tail();
+            let other = frame(position, position + 1).encode(A).unwrap();
+            meddle(&bench, |db| match lose {
+                true => drop(db.remove(key_of(position)).unwrap()),
+                false => drop(db.insert(key_of(position), other).unwrap()),
+            });
+            assert_eq!(bench.open().err().unwrap().kind(), ErrorKind::Corrupt, "{lose} {position}");
+        }
+    }
+}
+
+#[test]
+fn a_frame_changed_or_lost_before_the_mark_is_found_when_it_is_read_and_by_a_verification() {
+    let forged = Frame { first: 3, last: 3, payload: b"forged".to_vec() }.encode(A).unwrap();
+    for value in [None, Some(b"noise".to_vec()), Some(frame(3, 3).encode(B).unwrap()), Some(forged.clone())] {
+        let bench = store_with_tail();
+        let is_forged = value.as_ref() == Some(&forged);
+        meddle(&bench, |db| match value {
+            None => drop(db.remove(key_of(3)).unwrap()),
+            Some(value) => drop(db.insert(key_of(3), value).unwrap()),
+        });
+        let journal = bench.open().unwrap();
+        assert_eq!(kind(journal.verify()), ErrorKind::Corrupt);
+        if !is_forged {
+            assert_eq!(kind(journal.read_after(A, 0, ALL)), ErrorKind::Corrupt);
+            assert_eq!(kind(journal.read_after(A, 2, 0)), ErrorKind::Corrupt);
+            assert_eq!(kind(journal.read_at(A, 3)), ErrorKind::Corrupt);
+        }
+        assert_eq!(journal.read_after(A, 5, ALL).unwrap().len(), 5);
+    }
+}
+
+#[test]
+fn a_lost_part_of_a_large_frame_is_corrupt() {
+    for part in 0..3_u16 {
+        let bench = with_two(Sled::new());
+        let large = Frame { first: 1, last: 1, payload: vec![1; 9_000] };
+        bench.engine().append(&[append(A, 0, vec![large, frame(2, 2)])]).unwrap();
+        let bench = bench.closed();
+        let mut key = key_of(1);
+        key[12..].copy_from_slice(&part.to_be_bytes());
+        meddle(&bench, |db| assert!(db.remove(key).unwrap().is_some()));
+        let journal = bench.open().unwrap();
+        assert_eq!(kind(journal.read_after(A, 0, ALL)), ErrorKind::Corrupt, "part {part}");
+        assert_eq!(journal.read_at(A, 2).unwrap(), Some(frame(2, 2)));
+    }
+}
+
+#[test]
+fn frames_of_a_ledger_that_the_catalogue_lacks_are_corrupt() {
+    let bench = store(2);
+    let empty = catalog::Catalog::default().encode();
+    sealed::write(&bench.path().join("catalog"), *b"SLCT", &empty).unwrap();
+    let error = bench.open().err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("catalog"), "{error}");
 }
