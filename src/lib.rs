@@ -3,7 +3,7 @@
 #[cfg(not(target_arch = "wasm32"))]
 pub mod blob;
 #[cfg(not(target_arch = "wasm32"))]
-mod disk;
+pub mod disk;
 pub mod document;
 pub mod error;
 pub mod event;

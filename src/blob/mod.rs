@@ -10,7 +10,6 @@
 mod directory;
 mod memory;
 
-use std::fmt;
 use std::path::PathBuf;
 
 use crate::disk::DiskError;

@@ -90,6 +90,11 @@ impl Materialised {
         nodes.iter().filter_map(|&ix| self.hash(ix)).collect()
     }
 
+    /// The change with a hash.
+    pub(crate) fn change(&self, hash: &ChangeHash) -> Option<Change> {
+        self.doc.get_change_by_hash(hash)
+    }
+
     pub(crate) fn document(&self) -> &Automerge {
         &self.doc
     }

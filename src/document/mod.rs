@@ -13,6 +13,7 @@ mod automerge;
 mod cell;
 mod derive;
 mod graph;
+mod inspect;
 mod registers;
 mod snapshot;
 
@@ -22,6 +23,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 pub use cell::{Cell, ContainerKind};
 pub use graph::{Clock, Graph, Node, NodeIx, PlaceFault};
+pub use inspect::{ItemEdits, ItemRepair};
 pub use registers::{Live, Registers};
 pub use snapshot::SnapshotFault;
 

@@ -22,7 +22,6 @@ mod value;
 
 pub use clock::Timestamp;
 pub use codec::DecodeError;
-pub(crate) use codec::{from_bytes, to_bytes};
 pub use hash::{conflict_id, conflict_version, event_id};
 pub use id::{BatchId, ConflictId, EventId, LedgerId, ParseIdError, RunId, WriterId};
 pub use import::{FirstImport, split};

@@ -38,7 +38,9 @@ impl LtHash {
 
     fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("syncledger 2026-11 digest v1");
-        self.0.iter().for_each(|lane| drop(hasher.update(&lane.to_le_bytes())));
+        for lane in &self.0 {
+            hasher.update(&lane.to_le_bytes());
+        }
         *hasher.finalize().as_bytes()
     }
 }

@@ -159,7 +159,11 @@ fn unpack_batch(batch: BatchPlace, before: Option<BatchMember>) -> Option<Option
 
 fn options() -> impl bincode::Options {
     use bincode::Options as _;
-    bincode::DefaultOptions::new().with_little_endian().with_varint_encoding().with_limit(1 << 17).reject_trailing_bytes()
+    bincode::DefaultOptions::new()
+        .with_little_endian()
+        .with_varint_encoding()
+        .with_limit(1 << 17)
+        .reject_trailing_bytes()
 }
 
 /// Packs entries, whose positions follow each other, into frames.
@@ -168,7 +172,8 @@ pub(crate) fn pack(entries: &[Entry]) -> Result<Vec<Frame>, Error> {
     let mut frames: Vec<Frame> = Vec::new();
     let mut before: Option<&Entry> = None;
     for entry in entries {
-        let fault = |fault: bincode::Error| Error::new(ErrorKind::TooLarge, format!("the event cannot be packed: {fault}"));
+        let fault =
+            |fault: bincode::Error| Error::new(ErrorKind::TooLarge, format!("the event cannot be packed: {fault}"));
         let mut bytes = options().serialize(&Packed::pack(entry, before)).map_err(fault)?;
         let full = frames.last().is_none_or(|frame| frame.payload.len() + bytes.len() + 4 > PAYLOAD_BYTES);
         if full {
@@ -207,12 +212,17 @@ fn unpack_one<'a>(
     let short = || corrupt(ledger, position, "the frame breaks off");
     let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
     let (bytes, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)?;
-    let packed: Packed = options().deserialize(bytes).map_err(|fault| corrupt(ledger, position, &fault.to_string()))?;
-    let entry = packed.unpack(ledger, position, before).ok_or_else(|| corrupt(ledger, position, "it has no event before"))?;
+    let packed: Packed =
+        options().deserialize(bytes).map_err(|fault| corrupt(ledger, position, &fault.to_string()))?;
+    let entry =
+        packed.unpack(ledger, position, before).ok_or_else(|| corrupt(ledger, position, "it has no event before"))?;
     Ok((entry.map_err(|fault| corrupt(ledger, position, &fault.to_string()))?, rest))
 }
 
 fn corrupt(ledger: LedgerId, position: u64, why: &str) -> Error {
-    Error::new(ErrorKind::Corrupt, format!("ledger {} has a damaged event at position {position}: {why}", ledger.short()))
-        .with_hint("run `syncledger verify`, then pull the events again from another replica")
+    Error::new(
+        ErrorKind::Corrupt,
+        format!("ledger {} has a damaged event at position {position}: {why}", ledger.short()),
+    )
+    .with_hint("run `syncledger verify`, then pull the events again from another replica")
 }

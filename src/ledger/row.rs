@@ -56,6 +56,9 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// All kinds.
+    pub(crate) const ALL: [Self; 4] = [Self::Row, Self::Document, Self::Request, Self::Meta];
+
     fn tag(self) -> u8 {
         match self {
             Self::Row => b'r',
@@ -74,10 +77,23 @@ pub(crate) fn key(kind: Kind, ledger: LedgerId, first: &str, second: &str) -> Ve
     key
 }
 
+/// What the keys of one kind in a ledger start with.
+pub(crate) fn ledger_prefix(kind: Kind, ledger: LedgerId) -> Vec<u8> {
+    [&[kind.tag()][..], &ledger.0].concat()
+}
+
+/// The ledger, and the collection and key of the record, of a key that [`key`] made.
+pub(crate) fn split(key: &[u8]) -> Option<(LedgerId, (String, String))> {
+    let (ledger, rest) = key.get(1..)?.split_first_chunk::<16>()?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let (first, second) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    Some((LedgerId(*ledger), (text(first)?, text(second)?)))
+}
+
 /// What the keys of one `first` start with.
 pub(crate) fn prefix(kind: Kind, ledger: LedgerId, first: &str) -> Vec<u8> {
-    let mut key = vec![kind.tag()];
-    key.extend_from_slice(&ledger.0);
+    let mut key = ledger_prefix(kind, ledger);
     key.extend_from_slice(&u32::try_from(first.len()).unwrap_or(u32::MAX).to_be_bytes());
     key.extend_from_slice(first.as_bytes());
     key
