@@ -144,6 +144,18 @@ fn kind<T: std::fmt::Debug>(result: Result<T, JournalError>) -> ErrorKind {
     result.unwrap_err().kind()
 }
 
+/// What the thread returns, if it does so long before [`LONG`] has passed.
+fn soon<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    for _ in 0..500 {
+        if thread.is_finished() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(thread.is_finished(), "nobody woke it");
+    thread.join().unwrap()
+}
+
 fn frames_come_back_in_order_and_by_position(bench: impl Bench) {
     let journal = bench.engine();
     let frames = vec![frame(1, 3), frame(4, 4), frame(5, 300)];
@@ -212,11 +224,11 @@ fn waiting_ends_with_more_with_time_or_with_closing(bench: impl Bench) {
         std::thread::sleep(Duration::from_millis(20));
         fill(&*journal, B, 1);
         fill(&*journal, A, 2);
-        assert_eq!(waiter.join().unwrap(), 3);
+        assert_eq!(soon(waiter), 3);
         let waiter = scope.spawn(|| kind(journal.wait(A, 3, LONG)));
         std::thread::sleep(Duration::from_millis(20));
         journal.close().unwrap();
-        assert_eq!(waiter.join().unwrap(), ErrorKind::Cancelled);
+        assert_eq!(soon(waiter), ErrorKind::Cancelled);
     });
 }
 
@@ -228,7 +240,7 @@ fn a_failed_flush_ends_all_writing_and_shows_nothing(bench: impl Bench) {
         let waiter = scope.spawn(|| kind(journal.wait(A, 1, LONG)));
         std::thread::sleep(Duration::from_millis(20));
         assert_eq!(kind(journal.append(&[append(A, 1, vec![frame(2, 2)])])), ErrorKind::Storage);
-        assert_eq!(waiter.join().unwrap(), ErrorKind::Storage, "nobody waits for what cannot come");
+        assert_eq!(soon(waiter), ErrorKind::Storage, "nobody waits for what cannot come");
     });
     assert_eq!(journal.head(A), 1);
     assert_eq!(all(&*journal, A), [frame(1, 1)], "durable frames can still be read");
@@ -322,8 +334,8 @@ fn a_dropped_ledger_is_gone_and_its_number_and_id_are_free(mut bench: impl Bench
     bench.engine().put_ledger(entry(1, A, "again")).unwrap();
     assert_eq!((bench.engine().head(A), bench.engine().head(B)), (0, 2));
     fill(&*bench.engine(), A, 1);
-    bench.reopen();
-    assert_eq!(all(&*bench.engine(), A), [frame(1, 1)]);
+    bench.kill();
+    assert_eq!(all(&*bench.engine(), A), [frame(1, 1)], "what was recorded of the old one does not count");
 }
 
 fn ledgers_do_not_see_each_other(bench: impl Bench) {
@@ -630,6 +642,28 @@ fn a_flipped_bit_anywhere_in_the_log_is_noticed_or_harmless() {
 }
 
 #[test]
+fn damage_on_which_the_engine_panics_is_an_error_like_any_other() {
+    let bench = with_two(Sled::new());
+    // Enough for several of the engine's segments: in less it finds the damage by itself.
+    for _ in 0..60 {
+        fill(&*bench.engine(), A, 100);
+        fill(&*bench.engine(), B, 100);
+    }
+    let original = bench.closed();
+    let bytes = std::fs::read(original.path().join("journal/db")).unwrap();
+    let written: Vec<_> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+    let scratch = tempfile::tempdir().unwrap();
+    for step in 0..12 {
+        let dir = scratch.path().join(step.to_string());
+        copy(&original.path(), &dir);
+        let mut flipped = bytes.clone();
+        flipped[written[written.len() * step / 12]] ^= 1 << (step % 8);
+        std::fs::write(dir.join("journal/db"), &flipped).unwrap();
+        whole_or_corrupt(&dir, 6_000);
+    }
+}
+
+#[test]
 fn flipped_bits_in_our_own_files_are_noticed() {
     let original = store(3);
     for name in ["store", "catalog", "head"] {
@@ -654,12 +688,14 @@ fn flipped_bits_in_our_own_files_are_noticed() {
 fn a_snapshot_that_was_being_written_is_removed_and_a_damaged_one_set_aside() {
     let store = store(20);
     let journal = store.path().join("journal");
-    std::fs::write(journal.join("snap.0000000000001234.generating"), b"half").unwrap();
+    // The last name in order is the one that the engine reads.
+    let (half, damaged) = ("snap.FFFFFFFFFFFFFFFF.generating", "snap.FFFFFFFFFFFFFFFF");
+    std::fs::write(journal.join(half), b"half").unwrap();
     assert!(whole_or_corrupt(&store.path(), 20));
-    assert_eq!(crate::disk::names(&journal).unwrap(), ["blobs", "conf", "db"]);
-    std::fs::write(journal.join("snap.0000000000001234"), b"a snapshot of which the sum is wrong").unwrap();
+    assert!(!journal.join(half).exists() && !journal.join("set-aside").exists());
+    std::fs::write(journal.join(damaged), b"a snapshot of which the sum is wrong").unwrap();
     assert!(whole_or_corrupt(&store.path(), 20));
-    assert_eq!(crate::disk::names(&journal.join("set-aside")).unwrap(), ["snap.0000000000001234"]);
+    assert!(journal.join("set-aside").join(damaged).exists());
 }
 
 #[test]
@@ -671,6 +707,23 @@ fn a_second_holder_is_told_who_the_first_is() {
     fill(&*bench.engine(), A, 1);
     bench.engine().close().unwrap();
     assert!(bench.open().is_ok(), "closing gives the store back though the handle lives");
+}
+
+#[test]
+fn opening_waits_for_the_lock_that_the_engine_lets_go_of_late() {
+    let store = store(3);
+    let data = std::fs::File::open(store.path().join("journal/db")).unwrap();
+    // A new file description may still find the old one's lock for a moment.
+    (0..500)
+        .find(|_| data.try_lock().inspect_err(|_| std::thread::sleep(Duration::from_millis(10))).is_ok())
+        .unwrap();
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| whole_or_corrupt(&store.path(), 3));
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!opening.is_finished());
+        drop(data);
+        assert!(soon(opening));
+    });
 }
 
 #[test]
@@ -718,10 +771,15 @@ fn a_file_in_place_of_the_directory_and_a_forbidden_one_are_errors_that_name_it(
 #[test]
 fn a_creation_that_was_interrupted_is_begun_again() {
     let dir = tempfile::tempdir().unwrap();
+    let cut_short = || {
+        std::fs::remove_dir_all(dir.path().join("journal")).unwrap();
+        std::fs::remove_file(dir.path().join("store")).unwrap();
+    };
     drop(SledJournal::open(dir.path(), true).unwrap());
-    std::fs::remove_dir_all(dir.path().join("journal")).unwrap();
-    std::fs::remove_file(dir.path().join("store")).unwrap();
-    assert!(SledJournal::open(dir.path(), true).is_ok());
+    cut_short();
+    SledJournal::open(dir.path(), true).unwrap().put_ledger(entry(1, A, "alpha")).unwrap();
+    cut_short();
+    assert_eq!(SledJournal::open(dir.path(), true).err().unwrap().kind(), ErrorKind::Corrupt, "it held ledgers");
 }
 
 #[test]
@@ -752,7 +810,10 @@ fn a_full_verification_finds_nothing_wrong_with_a_good_store() {
 
 /// Changes the engine's own tree of a closed store, as no damage of the file could: its checksums fit.
 fn meddle(bench: &Sled, change: impl FnOnce(&::sled::Db)) {
-    let db = ::sled::Config::new().path(bench.path().join("journal")).open().unwrap();
+    let config = ::sled::Config::new().path(bench.path().join("journal"));
+    // The handle that was dropped lets go of its lock a little later.
+    let open = || config.open().inspect_err(|_| std::thread::sleep(Duration::from_millis(10))).ok();
+    let db = (0..500).find_map(|_| open()).unwrap();
     change(&db);
     db.flush().unwrap();
 }

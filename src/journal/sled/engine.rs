@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::super::error::JournalError;
 use super::super::sealed::corrupt;
@@ -14,6 +15,10 @@ use crate::disk::DiskError;
 const CACHE_BYTES: u64 = 64 << 20;
 /// How often sled writes back by itself: only what we never acknowledged waits for it.
 const FLUSH_EVERY_MS: u64 = 200;
+/// sled lets go of its own lock a moment after its handle was dropped. We hold the store's lock here, so there is no
+/// other holder to wait for.
+const LOCK_TRIES: u32 = 500;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// How many keys are removed at once when a ledger is dropped.
 const ERASE_KEYS: usize = 1_024;
 
@@ -27,8 +32,15 @@ impl Engine {
     /// Opens sled in `dir` and nothing else: no repair, no retry.
     pub(super) fn open(dir: &Path) -> Result<Self, JournalError> {
         let config = ::sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
-        let db = guarded(dir, || config.open())?;
-        Ok(Self { db, dir: dir.to_owned() })
+        let mut tries = 0;
+        loop {
+            match guarded(dir, || config.open().map_or_else(still_held, |db| Ok(Some(db))))? {
+                Some(db) => return Ok(Self { db, dir: dir.to_owned() }),
+                None if tries == LOCK_TRIES => return Err(JournalError::Locked { path: dir.to_owned(), pid: None }),
+                None => std::thread::sleep(LOCK_PAUSE),
+            }
+            tries += 1;
+        }
     }
 
     /// Sled's data file.
@@ -103,6 +115,14 @@ pub(super) fn guarded<T>(dir: &Path, call: impl FnOnce() -> Result<T, ::sled::Er
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|fault| convert(dir, fault)),
         Err(_) => Err(corrupt(dir, "the storage engine panicked on its files")),
+    }
+}
+
+/// `None` if the fault is that sled's own lock is still held, which it tells only in words.
+fn still_held(fault: ::sled::Error) -> Result<Option<::sled::Db>, ::sled::Error> {
+    match &fault {
+        ::sled::Error::Io(source) if source.to_string().starts_with("could not acquire lock") => Ok(None),
+        _ => Err(fault),
     }
 }
 

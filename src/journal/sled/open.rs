@@ -18,6 +18,7 @@ use super::lock::Lock;
 use super::mark::{self, Mark, Tail};
 use super::{SledJournal, Store, Writer, ballast};
 use crate::disk::{self, DiskError};
+use crate::error::ErrorKind;
 
 pub(super) const CATALOG_MAGIC: [u8; 4] = *b"SLCT";
 const STORE_MAGIC: [u8; 4] = *b"SLST";
@@ -111,7 +112,11 @@ fn open_engine(dir: &Path) -> Result<Engine, JournalError> {
     }
     match Engine::open(dir) {
         Err(fault @ JournalError::CorruptStore { .. }) => {
-            set_snapshots_aside(dir).and_then(|moved| if moved { Engine::open(dir) } else { Err(fault) })
+            if !set_snapshots_aside(dir)? {
+                return Err(fault);
+            }
+            // If the first attempt panicked, sled may hold its own lock for the rest of the process.
+            Engine::open(dir).map_err(|again| if again.kind() == ErrorKind::Locked { fault } else { again })
         }
         result => result,
     }

@@ -54,6 +54,25 @@ fn a_commit_torn_anywhere_leaves_the_one_before_and_can_be_continued() {
 }
 
 #[test]
+fn what_followed_a_damaged_commit_never_comes_back() {
+    let dir = written();
+    let rows = FileRows::open(dir.path()).unwrap();
+    let damaged = rows.writer().log.end as usize;
+    rows.write(vec![set("a", "three")], b"3").unwrap();
+    rows.write(vec![set("b", "four")], b"4").unwrap();
+    drop(rows);
+    let mut index = fs::read(index_path(dir.path())).unwrap();
+    index[damaged + 9] ^= 1;
+    fs::write(index_path(dir.path()), index).unwrap();
+    let rows = FileRows::open(dir.path()).unwrap();
+    assert_eq!(rows.mark().as_deref(), Some(b"2".as_slice()));
+    rows.write(vec![set("a", "other")], b"5").unwrap();
+    drop(rows);
+    let rows = FileRows::open(dir.path()).unwrap();
+    assert_eq!((rows.mark(), text(&rows, "b")), (Some(b"5".to_vec()), Some("stays".into())));
+}
+
+#[test]
 fn values_without_their_commit_are_not_there() {
     let dir = written();
     let before = fs::read(index_path(dir.path())).unwrap();
