@@ -1,1 +1,5 @@
 //! The integration tests, linked once.
+#![allow(unreachable_pub, missing_docs, clippy::disallowed_methods)]
+
+mod convergence;
+mod histories;
