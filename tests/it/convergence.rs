@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use syncledger::document::Document;
+use syncledger::document::{Document, View};
 use syncledger::event::{Event, EventId, Op, Path};
 use syncledger::projection::{Policy, resolved};
 
 use crate::histories::{
-    History, clock, for_histories, policies, record, registers, resolvers, shown,
+    History, changes, clock, for_histories, policies, record, registers, resolvers, shown,
 };
 
 #[test]
@@ -68,6 +68,15 @@ fn the_past_of_a_document_is_the_document_of_its_past() {
             let mut then = document_of(history, &past);
             let clock = clock(&replica.document, &past);
             assert_eq!(clock.len() as usize, past.len());
+            // A fork that the past does not know gives other Automerge actors, and by them another order of what was
+            // inserted at one place; everything else must still be the same.
+            let exact = changes(&mut then).is_subset(&changes(&mut replica.document));
+            assert!(exact || replica.document.graph().forked_writers().next().is_some());
+            if !exact {
+                let view = replica.document.view_at(clock).unwrap();
+                assert_eq!(outside_containers(&view), outside_containers(&then.view().unwrap()));
+                continue;
+            }
             let view = replica.document.view_at(clock).unwrap();
             assert_eq!(registers(&view), registers(&then.view().unwrap()));
             for policy in policies() {
@@ -82,6 +91,16 @@ fn the_past_of_a_document_is_the_document_of_its_past() {
         }
         replica.held()
     });
+}
+
+/// The live operations without what is in lists and texts.
+fn outside_containers(view: &View<'_>) -> Vec<String> {
+    let graph = view.graph();
+    let lives = view.registers().iter().flat_map(|(key, lives)| lives.iter().map(move |live| (key, live)));
+    let mut lines: Vec<String> =
+        lives.map(|(key, live)| format!("{key} {} {:?}", graph.node(live.node).unwrap().id, live.cell)).collect();
+    lines.sort();
+    lines
 }
 
 fn document_of(history: &History, past: &BTreeSet<EventId>) -> Document {

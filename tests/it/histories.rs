@@ -609,3 +609,8 @@ pub fn clock(document: &Document, past: &BTreeSet<EventId>) -> Clock {
     let graph = document.graph();
     graph.closure(past.iter().map(|id| graph.find(id).unwrap()))
 }
+
+/// The hashes of all Automerge changes of a document.
+pub fn changes(document: &mut Document) -> BTreeSet<[u8; 32]> {
+    document.automerge().unwrap().get_changes(&[]).iter().map(|change| change.hash().0).collect()
+}
