@@ -311,10 +311,13 @@ impl<'a> Deriving<'a> {
 
     fn splice(&mut self, container: Container, index: u64, delete: u64, insert: &str) {
         let Some(object) = self.object(container, ContainerKind::Text) else { return };
-        let at = clamp(index, self.items(object).len());
-        let delete = usize::try_from(delete).unwrap_or(usize::MAX);
-        self.remove_items(object, at..at.saturating_add(delete));
+        let before = self.items(object).len();
+        let at = clamp(index, before);
+        // As Automerge's own splice: first what comes, then what goes behind it.
         self.insert_items(object, at, insert.chars().map(|c| Value::Text(c.into())));
+        let after = at + self.items(object).len() - before;
+        let delete = usize::try_from(delete).unwrap_or(usize::MAX);
+        self.remove_items(object, after..after.saturating_add(delete));
     }
 
     fn remove_items(&mut self, object: ObjectRef, part: std::ops::Range<usize>) {

@@ -125,11 +125,12 @@ impl Replica {
     /// What the case held, for [`Coverage`].
     pub fn held(&mut self) -> BTreeSet<&'static str> {
         let mut held = BTreeSet::new();
-        let mut note = |what, is| drop(is && held.insert(what));
+        let mut note = |what, is: bool| held.extend(is.then_some(what));
         note("waiting", self.waited > 0);
         note("duplicates", self.duplicates > 0);
         note("late fork", self.late_forks > 0);
         note("forked writer", self.document.graph().forked_writers().next().is_some());
+        note("no forked writer", self.document.graph().forked_writers().next().is_none());
         note("merge event", self.events.values().any(|event| event.parents.len() > 1));
         note("several lanes", self.events.values().any(|event| event.lane > 0));
         note("resolution", self.events.values().any(|event| event.resolves.is_some()));
@@ -150,7 +151,8 @@ impl Replica {
             note(kind_name(conflict.kind), true);
             note("disputed delete", conflict.path == DELETED);
         }
-        note("deleted", projection.deleted);
+        let deleted = view.registers().get(FlatKey::deleted().as_str());
+        note("deleted", deleted.iter().any(|live| live.cell == Cell::Value(Value::Bool(true))));
         held
     }
 }
@@ -167,11 +169,13 @@ fn kind_name(kind: ConflictKind) -> &'static str {
 }
 
 /// What every property must have met in a tenth of its cases.
-pub const WANTED: [&str; 17] = [
+pub const WANTED: [&str; 19] = [
     "waiting",
     "duplicates",
     "late fork",
     "forked writer",
+    "no forked writer",
+    "deleted",
     "merge event",
     "several lanes",
     "resolution",
@@ -343,10 +347,10 @@ fn disturb(rng: &mut Rng, devices: &mut [Device], backups: &mut [Device], at: us
     if rng.one_in(12) {
         backups[at] = devices[at].clone();
     }
-    if rng.one_in(16) {
+    if rng.one_in(50) {
         devices[at] = backups[at].clone();
     }
-    if rng.one_in(30) {
+    if rng.one_in(120) {
         let other = rng.below(devices.len());
         devices[other] = devices[at].clone();
     }
@@ -366,6 +370,7 @@ impl Device {
         let ops = match &resolves {
             Some(conflict) => resolution(rng, conflict),
             None if base.len() > 1 && rng.one_in(4) => Vec::new(),
+            None if base.len() == self.heads().len() && rng.one_in(8) => vec![Op::Delete],
             None => (0..rng.below(4)).fold(Vec::new(), |mut ops, _| {
                 ops.push(op(rng, &ops, makes));
                 ops
@@ -483,9 +488,9 @@ fn any_member(rng: &mut Rng) -> Value {
 
 /// An operation that fits after `before` in one event.
 pub fn op(rng: &mut Rng, before: &[Op], makes: &Makes) -> Op {
-    match rng.below(40) {
-        0..=11 => Op::Put { path: any_path(rng), value: any_value(rng) },
-        12 => Op::PutAtomic { path: any_path(rng), json: (*rng.pick(&["[1]", "{\"x\":1}"])).into() },
+    match rng.below(46) {
+        0..=10 => Op::Put { path: any_path(rng), value: any_value(rng) },
+        11 | 12 => Op::PutAtomic { path: any_path(rng), json: (*rng.pick(&["[1]", "{\"x\":1}"])).into() },
         13..=16 => Op::Remove { path: any_path(rng) },
         17..=19 => Op::Increment { path: mostly(rng, "/n"), by: rng.below(9) as i64 - 3 },
         20 => Op::Put { path: path("/n"), value: Value::Int(rng.below(3) as i64) },
@@ -496,7 +501,7 @@ pub fn op(rng: &mut Rng, before: &[Op], makes: &Makes) -> Op {
         28 => Op::MakeText { path: mostly(rng, "/m") },
         29 => Op::Delete,
         30 => Op::Restore,
-        31 => Op::Put { path: Path::root(), value: Value::EmptyObject },
+        31 if rng.one_in(2) => Op::Put { path: Path::root(), value: Value::EmptyObject },
         _ => in_container(rng, before, makes),
     }
 }

@@ -3,3 +3,5 @@
 
 mod convergence;
 mod histories;
+mod oracle;
+mod reference;
