@@ -1,6 +1,7 @@
 //! The integration tests, linked once.
 #![allow(unreachable_pub, missing_docs, clippy::disallowed_methods)]
 
+mod codec;
 mod convergence;
 mod histories;
 mod oracle;
