@@ -15,6 +15,10 @@ mod derive;
 mod graph;
 mod registers;
 mod snapshot;
+#[cfg(test)]
+pub(crate) mod story;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
