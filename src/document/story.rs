@@ -26,7 +26,14 @@ impl Story {
     }
 
     /// An event of `source` at a time on some parents.
-    pub(crate) fn write(&mut self, name: &'static str, on: &[&str], at: i64, source: &str, ops: Vec<Op>) -> &mut Self {
+    pub(crate) fn write(
+        &mut self,
+        name: &'static str,
+        on: &[&str],
+        at: i64,
+        source: &str,
+        ops: Vec<Op>,
+    ) -> &mut Self {
         self.write_with(name, on, at, source, ops, |_| {})
     }
 

@@ -15,7 +15,13 @@ const EMPTY: Cell = Cell::Value(Value::EmptyObject);
 #[test]
 fn a_put_takes_the_place_of_what_lives_below_and_of_values_above() {
     let mut story = Story::default();
-    story.write("a", &[], 1, "app", vec![put("/a/x", 1), put("/a/y/z", 2)]).write("b", &["a"], 2, "app", vec![put("/a", 3)]);
+    story.write("a", &[], 1, "app", vec![put("/a/x", 1), put("/a/y/z", 2)]).write(
+        "b",
+        &["a"],
+        2,
+        "app",
+        vec![put("/a", 3)],
+    );
     assert_eq!((cells(&story, "a"), cells(&story, "a/x")), (vec![int(3)], vec![Cell::Tombstone]));
     assert_eq!(cells(&story, "a/y/z"), [Cell::Tombstone]);
     story.write("c", &["b"], 3, "app", vec![put("/a/y/z", 4)]);
@@ -25,14 +31,26 @@ fn a_put_takes_the_place_of_what_lives_below_and_of_values_above() {
 #[test]
 fn a_put_leaves_the_mark_of_an_object_above_it_alone() {
     let mut story = Story::default();
-    story.write("a", &[], 1, "app", vec![put("/a", serde_json::json!({}))]).write("b", &["a"], 2, "app", vec![put("/a/x", 1)]);
+    story.write("a", &[], 1, "app", vec![put("/a", serde_json::json!({}))]).write(
+        "b",
+        &["a"],
+        2,
+        "app",
+        vec![put("/a/x", 1)],
+    );
     assert_eq!(cells(&story, "a"), [EMPTY]);
 }
 
 #[test]
 fn a_removal_of_what_is_not_there_does_nothing() {
     let mut story = Story::default();
-    story.write("a", &[], 1, "app", vec![put("/a", 1)]).write("b", &["a"], 2, "app", vec![remove("/b"), remove("/a/x")]);
+    story.write("a", &[], 1, "app", vec![put("/a", 1)]).write(
+        "b",
+        &["a"],
+        2,
+        "app",
+        vec![remove("/b"), remove("/a/x")],
+    );
     assert_eq!((cells(&story, "a"), cells(&story, "b"), cells(&story, "a/x")), (vec![int(1)], vec![], vec![]));
 }
 
@@ -77,7 +95,13 @@ fn taking_a_member_out_leaves_the_field_alone_that_has_its_key() {
 fn set_operations_need_a_set_and_increments_a_number() {
     let mut story = Story::default();
     story.write("a", &[], 1, "app", vec![put("/t", "text"), put("/f", 1.5)]);
-    story.write("b", &["a"], 2, "app", vec![add("/t", "u"), increment("/t", 1), increment("/f", 1), increment("/t/x", 0)]);
+    story.write(
+        "b",
+        &["a"],
+        2,
+        "app",
+        vec![add("/t", "u"), increment("/t", 1), increment("/f", 1), increment("/t/x", 0)],
+    );
     assert_eq!(cells(&story, "t/\"u\""), []);
     assert_eq!(story.document.registers().counter("$#f"), 0);
     // Below a value nothing is, so that a count starts there, and the value goes.
@@ -136,7 +160,14 @@ fn the_ancestors_decide_whether_an_event_is_refused() {
     assert_eq!(story.refusal(&wrong), Some(PlaceFault::WrongNth { expected: 3, got: 2 }));
     let early = story.draft(&["b"], 6, "app", vec![]);
     assert_eq!(story.refusal(&early), Some(PlaceFault::NotAfterParents));
-    let nested = Event { parents: [story.id("a"), story.id("b")].into_iter().collect::<std::collections::BTreeSet<_>>().into_iter().collect(), ..draft.clone() };
+    let nested = Event {
+        parents: [story.id("a"), story.id("b")]
+            .into_iter()
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect(),
+        ..draft.clone()
+    };
     assert_eq!(story.refusal(&nested), Some(PlaceFault::ParentsNotHeads));
     let orphan = Event { parents: vec![EventId([9; 32])], ..draft };
     assert_eq!(story.refusal(&orphan), Some(PlaceFault::MissingParents(vec![EventId([9; 32])])));

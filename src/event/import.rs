@@ -166,10 +166,7 @@ fn cut(ops: &[Op]) -> Result<Vec<Range<usize>>, DecodeError> {
 ///
 /// # Errors
 /// When one operation alone does not fit, and what `add` returns.
-pub fn chain<E: From<DecodeError>>(
-    ops: Vec<Op>,
-    mut add: impl FnMut(Part) -> Result<EventId, E>,
-) -> Result<(), E> {
+pub fn chain<E: From<DecodeError>>(ops: Vec<Op>, mut add: impl FnMut(Part) -> Result<EventId, E>) -> Result<(), E> {
     let parts = cut(&ops)?;
     let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
     let mut added: Vec<(usize, EventId)> = Vec::with_capacity(parts.len());

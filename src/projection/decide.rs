@@ -109,9 +109,7 @@ pub(crate) fn cell_content(view: &View<'_>, branch: &Branch<'_>, live: &Live) ->
         Cell::Value(value) => Content::of_value(value),
         Cell::Container(ContainerKind::List) => Content::of_items(&view.list(live)),
         Cell::Container(ContainerKind::Text) => Content::of(view.text(live).into()),
-        Cell::Set => {
-            Content::of(branch.members.iter().filter_map(|member| json::parse(member).ok()).collect())
-        }
+        Cell::Set => Content::of(branch.members.iter().filter_map(|member| json::parse(member).ok()).collect()),
         Cell::Tombstone | Cell::Member => Content::default(),
     }
 }

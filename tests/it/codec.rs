@@ -94,7 +94,9 @@ fn a_length_that_the_bytes_cannot_have_is_refused_at_once() {
     for event in events().take(40) {
         let bytes = event.encode().unwrap();
         for at in 5..bytes.len() {
-            for long in [&[251, 255, 255][..], &[252, 255, 255, 255, 255], &[253, 255, 255, 255, 255, 255, 255, 255, 255]] {
+            for long in
+                [&[251, 255, 255][..], &[252, 255, 255, 255, 255], &[253, 255, 255, 255, 255, 255, 255, 255, 255]]
+            {
                 let changed = [&bytes[..at], long, &bytes[at + 1..]].concat();
                 is_refused_or_canonical(&changed);
             }
@@ -129,7 +131,8 @@ fn what_a_newer_program_wrote_asks_for_an_upgrade() {
 
 #[test]
 fn words_in_an_event_never_pass_for_an_unknown_operation() {
-    let put = Op::Put { path: Path::parse("/invalid value: integer, expected variant index").unwrap(), value: Value::Null };
+    let put =
+        Op::Put { path: Path::parse("/invalid value: integer, expected variant index").unwrap(), value: Value::Null };
     let mut bytes = with(vec![put]).encode().unwrap();
     let at = bytes.windows(8).position(|window| window == b"/invalid").unwrap();
     bytes[at] = b'x';

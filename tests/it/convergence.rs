@@ -6,9 +6,7 @@ use syncledger::document::{Document, View};
 use syncledger::event::{Event, EventId, Op, Path};
 use syncledger::projection::{Policy, resolved};
 
-use crate::histories::{
-    History, changes, clock, for_histories, policies, record, registers, resolvers, shown,
-};
+use crate::histories::{History, changes, clock, for_histories, policies, record, registers, resolvers, shown};
 
 #[test]
 fn replicas_that_hold_the_same_events_show_the_same() {
@@ -141,7 +139,8 @@ fn a_put_that_no_descendant_touched_is_a_candidate() {
                     Op::Put { path, .. } | Op::PutAtomic { path, .. } if !path.is_root() => path,
                     _ => continue,
                 };
-                let later = event.ops()[index + 1..].iter().chain(descendants(history, *id).into_iter().flat_map(Event::ops));
+                let later =
+                    event.ops()[index + 1..].iter().chain(descendants(history, *id).into_iter().flat_map(Event::ops));
                 if later.into_iter().any(|op| touches(op, path)) {
                     continue;
                 }

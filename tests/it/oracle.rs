@@ -21,7 +21,9 @@ macro_rules! dump {
                     todo.push((format!("{at} {id}"), id.clone(), kind));
                     format!("{kind} {id}")
                 }
-                $automerge::Value::Scalar(scalar) if scalar.is_counter() => format!("counter {:?} {id}", scalar.to_i64()),
+                $automerge::Value::Scalar(scalar) if scalar.is_counter() => {
+                    format!("counter {:?} {id}", scalar.to_i64())
+                }
                 $automerge::Value::Scalar(scalar) => format!("{scalar:?} {id}"),
             });
             lines.collect::<Vec<_>>()
@@ -34,7 +36,16 @@ macro_rules! dump {
             if kind == $automerge::ObjType::Text {
                 dump.insert(at, vec![doc.text(&id).unwrap()]);
             } else {
-                let item = |index| format!("{:?}", doc.get_all(&id, index).unwrap().into_iter().map(|(value, id)| format!("{value:?} {id}")).collect::<Vec<_>>());
+                let item = |index| {
+                    format!(
+                        "{:?}",
+                        doc.get_all(&id, index)
+                            .unwrap()
+                            .into_iter()
+                            .map(|(value, id)| format!("{value:?} {id}"))
+                            .collect::<Vec<_>>()
+                    )
+                };
                 dump.insert(at, (0..doc.length(&id)).map(item).collect());
             }
         }
