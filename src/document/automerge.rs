@@ -99,21 +99,6 @@ impl Materialised {
         &self.doc
     }
 
-    /// The live operations of every key and the counters, as of some events (all where `None`).
-    pub(crate) fn registers(&self, graph: &Graph, at: Option<&[ChangeHash]>) -> Registers {
-        let moment = Moment { materialised: self, graph, at };
-        let mut registers = Registers::default();
-        for key in moment.all_keys() {
-            if let Some(count) = moment.counter(&key).filter(|_| key.starts_with("$#")) {
-                registers.counters.insert(key, count);
-            } else {
-                let lives: Lives = moment.lives(&key).iter().cloned().collect();
-                registers.keys.insert(key, lives);
-            }
-        }
-        registers
-    }
-
     /// The saved document, for [`Materialised::load`].
     pub(crate) fn save(&self) -> Vec<u8> {
         self.doc.save_nocompress()
@@ -230,6 +215,21 @@ impl Moment<'_> {
         Some((start..).zip(change.decode().operations).filter_map(written).collect())
     }
 
+    /// The live operations of every key, and the counters.
+    pub(crate) fn registers(&self) -> Registers {
+        let mut registers = Registers::default();
+        for key in self.all_keys() {
+            if FlatKey::is_counter(&key) {
+                let count = self.counter(&key).unwrap_or_default();
+                registers.counters.insert(key, count);
+            } else {
+                let lives: Lives = self.lives(&key).iter().cloned().collect();
+                registers.keys.insert(key, lives);
+            }
+        }
+        registers
+    }
+
     /// The live operations of one field and what lies below it.
     pub(crate) fn field(&self, key: &FlatKey) -> Registers {
         let mut registers = Registers::default();
@@ -260,7 +260,7 @@ impl Moment<'_> {
         Some(Live { counter: *counter, node, cell: Cell::from_automerge(value)? })
     }
 
-    /// The values of a list's items, each with the event that inserted it.
+    /// The values of a list's items.
     pub(crate) fn list(&self, object: &ObjectRef) -> Vec<Value> {
         let id = object_id(object);
         let doc = &self.materialised.doc;

@@ -24,7 +24,7 @@ pub use clock::Timestamp;
 pub use codec::DecodeError;
 pub use hash::{conflict_id, conflict_version, event_id};
 pub use id::{BatchId, ConflictId, EventId, LedgerId, ParseIdError, RunId, WriterId};
-pub use import::{FirstImport, split};
+pub use import::{FirstImport, Part, chain, split};
 pub use model::{BatchMember, Body, Event, Idempotency};
 pub use op::{Container, Op};
 pub(crate) use path::escape;
