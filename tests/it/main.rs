@@ -3,6 +3,8 @@
 
 mod codec;
 mod convergence;
+mod fixtures;
 mod histories;
 mod oracle;
 mod reference;
+mod totality;
