@@ -22,6 +22,7 @@ mod value;
 
 pub use clock::Timestamp;
 pub use codec::DecodeError;
+#[allow(unused_imports, reason = "for frames and rows, whose bytes follow the same rules")]
 pub(crate) use codec::{from_bytes, to_bytes};
 pub use hash::{conflict_id, conflict_version, event_id};
 pub use id::{BatchId, ConflictId, EventId, LedgerId, ParseIdError, RunId, WriterId};

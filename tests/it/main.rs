@@ -1,5 +1,12 @@
 //! The integration tests, linked once.
-#![allow(unreachable_pub, missing_docs, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, and its helpers are no tests to clippy"
+)]
+#![allow(unreachable_pub, missing_docs, reason = "nothing outside sees this crate")]
 
 mod codec;
 mod convergence;
