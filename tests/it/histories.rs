@@ -271,7 +271,7 @@ impl History {
             let at = if step < SHARED { 0 } else { rng.below(devices.len()) };
             disturb(&mut rng, &mut devices, &mut backups, at);
             let now = 1_000_000 + step as i64 * 10 + devices[at].skew;
-            if step == SHARED && seed % 4 > 0 {
+            if step == SHARED && !seed.is_multiple_of(4) {
                 share(&mut devices, &mut backups, &events);
             }
             let event = devices[at].write(&mut rng, now, &makes);
