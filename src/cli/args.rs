@@ -9,7 +9,7 @@ use super::commands::Command;
 /// An event-sourced sync ledger: every change is kept, edits made apart merge field by field, and what really
 /// conflicts stays visible until somebody settles it.
 #[derive(Debug, Parser)]
-#[command(name = "syncledger", version, propagate_version = true, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "syncledger", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) globals: Globals,
