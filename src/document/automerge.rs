@@ -90,23 +90,13 @@ impl Materialised {
         nodes.iter().filter_map(|&ix| self.hash(ix)).collect()
     }
 
-    pub(crate) fn document(&self) -> &Automerge {
-        &self.doc
+    /// The change with a hash.
+    pub(crate) fn change(&self, hash: &ChangeHash) -> Option<Change> {
+        self.doc.get_change_by_hash(hash)
     }
 
-    /// The live operations of every key and the counters, as of some events (all where `None`).
-    pub(crate) fn registers(&self, graph: &Graph, at: Option<&[ChangeHash]>) -> Registers {
-        let moment = Moment { materialised: self, graph, at };
-        let mut registers = Registers::default();
-        for key in moment.all_keys() {
-            if let Some(count) = moment.counter(&key).filter(|_| key.starts_with("$#")) {
-                registers.counters.insert(key, count);
-            } else {
-                let lives: Lives = moment.lives(&key).iter().cloned().collect();
-                registers.keys.insert(key, lives);
-            }
-        }
-        registers
+    pub(crate) fn document(&self) -> &Automerge {
+        &self.doc
     }
 
     /// The saved document, for [`Materialised::load`].
@@ -225,6 +215,21 @@ impl Moment<'_> {
         Some((start..).zip(change.decode().operations).filter_map(written).collect())
     }
 
+    /// The live operations of every key, and the counters.
+    pub(crate) fn registers(&self) -> Registers {
+        let mut registers = Registers::default();
+        for key in self.all_keys() {
+            if FlatKey::is_counter(&key) {
+                let count = self.counter(&key).unwrap_or_default();
+                registers.counters.insert(key, count);
+            } else {
+                let lives: Lives = self.lives(&key).iter().cloned().collect();
+                registers.keys.insert(key, lives);
+            }
+        }
+        registers
+    }
+
     /// The live operations of one field and what lies below it.
     pub(crate) fn field(&self, key: &FlatKey) -> Registers {
         let mut registers = Registers::default();
@@ -255,7 +260,7 @@ impl Moment<'_> {
         Some(Live { counter: *counter, node, cell: Cell::from_automerge(value)? })
     }
 
-    /// The values of a list's items, each with the event that inserted it.
+    /// The values of a list's items.
     pub(crate) fn list(&self, object: &ObjectRef) -> Vec<Value> {
         let id = object_id(object);
         let doc = &self.materialised.doc;

@@ -216,22 +216,23 @@ impl<'a> Deriving<'a> {
 
     fn remove(&mut self, path: &Path) {
         let key = path.to_key();
-        let below = self.below(&key, Cell::is_live);
-        if below.is_empty() && !self.any(key.as_str(), Cell::is_live) {
+        if !self.any(key.as_str(), Cell::is_field) && self.below(&key, Cell::is_field).is_empty() {
             return;
         }
-        for below in below {
+        for below in self.below(&key, Cell::is_live) {
             self.set(&below, Cell::Tombstone);
         }
         self.set(key.as_str(), Cell::Tombstone);
         self.keep_object(path);
     }
 
-    /// An object that a removal leaves without fields stays an object.
+    /// An object that a removal leaves without fields stays an object, also where others made it a value meanwhile:
+    /// who removed the field saw the object.
     fn keep_object(&mut self, removed: &Path) {
         let Some(parent) = removed.parent() else { return };
         let key = parent.to_key();
-        if self.below(&key, Cell::is_field).is_empty() && !self.any(key.as_str(), Cell::is_live) {
+        let is_marked = |cell: &Cell| *cell == Cell::Value(Value::EmptyObject);
+        if self.below(&key, Cell::is_field).is_empty() && !self.any(key.as_str(), is_marked) {
             self.set(key.as_str(), Cell::Value(Value::EmptyObject));
         }
     }
@@ -261,7 +262,7 @@ impl<'a> Deriving<'a> {
         let member = FlatKey::member(path, &member_text(member));
         if add {
             self.set(member.as_str(), Cell::Member);
-        } else if self.any(member.as_str(), Cell::is_live) {
+        } else if self.any(member.as_str(), |cell| *cell == Cell::Member) {
             self.set(member.as_str(), Cell::Tombstone);
         }
     }
@@ -310,10 +311,13 @@ impl<'a> Deriving<'a> {
 
     fn splice(&mut self, container: Container, index: u64, delete: u64, insert: &str) {
         let Some(object) = self.object(container, ContainerKind::Text) else { return };
-        let at = clamp(index, self.items(object).len());
-        let delete = usize::try_from(delete).unwrap_or(usize::MAX);
-        self.remove_items(object, at..at.saturating_add(delete));
+        let before = self.items(object).len();
+        let at = clamp(index, before);
+        // As Automerge's own splice: first what comes, then what goes behind it.
         self.insert_items(object, at, insert.chars().map(|c| Value::Text(c.into())));
+        let after = at + self.items(object).len() - before;
+        let delete = usize::try_from(delete).unwrap_or(usize::MAX);
+        self.remove_items(object, after..after.saturating_add(delete));
     }
 
     fn remove_items(&mut self, object: ObjectRef, part: std::ops::Range<usize>) {
@@ -348,6 +352,13 @@ pub(crate) fn member_text(member: &Value) -> String {
     }
 }
 
+/// Inserts a live operation where Automerge has it: by counter, then actor, whatever came first.
+fn insert(graph: &Graph, lives: &mut Lives, live: Live) {
+    let order = |live: &Live| (live.counter, graph.actor_of(live.node));
+    let at = lives.partition_point(|other| order(other) < order(&live));
+    lives.insert(at, live);
+}
+
 /// The live operations after those of a derived change, made by `node`, were applied.
 pub(crate) fn apply_to(
     keys: &mut BTreeMap<String, Lives>,
@@ -369,7 +380,7 @@ pub(crate) fn apply_to(
                 }
             }
             ChangeOp::Set { key, cell } => {
-                keys.entry(key.clone()).or_default().push(Live { counter, node, cell: cell.clone() });
+                insert(graph, keys.entry(key.clone()).or_default(), Live { counter, node, cell: cell.clone() });
             }
             ChangeOp::Increment { key, by } => {
                 let count = counters.entry(key.clone()).or_insert(0);

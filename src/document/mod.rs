@@ -13,15 +13,22 @@ mod automerge;
 mod cell;
 mod derive;
 mod graph;
+mod inspect;
 mod registers;
 mod snapshot;
+#[cfg(test)]
+pub(crate) mod story;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
 
 pub use cell::{Cell, ContainerKind};
 pub use graph::{Clock, Graph, Node, NodeIx, PlaceFault};
+pub use inspect::{ItemEdits, ItemRepair};
 pub use registers::{Live, Registers};
 pub use snapshot::SnapshotFault;
 
@@ -158,15 +165,15 @@ impl Document {
         if linear && !in_containers {
             return Ok(derive::derive(&self.graph, place, event, &self.now));
         }
+        if place.parents.is_empty() {
+            return Ok(derive::derive(&self.graph, place, event, &Registers::default()));
+        }
         self.materialise()?;
         let hashes = self.materialised.hashes(&place.parents);
         let at = (!linear).then_some(hashes.as_slice());
         let moment = Moment { materialised: &self.materialised, graph: &self.graph, at };
         if linear {
             return Ok(derive::derive(&self.graph, place, event, &Now(&self.now, moment)));
-        }
-        if place.parents.is_empty() {
-            return Ok(derive::derive(&self.graph, place, event, &Registers::default()));
         }
         Ok(derive::derive(&self.graph, place, event, &moment))
     }
@@ -201,6 +208,9 @@ impl Document {
         ready.extend(roots.map(|(place, (id, _))| Reverse((0, *id, place))));
         while let Some(Reverse((_, id, place))) = ready.pop() {
             let Some((_, event)) = events.get(place) else { continue };
+            if document.graph.find(&id).is_some() {
+                continue;
+            }
             match document.apply(id, event) {
                 Err(fault @ ApplyFault::Automerge(_)) => return Err(fault),
                 Ok(()) | Err(ApplyFault::Place(_)) => {}
@@ -225,7 +235,8 @@ impl Document {
             self.materialise()?;
         }
         let clock = self.graph.everything();
-        Ok(View { document: self, registers: Cow::Borrowed(&self.now), clock, heads: None })
+        let source = Source::Ready(&self.materialised);
+        Ok(View { document: self, source, registers: Cow::Borrowed(&self.now), clock, heads: None })
     }
 
     /// The document as of a set of events.
@@ -234,28 +245,28 @@ impl Document {
     /// When Automerge refuses a derived change.
     pub fn view_at(&mut self, clock: Clock) -> Result<View<'_>, ApplyFault> {
         self.materialise()?;
-        let document: &Self = self;
-        Ok(document.past(clock))
+        Ok(self.past(self.source(), clock, |moment| moment.registers()))
     }
 
-    /// One field, and what lies below it, as of a set of events; the Automerge document must be up to date.
-    fn past_field(&self, clock: Clock, key: &FlatKey) -> View<'_> {
-        let heads = self.materialised.hashes(&self.graph.heads_of(&clock));
-        let moment = Moment { materialised: &self.materialised, graph: &self.graph, at: Some(&heads) };
-        let registers = if heads.is_empty() { Registers::default() } else { moment.field(key) };
-        View { document: self, registers: Cow::Owned(registers), clock, heads: Some(heads) }
+    /// The Automerge document with everything in it, also while events wait for it.
+    fn source(&self) -> Source<'_> {
+        if self.pending.is_empty() {
+            return Source::Ready(&self.materialised);
+        }
+        let mut late = self.materialised.clone();
+        match late.apply(&self.graph, &self.pending) {
+            Ok(()) => Source::Late(Arc::new(late)),
+            // `materialise` meets the same fault and reports it.
+            Err(_) => Source::Ready(&self.materialised),
+        }
     }
 
-    /// The document as of a set of events; the Automerge document must be up to date.
-    pub(crate) fn past(&self, clock: Clock) -> View<'_> {
-        let nodes = self.graph.heads_of(&clock);
-        let heads = self.materialised.hashes(&nodes);
-        let registers = if nodes.is_empty() {
-            Registers::default()
-        } else {
-            self.materialised.registers(&self.graph, Some(&heads))
-        };
-        View { document: self, registers: Cow::Owned(registers), clock, heads: Some(heads) }
+    /// What `read` finds as of a set of events.
+    fn past<'a>(&'a self, source: Source<'a>, clock: Clock, read: impl Fn(&Moment<'_>) -> Registers) -> View<'a> {
+        let heads = source.get().hashes(&self.graph.heads_of(&clock));
+        let moment = Moment { materialised: source.get(), graph: &self.graph, at: Some(&heads) };
+        let registers = if heads.is_empty() { Registers::default() } else { read(&moment) };
+        View { document: self, source, registers: Cow::Owned(registers), clock, heads: Some(heads) }
     }
 
     /// The Automerge document, up to date: for comparison with other implementations, never to leave a replica.
@@ -268,10 +279,30 @@ impl Document {
     }
 }
 
+/// Where a view reads the past.
+#[derive(Clone, Debug)]
+enum Source<'a> {
+    /// The document's own Automerge document.
+    Ready(&'a Materialised),
+    /// A copy that was brought up to date for the view.
+    Late(Arc<Materialised>),
+}
+
+impl Source<'_> {
+    fn get(&self) -> &Materialised {
+        match self {
+            Self::Ready(materialised) => materialised,
+            Self::Late(materialised) => materialised,
+        }
+    }
+}
+
 /// A document as of a set of events.
 #[derive(Clone, Debug)]
 pub struct View<'a> {
     document: &'a Document,
+    /// May lack events that are not asked for; see [`View::complete`].
+    source: Source<'a>,
     registers: Cow<'a, Registers>,
     clock: Clock,
     /// `None`: now.
@@ -297,16 +328,24 @@ impl<'a> View<'a> {
         &self.clock
     }
 
+    /// The Automerge document with every event of the record.
+    fn complete(&self) -> Source<'a> {
+        match &self.source {
+            Source::Ready(_) => self.document.source(),
+            late => late.clone(),
+        }
+    }
+
     /// The same record as of another set of events.
     #[must_use]
     pub fn at(&self, clock: Clock) -> View<'a> {
-        self.document.past(clock)
+        self.document.past(self.complete(), clock, |moment| moment.registers())
     }
 
     /// One field of the record, and what lies below it, as of another set of events.
     #[must_use]
     pub fn field_at(&self, clock: Clock, key: &FlatKey) -> View<'a> {
-        self.document.past_field(clock, key)
+        self.document.past(self.complete(), clock, |moment| moment.field(key))
     }
 
     /// The same view with other live operations.
@@ -318,11 +357,13 @@ impl<'a> View<'a> {
     /// What an event wrote at the keys of the record, whether it still lives or not.
     #[must_use]
     pub fn written(&self, ix: NodeIx) -> Vec<(String, Live)> {
-        self.moment().written(ix).unwrap_or_default()
+        let source = self.complete();
+        let moment = Moment { materialised: source.get(), graph: &self.document.graph, at: None };
+        moment.written(ix).unwrap_or_default()
     }
 
     fn moment(&self) -> Moment<'_> {
-        Moment { materialised: &self.document.materialised, graph: &self.document.graph, at: self.heads.as_deref() }
+        Moment { materialised: self.source.get(), graph: &self.document.graph, at: self.heads.as_deref() }
     }
 
     fn object(&self, live: &Live) -> Option<ObjectRef> {

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::automerge::Materialised;
+use super::automerge::{Materialised, Moment};
 use super::{Document, Graph, Work};
 
 /// Why bytes are not a snapshot that this program reads. The record is derived from its events instead.
@@ -59,7 +59,7 @@ impl Document {
         let hashes = snapshot.hashes.into_iter().map(::automerge::ChangeHash).collect();
         let materialised = Materialised::load(&snapshot.automerge, hashes, snapshot.births)
             .map_err(|fault| SnapshotFault(fault.to_string()))?;
-        let now = materialised.registers(&snapshot.graph, None);
+        let now = Moment { materialised: &materialised, graph: &snapshot.graph, at: None }.registers();
         Ok(Self { graph: snapshot.graph, now, materialised, pending: Vec::new(), work: Work::default() })
     }
 }

@@ -66,7 +66,12 @@ pub(crate) fn from_bytes<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Resul
 /// serde names an enum's unknown variant only in its message.
 fn decode_error(fault: &bincode::Error) -> DecodeError {
     let message = fault.to_string();
-    if message.contains("expected variant index") { DecodeError::UnknownOp } else { DecodeError::Malformed(message) }
+    // The words of other faults may come from the bytes, but none of those starts like this.
+    if message.starts_with("invalid value: integer") && message.contains("expected variant index") {
+        DecodeError::UnknownOp
+    } else {
+        DecodeError::Malformed(message)
+    }
 }
 
 impl Event {

@@ -22,10 +22,9 @@ mod value;
 
 pub use clock::Timestamp;
 pub use codec::DecodeError;
-pub(crate) use codec::{from_bytes, to_bytes};
 pub use hash::{conflict_id, conflict_version, event_id};
 pub use id::{BatchId, ConflictId, EventId, LedgerId, ParseIdError, RunId, WriterId};
-pub use import::{FirstImport, split};
+pub use import::{FirstImport, Part, chain, split};
 pub use model::{BatchMember, Body, Event, Idempotency};
 pub use op::{Container, Op};
 pub(crate) use path::escape;

@@ -118,6 +118,9 @@ impl Op {
             Self::Increment { by, .. } if by.unsigned_abs() > limits::INCREMENT_MAX => {
                 return Err("expected an increment of at most 4294967296 either way");
             }
+            Self::SetAdd { member: Value::Blob(_), .. } | Self::SetRemove { member: Value::Blob(_), .. } => {
+                return Err("expected a set's member inline, not as a blob");
+            }
             Self::SetAdd { member, .. } | Self::SetRemove { member, .. }
                 if member.canonical().len() > limits::KEY_BYTES =>
             {

@@ -26,7 +26,10 @@ pub(crate) struct Variant {
     pub(crate) content: Option<Content>,
     /// Whether it is a list, text, set or object rather than a plain value.
     structured: bool,
-    /// The events that hold it; the first is the least by order.
+    /// The event that it is ordered by and blamed on: of equal values the least by order, of an object the latest
+    /// that wrote a field of it.
+    pub(crate) lead: NodeIx,
+    /// All events that hold it, or a part of it, by order.
     pub(crate) nodes: Vec<NodeIx>,
 }
 
@@ -45,20 +48,16 @@ pub(crate) fn variants(view: &View<'_>, branch: &Branch<'_>) -> Vec<Variant> {
             .iter_mut()
             .find(|(text, same)| *text == canonical && same.content.is_some() == variant.content.is_some())
         {
-            Some((_, same)) => {
-                same.nodes.extend(variant.nodes);
-                same.shape = same.shape.min(variant.shape);
-            }
+            Some((_, same)) => same.absorb(graph, variant),
             None => variants.push((canonical, variant)),
         }
     };
     let has_fields = branch.has_fields();
     for live in branch.lives {
         match &live.cell {
+            Cell::Member => {}
             Cell::Tombstone if has_fields => {}
-            Cell::Tombstone => {
-                add(Variant { shape: Shape::Removed, content: None, structured: false, nodes: vec![live.node] })
-            }
+            Cell::Tombstone => add(Variant::of(Shape::Removed, None, live.node)),
             cell if is_empty_object(cell) => {}
             _ => add(value(view, branch, live)),
         }
@@ -67,33 +66,39 @@ pub(crate) fn variants(view: &View<'_>, branch: &Branch<'_>) -> Vec<Variant> {
         add(object);
     }
     let mut variants: Vec<Variant> = variants.into_iter().map(|(_, variant)| variant).collect();
-    for variant in variants.iter_mut().filter(|variant| variant.shape != Shape::Object) {
-        variant.nodes.sort_by_key(|&ix| order(graph, ix));
-    }
-    variants.sort_by_key(|variant| variant.nodes.first().map(|&ix| order(graph, ix)));
+    variants.sort_by_key(|variant| order(graph, variant.lead));
     variants
+}
+
+impl Variant {
+    fn of(shape: Shape, content: Option<Content>, lead: NodeIx) -> Self {
+        Self { shape, content, structured: false, lead, nodes: vec![lead] }
+    }
+
+    /// Takes in an equal value.
+    fn absorb(&mut self, graph: &Graph, equal: Self) {
+        self.shape = self.shape.min(equal.shape);
+        self.structured |= equal.structured;
+        self.lead = [self.lead, equal.lead].into_iter().min_by_key(|&ix| order(graph, ix)).unwrap_or(self.lead);
+        self.nodes.extend(equal.nodes);
+        self.nodes.sort_by_key(|&ix| order(graph, ix));
+        self.nodes.dedup();
+    }
 }
 
 /// The object as one candidate, ordered by its latest live field.
 fn object(view: &View<'_>, branch: &Branch<'_>) -> Option<Variant> {
     let mut nodes: Vec<NodeIx> = branch.object_lives().iter().map(|live| live.node).collect();
-    nodes.sort_by_key(|&ix| Reverse(order(view.graph(), ix)));
+    nodes.sort_by_key(|&ix| order(view.graph(), ix));
     nodes.dedup();
-    if nodes.is_empty() {
-        return None;
-    }
+    let lead = *nodes.last()?;
     let content = super::project::merged(view, branch);
-    Some(Variant { shape: Shape::Object, content: Some(content), structured: true, nodes })
+    Some(Variant { shape: Shape::Object, content: Some(content), structured: true, lead, nodes })
 }
 
 fn value(view: &View<'_>, branch: &Branch<'_>, live: &Live) -> Variant {
     let structured = matches!(live.cell, Cell::Set | Cell::Container(_));
-    Variant {
-        shape: Shape::Value,
-        content: Some(cell_content(view, branch, live)),
-        structured,
-        nodes: vec![live.node],
-    }
+    Variant { structured, ..Variant::of(Shape::Value, Some(cell_content(view, branch, live)), live.node) }
 }
 
 /// What a reader sees of one live operation.
@@ -104,10 +109,7 @@ pub(crate) fn cell_content(view: &View<'_>, branch: &Branch<'_>, live: &Live) ->
         Cell::Value(value) => Content::of_value(value),
         Cell::Container(ContainerKind::List) => Content::of_items(&view.list(live)),
         Cell::Container(ContainerKind::Text) => Content::of(view.text(live).into()),
-        Cell::Set => {
-            let present = branch.members.iter().filter(|(_, lives)| lives.iter().any(|live| live.cell.is_live()));
-            Content::of(present.filter_map(|(member, _)| json::parse(member).ok()).collect())
-        }
+        Cell::Set => Content::of(branch.members.iter().filter_map(|member| json::parse(member).ok()).collect()),
         Cell::Tombstone | Cell::Member => Content::default(),
     }
 }
@@ -134,13 +136,9 @@ impl Projecting<'_, '_> {
         let (shown, because, open) = self.choose(strategy, &branch.path, variants, base.as_ref());
         let rule = strategy.name().to_owned();
         let status = if open { Status::Open } else { Status::Auto { rule } };
-        let taken = match &shown {
-            Shown::Variant(index) => Some(*index),
-            Shown::Content(..) => None,
-        };
-        let content = match &shown {
-            Shown::Variant(index) => variants.get(*index).and_then(|variant| variant.content.clone()),
-            Shown::Content(content, _) => Some(content.clone()),
+        let (taken, content) = match &shown {
+            Shown::Variant(index) => (Some(*index), variants.get(*index).and_then(|v| v.content.clone())),
+            Shown::Content(content, _) => (place_of(variants, content), Some(content.clone())),
         };
         let conflict = Conflict {
             id: conflict_id(self.record.ledger, &self.record.collection, &self.record.key, branch.path.as_str()),
@@ -240,9 +238,8 @@ impl Projecting<'_, '_> {
     fn dispute(&self, path: &Path, variants: &[Variant], base: Option<&(Content, NodeIx)>) -> Dispute {
         let graph = self.view.graph();
         let choice = |variant: &Variant| {
-            let ix = *variant.nodes.first()?;
-            let node = graph.node(ix)?;
-            let seen = self.view.at(graph.closure([ix]));
+            let node = graph.node(variant.lead)?;
+            let seen = self.view.at(graph.closure([variant.lead]));
             Some(Choice {
                 value: variant.content.as_ref().map(|content| content.json.clone()),
                 event: node.id,
@@ -280,7 +277,7 @@ pub(crate) fn base(view: &View<'_>, path: &Path, variants: &[Variant]) -> Option
         let variants = variants_at(&then, &record, path);
         match variants.as_slice() {
             [] => return None,
-            [only] => return Some((only.content.clone()?, *only.nodes.first()?)),
+            [only] => return Some((only.content.clone()?, only.lead)),
             several => {
                 past =
                     view.graph().common_ancestors(several.iter().flat_map(|variant| variant.nodes.iter().copied()));
@@ -303,7 +300,7 @@ pub(crate) fn version(graph: &Graph, variants: &[Variant]) -> [u8; 32] {
 fn kind(graph: &Graph, variants: &[Variant], has_base: bool) -> ConflictKind {
     let latest = |removed: bool| {
         let some = variants.iter().filter(|variant| (variant.shape == Shape::Removed) == removed);
-        some.flat_map(|variant| variant.nodes.iter().copied()).map(|ix| order(graph, ix)).max()
+        some.map(|variant| order(graph, variant.lead)).max()
     };
     let shapes = variants.iter().filter(|variant| variant.shape != Shape::Removed).map(|variant| variant.structured);
     let (structured, plain): (Vec<bool>, Vec<bool>) = shapes.partition(|structured| *structured);
@@ -317,7 +314,13 @@ fn kind(graph: &Graph, variants: &[Variant], has_base: bool) -> ConflictKind {
 }
 
 fn candidate(graph: &Graph, variant: &Variant) -> Option<Candidate> {
-    candidate_of(graph, *variant.nodes.first()?, variant.content.clone())
+    candidate_of(graph, variant.lead, variant.content.clone())
+}
+
+/// The variant that has this value.
+fn place_of(variants: &[Variant], content: &Content) -> Option<usize> {
+    let same = |other: &Content| other.canonical() == content.canonical();
+    variants.iter().position(|variant| variant.content.as_ref().is_some_and(same))
 }
 
 /// A candidate of an event.

@@ -14,6 +14,8 @@ mod policy;
 mod project;
 mod resolved;
 mod resolver;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub use conflict::{Candidate, Conflict, ConflictKind, DELETED, Severity, Status};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::conflict::Conflict;
 use super::content::Content;
-use super::decide::{Shape, Shown, Variant, cell_content, order, variants};
+use super::decide::{Decided, Shape, Shown, Variant, cell_content, order, variants};
 use super::deletion;
 use super::policy::{Policy, Scope, Strategy};
 use super::resolver::Resolvers;
@@ -118,6 +118,9 @@ impl Projecting<'_, '_> {
     fn by_field(&self, registers: &Registers) -> Projection {
         let mut recorder = Recorder::default();
         let content = self.fields(&Branch::record(registers), &mut recorder);
+        // The tree is in the order of names, which is another one where a name goes on after another's end.
+        recorder.conflicts.sort_by(|a, b| a.path.cmp(&b.path));
+        recorder.blame.sort_by(|a, b| a.path.cmp(&b.path));
         Projection { content, deleted: false, conflicts: recorder.conflicts, blame: recorder.blame }
     }
 
@@ -226,23 +229,21 @@ impl Projecting<'_, '_> {
 
     fn disputed(&self, branch: &Branch<'_>, listener: &mut impl Listener) -> Option<Content> {
         let variants = variants(self.view, branch);
-        let chosen = match variants.as_slice() {
-            [] => return None,
-            [_] => Shown::Variant(0),
-            several if listener.wants_conflicts() => {
-                let decided = self.decide(branch, several);
-                listener.conflict(decided.conflict);
-                decided.shown
-            }
-            several => Shown::Variant(several.len() - 1),
-        };
-        match chosen {
-            Shown::Variant(index) => self.variant(branch, variants.get(index)?, listener),
+        if variants.len() < 2 || !listener.wants_conflicts() {
+            return self.variant(branch, variants.last()?, listener);
+        }
+        let Decided { shown, mut conflict } = self.decide(branch, &variants);
+        conflict.shown = match shown {
+            // An object's fields may be decided otherwise than a candidate lists them.
+            Shown::Variant(index) => variants.get(index).and_then(|variant| self.variant(branch, variant, listener)),
             Shown::Content(content, node) => {
                 listener.blame(&branch.path, &content, node);
                 Some(content)
             }
-        }
+        };
+        let shown = conflict.shown.clone();
+        listener.conflict(conflict);
+        shown
     }
 
     fn variant(&self, branch: &Branch<'_>, variant: &Variant, listener: &mut impl Listener) -> Option<Content> {
@@ -250,7 +251,7 @@ impl Projecting<'_, '_> {
             return self.object(branch, listener);
         }
         let content = variant.content.clone()?;
-        listener.blame(&branch.path, &content, variant.nodes.first().copied());
+        listener.blame(&branch.path, &content, Some(variant.lead));
         Some(content)
     }
 }

@@ -21,6 +21,10 @@ pub fn resolved(
     resolvers: &Resolvers,
     record: &RecordId,
 ) -> Vec<Conflict> {
+    if !view.graph().is_concurrent() {
+        // Nobody ever disagreed.
+        return Vec::new();
+    }
     let mut latest: BTreeMap<ConflictId, NodeIx> = BTreeMap::new();
     for (ix, node) in view.graph().nodes().filter(|(ix, _)| view.graph().contains(view.clock(), *ix)) {
         let Some(id) = node.resolves.filter(|id| now.conflicts.iter().all(|open| open.id != *id)) else { continue };

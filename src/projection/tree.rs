@@ -1,6 +1,6 @@
 //! The live operations of a record as a tree of fields.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::document::{Cell, Live, Registers};
 use crate::event::{FlatKey, Path, Value};
@@ -12,8 +12,8 @@ pub(crate) struct Branch<'a> {
     pub(crate) lives: &'a [Live],
     /// By name, without escapes.
     pub(crate) fields: BTreeMap<String, Branch<'a>>,
-    /// Members of the set that this field is, by their canonical JSON.
-    pub(crate) members: BTreeMap<String, &'a [Live]>,
+    /// The canonical JSON of the present members of the set that this field is, in byte order.
+    pub(crate) members: BTreeSet<String>,
     /// What is added to integers here.
     pub(crate) count: i64,
 }
@@ -30,8 +30,12 @@ impl<'a> Branch<'a> {
 
     fn add(&mut self, key: &str, lives: &'a [Live], registers: &Registers) {
         let key = FlatKey::from_document(key);
-        if lives.iter().any(|live| matches!(live.cell, Cell::Member)) {
-            return self.add_member(&key, lives);
+        if lives.iter().any(|live| live.cell == Cell::Member) {
+            self.add_member(&key);
+            // A field may have the key of a member: one who did not see the set put it.
+            if !lives.iter().any(|live| live.cell.is_field()) {
+                return;
+            }
         }
         let Some(path) = key.to_path() else { return };
         let branch = self.branch(&path);
@@ -39,9 +43,9 @@ impl<'a> Branch<'a> {
         branch.count = registers.counter(FlatKey::counter(&path).as_str());
     }
 
-    fn add_member(&mut self, key: &FlatKey, lives: &'a [Live]) {
+    fn add_member(&mut self, key: &FlatKey) {
         if let Some((set, member)) = key.split_member() {
-            self.branch(&set).members.insert(member, lives);
+            self.branch(&set).members.insert(member);
         }
     }
 

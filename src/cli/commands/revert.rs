@@ -43,7 +43,7 @@ impl Revert {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let context = context(&self.write)?;
         let ledger = app.ledger()?;
-        let receipt = ledger.revert(self.target(&ledger)?, &context)?;
+        let receipt = ledger.revert(&self.target(&ledger)?, &context)?;
         print(app, &receipt)
     }
 

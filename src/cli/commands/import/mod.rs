@@ -70,7 +70,7 @@ impl Import {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let ledger = app.ledger()?;
         let interrupt = Interrupt::listen()?;
-        let run = ledger.new_run();
+        let run = ledger.new_run()?;
         let context = Context { run: Some(run), ..self.write.context() };
         let (mut lines, bar) = self.open(app)?;
         let mut tally = Tally::default();

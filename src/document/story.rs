@@ -1,0 +1,131 @@
+//! Hand-written histories for tests: events by name, each made on others by name.
+
+use std::collections::BTreeMap;
+
+use super::{Document, PlaceFault};
+use crate::event::{Body, Container, Event, EventId, LedgerId, Op, Path, Timestamp, Value, WriterId};
+
+pub(crate) const LEDGER: LedgerId = LedgerId([7; 16]);
+
+/// A record whose events have names. Every source is one writer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Story {
+    pub(crate) document: Document,
+    pub(crate) events: Vec<(EventId, Event)>,
+    names: BTreeMap<&'static str, EventId>,
+}
+
+impl Story {
+    pub(crate) fn id(&self, name: &str) -> EventId {
+        self.names[name]
+    }
+
+    /// The name of an event.
+    pub(crate) fn name(&self, id: EventId) -> &'static str {
+        self.names.iter().find(|(_, known)| **known == id).unwrap().0
+    }
+
+    /// An event of `source` at a time on some parents.
+    pub(crate) fn write(
+        &mut self,
+        name: &'static str,
+        on: &[&str],
+        at: i64,
+        source: &str,
+        ops: Vec<Op>,
+    ) -> &mut Self {
+        self.write_with(name, on, at, source, ops, |_| {})
+    }
+
+    /// The same, changed before it gets its id.
+    pub(crate) fn write_with(
+        &mut self,
+        name: &'static str,
+        on: &[&str],
+        at: i64,
+        source: &str,
+        ops: Vec<Op>,
+        change: impl FnOnce(&mut Event),
+    ) -> &mut Self {
+        let mut event = self.draft(on, at, source, ops);
+        change(&mut event);
+        let (id, _) = event.identify(LEDGER).unwrap();
+        self.document.apply(id, &event).unwrap();
+        assert!(self.names.insert(name, id).is_none());
+        self.events.push((id, event));
+        self
+    }
+
+    pub(crate) fn draft(&self, on: &[&str], at: i64, source: &str, ops: Vec<Op>) -> Event {
+        let graph = self.document.graph();
+        let past = graph.closure(on.iter().map(|name| graph.find(&self.names[name]).unwrap()));
+        let mut writer = [0; 16];
+        source.bytes().zip(&mut writer).for_each(|(from, to)| *to = from);
+        let (lane, nth) = graph.free_lane(WriterId(writer), &past);
+        let mut parents: Vec<EventId> = on.iter().map(|name| self.names[name]).collect();
+        parents.sort();
+        Event {
+            collection: "tasks".into(),
+            key: "T-1".into(),
+            writer: WriterId(writer),
+            sequence: self.events.len() as u64 + 1,
+            lane,
+            nth,
+            parents,
+            at: Timestamp::from_millis(at),
+            occurred_at: None,
+            source: source.into(),
+            principal: None,
+            reason: None,
+            run: None,
+            delivery: false,
+            idempotency: None,
+            batch: None,
+            resolves: None,
+            reverts: None,
+            body: Body::Ops(ops),
+        }
+    }
+
+    /// Why an event is refused.
+    pub(crate) fn refusal(&self, event: &Event) -> Option<PlaceFault> {
+        let (id, _) = event.identify(LEDGER).unwrap();
+        self.document.admit(id, event).err()
+    }
+}
+
+pub(crate) fn path(text: &str) -> Path {
+    Path::parse(text).unwrap()
+}
+
+/// Puts JSON, which may be an array.
+pub(crate) fn put(at: &str, json: impl Into<serde_json::Value>) -> Op {
+    match Value::from_json(&json.into()) {
+        Value::Atomic(json) => Op::PutAtomic { path: path(at), json },
+        value => Op::Put { path: path(at), value },
+    }
+}
+
+pub(crate) fn remove(at: &str) -> Op {
+    Op::Remove { path: path(at) }
+}
+
+pub(crate) fn increment(at: &str, by: i64) -> Op {
+    Op::Increment { path: path(at), by }
+}
+
+pub(crate) fn add(at: &str, member: &str) -> Op {
+    Op::SetAdd { path: path(at), member: Value::Text(member.into()) }
+}
+
+pub(crate) fn take(at: &str, member: &str) -> Op {
+    Op::SetRemove { path: path(at), member: Value::Text(member.into()) }
+}
+
+pub(crate) fn insert(container: Container, index: u64, json: impl Into<serde_json::Value>) -> Op {
+    Op::Insert { container, index, value: Value::from_json(&json.into()) }
+}
+
+pub(crate) fn splice(container: Container, index: u64, delete: u64, insert: &str) -> Op {
+    Op::SpliceText { container, index, delete, insert: insert.into() }
+}

@@ -1,0 +1,273 @@
+use super::story::*;
+use super::*;
+use crate::event::{Container, Op, Value};
+
+fn cells(story: &Story, key: &str) -> Vec<Cell> {
+    story.document.registers().get(key).iter().map(|live| live.cell.clone()).collect()
+}
+
+fn int(value: i64) -> Cell {
+    Cell::Value(Value::Int(value))
+}
+
+const EMPTY: Cell = Cell::Value(Value::EmptyObject);
+
+#[test]
+fn a_put_takes_the_place_of_what_lives_below_and_of_values_above() {
+    let mut story = Story::default();
+    story.write("a", &[], 1, "app", vec![put("/a/x", 1), put("/a/y/z", 2)]).write(
+        "b",
+        &["a"],
+        2,
+        "app",
+        vec![put("/a", 3)],
+    );
+    assert_eq!((cells(&story, "a"), cells(&story, "a/x")), (vec![int(3)], vec![Cell::Tombstone]));
+    assert_eq!(cells(&story, "a/y/z"), [Cell::Tombstone]);
+    story.write("c", &["b"], 3, "app", vec![put("/a/y/z", 4)]);
+    assert_eq!((cells(&story, "a"), cells(&story, "a/y")), (vec![Cell::Tombstone], vec![]));
+}
+
+#[test]
+fn a_put_leaves_the_mark_of_an_object_above_it_alone() {
+    let mut story = Story::default();
+    story.write("a", &[], 1, "app", vec![put("/a", serde_json::json!({}))]).write(
+        "b",
+        &["a"],
+        2,
+        "app",
+        vec![put("/a/x", 1)],
+    );
+    assert_eq!(cells(&story, "a"), [EMPTY]);
+}
+
+#[test]
+fn a_removal_of_what_is_not_there_does_nothing() {
+    let mut story = Story::default();
+    story.write("a", &[], 1, "app", vec![put("/a", 1)]).write(
+        "b",
+        &["a"],
+        2,
+        "app",
+        vec![remove("/b"), remove("/a/x")],
+    );
+    assert_eq!((cells(&story, "a"), cells(&story, "b"), cells(&story, "a/x")), (vec![int(1)], vec![], vec![]));
+}
+
+#[test]
+fn an_object_and_a_record_that_a_removal_empties_stay_objects() {
+    let mut story = Story::default();
+    story.write("a", &[], 1, "app", vec![put("/a/x", 1)]).write("b", &["a"], 2, "app", vec![remove("/a/x")]);
+    assert_eq!((cells(&story, "a"), cells(&story, "a/x")), (vec![EMPTY], vec![Cell::Tombstone]));
+    story.write("c", &["b"], 3, "app", vec![remove("/a")]);
+    assert_eq!((cells(&story, "a"), cells(&story, "$root")), (vec![Cell::Tombstone], vec![EMPTY]));
+}
+
+#[test]
+fn an_object_stays_one_also_where_it_is_a_value_to_others() {
+    let mut story = Story::default();
+    story.write("base", &[], 1, "app", vec![put("/b", 0)]);
+    story.write("object", &["base"], 2, "app", vec![put("/a/x", 1)]);
+    story.write("value", &["base"], 3, "jira", vec![put("/a", 5)]);
+    story.write("emptied", &["object", "value"], 4, "app", vec![remove("/a/x")]);
+    assert_eq!(cells(&story, "a"), [EMPTY]);
+}
+
+#[test]
+fn a_path_to_a_member_removes_nothing_from_its_set() {
+    let mut story = Story::default();
+    story.write("a", &[], 1, "app", vec![Op::MakeSet { path: path("/t") }, add("/t", "u")]);
+    story.write("b", &["a"], 2, "app", vec![remove("/t/\"u\"")]);
+    assert_eq!((cells(&story, "t"), cells(&story, "t/\"u\"")), (vec![Cell::Set], vec![Cell::Member]));
+}
+
+#[test]
+fn taking_a_member_out_leaves_the_field_alone_that_has_its_key() {
+    let mut story = Story::default();
+    story.write("base", &[], 1, "app", vec![put("/b", 0)]);
+    story.write("set", &["base"], 2, "app", vec![Op::MakeSet { path: path("/t") }]);
+    story.write("field", &["base"], 3, "jira", vec![put("/t/\"u\"", 1)]);
+    story.write("take", &["set", "field"], 4, "app", vec![take("/t", "u")]);
+    assert_eq!(cells(&story, "t/\"u\""), [int(1)]);
+}
+
+#[test]
+fn set_operations_need_a_set_and_increments_a_number() {
+    let mut story = Story::default();
+    story.write("a", &[], 1, "app", vec![put("/t", "text"), put("/f", 1.5)]);
+    story.write(
+        "b",
+        &["a"],
+        2,
+        "app",
+        vec![add("/t", "u"), increment("/t", 1), increment("/f", 1), increment("/t/x", 0)],
+    );
+    assert_eq!(cells(&story, "t/\"u\""), []);
+    assert_eq!(story.document.registers().counter("$#f"), 0);
+    // Below a value nothing is, so that a count starts there, and the value goes.
+    assert_eq!((cells(&story, "t"), cells(&story, "t/x")), (vec![Cell::Tombstone], vec![int(0)]));
+}
+
+#[test]
+fn a_value_put_beside_a_counter_is_what_is_missing_to_it() {
+    let mut story = Story::default();
+    story.write("a", &[], 1, "app", vec![increment("/n", 5), put("/n", 3), increment("/n", 2)]);
+    assert_eq!((cells(&story, "n"), story.document.registers().counter("$#n")), (vec![int(-2)], 7));
+    story.write("b", &["a"], 2, "app", vec![put("/n", i64::MIN)]);
+    assert_eq!(cells(&story, "n"), [int(i64::MIN.wrapping_sub(7))]);
+}
+
+#[test]
+fn an_index_beyond_the_end_is_the_end_and_nothing_is_removed_there() {
+    let mut story = Story::default();
+    let ops = vec![
+        Op::MakeList { path: path("/l") },
+        insert(Container::Own(0), u64::MAX, "a"),
+        insert(Container::Own(0), 9, "b"),
+        Op::RemoveAt { container: Container::Own(0), index: 2 },
+        Op::MakeText { path: path("/m") },
+        splice(Container::Own(4), u64::MAX, u64::MAX, "né🦀"),
+        splice(Container::Own(4), 1, u64::MAX, "x"),
+        splice(Container::Own(0), 0, 1, "of the wrong kind"),
+        insert(Container::Own(4), 0, "of the wrong kind"),
+    ];
+    story.write("a", &[], 1, "app", ops);
+    let view = story.document.view().unwrap();
+    let (list, text) = (view.registers().get("l")[0].clone(), view.registers().get("m")[0].clone());
+    assert_eq!(view.list(&list), [Value::Text("a".into()), Value::Text("b".into())]);
+    assert_eq!(view.text(&text), "nx");
+}
+
+#[test]
+fn an_operation_in_a_container_that_is_no_ancestor_does_nothing() {
+    let mut story = Story::default();
+    story.write("base", &[], 1, "app", vec![put("/b", 0)]);
+    story.write("list", &["base"], 2, "app", vec![Op::MakeList { path: path("/l") }]);
+    let list = Container::Of(story.id("list"), 0);
+    story.write("apart", &["base"], 3, "jira", vec![insert(list, 0, "lost")]);
+    story.write("on it", &["list"], 4, "app", vec![insert(list, 0, "kept")]);
+    let view = story.document.view().unwrap();
+    assert_eq!(view.list(&view.registers().get("l")[0]), [Value::Text("kept".into())]);
+}
+
+#[test]
+fn the_ancestors_decide_whether_an_event_is_refused() {
+    let mut story = Story::default();
+    story.write("a", &[], 5, "app", vec![put("/b", 0)]).write("b", &["a"], 6, "app", vec![]);
+    let draft = story.draft(&["b"], 7, "app", vec![]);
+    assert_eq!(story.refusal(&draft), None);
+    let wrong = Event { nth: 2, ..draft.clone() };
+    assert_eq!(story.refusal(&wrong), Some(PlaceFault::WrongNth { expected: 3, got: 2 }));
+    let early = story.draft(&["b"], 6, "app", vec![]);
+    assert_eq!(story.refusal(&early), Some(PlaceFault::NotAfterParents));
+    let nested = Event {
+        parents: [story.id("a"), story.id("b")]
+            .into_iter()
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect(),
+        ..draft.clone()
+    };
+    assert_eq!(story.refusal(&nested), Some(PlaceFault::ParentsNotHeads));
+    let orphan = Event { parents: vec![EventId([9; 32])], ..draft };
+    assert_eq!(story.refusal(&orphan), Some(PlaceFault::MissingParents(vec![EventId([9; 32])])));
+}
+
+#[test]
+fn a_view_reads_the_past_though_the_document_was_never_asked_for() {
+    let mut story = Story::default();
+    story.write("a", &[], 1, "app", vec![put("/a", 1)]).write("b", &["a"], 2, "app", vec![put("/a", 2)]);
+    let first = story.document.graph().find(&story.id("a")).unwrap();
+    let view = story.document.view().unwrap();
+    assert_eq!(view.document.pending.len(), 2, "nothing is handed to Automerge");
+    let past = view.graph().closure([first]);
+    assert_eq!(view.at(past.clone()).registers().get("a")[0].cell, int(1));
+    assert_eq!(view.field_at(past.clone(), &path("/a").to_key()).registers().get("a")[0].cell, int(1));
+    assert_eq!(view.written(first).iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(view.at(past.clone()).at(view.clock().clone()).registers(), view.registers());
+}
+
+#[test]
+fn events_given_again_and_again_are_derived_once() {
+    let mut story = Story::default();
+    story.write("e0", &[], 1, "app", vec![put("/a", 1)]);
+    let names: Vec<&'static str> = (1..200).map(|n| &*format!("e{n}").leak()).collect();
+    let mut last = "e0";
+    for (at, name) in (2..).zip(names) {
+        story.write(name, &[last], at, "app", vec![put("/a", at)]);
+        last = name;
+    }
+    let twice = story.events.iter().chain(&story.events).map(|(id, event)| (*id, event));
+    let mut document = Document::derive_all(twice).unwrap();
+    assert_eq!(document.work().derived, 200);
+    assert_eq!(document.automerge().unwrap().get_heads(), story.document.automerge().unwrap().get_heads());
+}
+
+/// Puts one field `changes` times, and lets the document be seen between.
+fn long_record(changes: u32) -> (Document, Vec<EventId>, Event) {
+    let mut document = Document::default();
+    let mut event = Story::default().draft(&[], 1, "app", vec![put("/a", 0)]);
+    let mut ids = Vec::new();
+    for nth in 1..=changes {
+        event.nth = nth;
+        event.sequence = u64::from(nth);
+        event.at = crate::event::Timestamp::from_millis(i64::from(nth));
+        event.body = crate::event::Body::Ops(vec![put("/a", nth), put("/b", nth % 7)]);
+        let (id, _) = event.identify(LEDGER).unwrap();
+        document.apply(id, &event).unwrap();
+        ids.push(id);
+        event.parents = vec![id];
+    }
+    document.materialise().unwrap();
+    (document, ids, event)
+}
+
+/// The work of one patch on the heads and of one on an old state, each seen afterwards.
+fn work_of_patches(changes: u32) -> [Work; 2] {
+    let (mut document, ids, mut event) = long_record(changes);
+    let mut works = Vec::new();
+    event.at = crate::event::Timestamp::from_millis(i64::from(changes) + 1);
+    for (lane, nth, parent) in [(0, changes + 1, changes - 1), (1, 1, changes / 2)] {
+        (event.lane, event.nth, event.parents) = (lane, nth, vec![ids[parent as usize]]);
+        event.sequence += 1;
+        let before = document.work();
+        document.apply(event.identify(LEDGER).unwrap().0, &event).unwrap();
+        assert_eq!(document.view().unwrap().registers().get("b").len(), 1 + lane as usize);
+        let after = document.work();
+        let materialised = after.materialised - before.materialised;
+        works.push(Work { derived: after.derived - before.derived, materialised });
+    }
+    works.try_into().unwrap()
+}
+
+#[test]
+fn a_patch_costs_the_same_on_a_record_with_a_hundred_changes_and_with_ten_thousand() {
+    let [young, old] = [100, 10_000].map(work_of_patches);
+    assert_eq!(young, old);
+    let [linear, apart] = old;
+    assert_eq!(linear, Work { derived: 1, materialised: 0 });
+    // The patch before it waited, and its own is seen at once.
+    assert_eq!(apart, Work { derived: 1, materialised: 2 });
+}
+
+#[test]
+fn a_patch_on_a_loaded_document_derives_only_itself() {
+    let (mut document, _, mut event) = long_record(1_000);
+    let mut loaded = Document::load(&document.save().unwrap()).unwrap();
+    event.nth += 1;
+    event.at = crate::event::Timestamp::from_millis(5_000);
+    loaded.apply(event.identify(LEDGER).unwrap().0, &event).unwrap();
+    loaded.view().unwrap();
+    assert_eq!(loaded.work(), Work { derived: 1, materialised: 0 });
+}
+
+#[test]
+fn bytes_that_are_no_snapshot_of_this_version_are_refused() {
+    let mut story = Story::default();
+    story.write("a", &[], 1, "app", vec![put("/a", 1)]);
+    let saved = story.document.save().unwrap();
+    assert!(Document::load(&[]).is_err());
+    assert!(Document::load(&saved[..20]).is_err());
+    assert!(Document::load(&[&[2], &saved[1..]].concat()).is_err());
+    assert_eq!(Document::load(&saved).unwrap().registers(), story.document.registers());
+}

@@ -1,0 +1,140 @@
+//! The only calls into sled, each with its panics caught and its errors made ours.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::error::JournalError;
+use super::super::sealed::corrupt;
+use super::parts::{self, Parts};
+use crate::disk::DiskError;
+
+/// The default is 1 GiB; what is read often is cached above the journal.
+const CACHE_BYTES: u64 = 64 << 20;
+/// How often sled writes back by itself: only what we never acknowledged waits for it.
+const FLUSH_EVERY_MS: u64 = 200;
+/// sled lets go of its own lock a moment after its handle was dropped. We hold the store's lock here, so there is no
+/// other holder to wait for.
+const LOCK_TRIES: u32 = 500;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// How many keys are removed at once when a ledger is dropped.
+const ERASE_KEYS: usize = 1_024;
+
+/// An open sled tree.
+pub(super) struct Engine {
+    db: ::sled::Db,
+    dir: PathBuf,
+}
+
+impl Engine {
+    /// Opens sled in `dir` and nothing else: no repair, no retry.
+    pub(super) fn open(dir: &Path) -> Result<Self, JournalError> {
+        let config = ::sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
+        let mut tries = 0;
+        loop {
+            match guarded(dir, || config.open().map_or_else(still_held, |db| Ok(Some(db))))? {
+                Some(db) => return Ok(Self { db, dir: dir.to_owned() }),
+                None if tries == LOCK_TRIES => return Err(JournalError::Locked { path: dir.to_owned(), pid: None }),
+                None => std::thread::sleep(LOCK_PAUSE),
+            }
+            tries += 1;
+        }
+    }
+
+    /// Sled's data file.
+    pub(super) fn data_path(&self) -> PathBuf {
+        self.dir.join("db")
+    }
+
+    pub(super) fn apply(&self, batch: ::sled::Batch) -> Result<(), JournalError> {
+        guarded(&self.dir, || self.db.apply_batch(batch))
+    }
+
+    /// Hands everything to the operating system, which is not yet durable.
+    pub(super) fn flush(&self) -> Result<(), JournalError> {
+        guarded(&self.dir, || self.db.flush()).map(|_| ())
+    }
+
+    /// Makes everything flushed durable.
+    pub(super) fn sync(&self, data: &File) -> Result<(), JournalError> {
+        Ok(data.sync_data().map_err(DiskError::of("fsync", &self.data_path()))?)
+    }
+
+    /// The encoded frames of ledger `number`, from the one that should hold `position`.
+    pub(super) fn frames_from(&self, number: u32, position: u64) -> Result<Parts<'_>, JournalError> {
+        let first = self.first_at_or_before(number, position)?.unwrap_or(position);
+        let keys = parts::key(number, first, 0)..=parts::key(number, u64::MAX, u16::MAX);
+        Ok(Parts::new(&self.dir, guarded(&self.dir, || Ok(self.db.range(keys)))?))
+    }
+
+    /// The first position of the last frame of ledger `number`.
+    pub(super) fn last_first(&self, number: u32) -> Result<Option<u64>, JournalError> {
+        self.first_at_or_before(number, u64::MAX)
+    }
+
+    fn first_at_or_before(&self, number: u32, position: u64) -> Result<Option<u64>, JournalError> {
+        let keys = parts::key(number, 0, 0)..=parts::key(number, position, u16::MAX);
+        let found = guarded(&self.dir, || self.db.range(keys).next_back().transpose())?;
+        found.map(|(key, _)| parts::parse(&self.dir, &key).map(|key| key.first)).transpose()
+    }
+
+    /// The numbers that have any frames, in order.
+    pub(super) fn numbers(&self) -> Result<Vec<u32>, JournalError> {
+        let mut numbers = Vec::new();
+        let mut from = Some(0);
+        while let Some(number) = from {
+            let keys = parts::key(number, 0, 0)..;
+            let Some((key, _)) = guarded(&self.dir, || self.db.range(keys).next().transpose())? else { break };
+            let found = parts::parse(&self.dir, &key)?.number;
+            numbers.push(found);
+            from = found.checked_add(1);
+        }
+        Ok(numbers)
+    }
+
+    /// Removes all frames of ledger `number`, the last first, so that what a crash leaves has no gap.
+    pub(super) fn erase(&self, number: u32) -> Result<(), JournalError> {
+        loop {
+            let keys = parts::key(number, 0, 0)..=parts::key(number, u64::MAX, u16::MAX);
+            let found = self.db.range(keys).rev().take(ERASE_KEYS).map(|entry| entry.map(|(key, _)| key));
+            let last: Vec<_> = guarded(&self.dir, || found.collect())?;
+            if last.is_empty() {
+                return Ok(());
+            }
+            let mut batch = ::sled::Batch::default();
+            last.into_iter().for_each(|key| batch.remove(key));
+            self.apply(batch)?;
+        }
+    }
+}
+
+/// Runs a call into sled: a panic there means files that it does not understand.
+pub(super) fn guarded<T>(dir: &Path, call: impl FnOnce() -> Result<T, ::sled::Error>) -> Result<T, JournalError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|fault| convert(dir, fault)),
+        Err(_) => Err(corrupt(dir, "the storage engine panicked on its files")),
+    }
+}
+
+/// `None` if the fault is that sled's own lock is still held, which it tells only in words.
+fn still_held(fault: ::sled::Error) -> Result<Option<::sled::Db>, ::sled::Error> {
+    match &fault {
+        ::sled::Error::Io(source) if source.to_string().starts_with("could not acquire lock") => Ok(None),
+        _ => Err(fault),
+    }
+}
+
+fn convert(dir: &Path, fault: ::sled::Error) -> JournalError {
+    match fault {
+        ::sled::Error::Io(source) if !is_damage(source.kind()) => {
+            JournalError::Disk(DiskError { action: "use the storage engine in", path: dir.to_owned(), source })
+        }
+        other => corrupt(dir, format!("the storage engine says: {other}")),
+    }
+}
+
+fn is_damage(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput)
+}

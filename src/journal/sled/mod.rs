@@ -1,0 +1,291 @@
+//! The default engine: a directory that holds a [sled](https://docs.rs/sled/0.34.7) tree and small files of ours.
+//!
+//! ```text
+//! lock      who holds the store              store     magic, version, random id: written last at creation
+//! catalog   ledgers                          head      heads and running hashes at the last checkpoint
+//! journal/  the engine's own directory       ballast   1 MiB to give back when the disk is full
+//! ```
+//! sled's `flush` does not fsync, it may truncate its log at damage without a word, and it may panic on damaged files.
+//! So each append is one atomic batch, a flush, and then our own `fdatasync` of its file; the head mark tells at
+//! opening whether anything is missing; and every call into it turns a panic into an error.
+//!
+//! Invariant: a head is published only after the `fdatasync` that made it durable.
+//! Invariant: after a failed write nothing is written again before the store was opened anew.
+
+mod ballast;
+mod engine;
+mod lock;
+mod mark;
+mod open;
+mod parts;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use super::catalog::Catalog;
+use super::error::JournalError;
+use super::heads::Heads;
+use super::{Append, Ends, Frame, Journal, LedgerEntry, Page, sealed};
+use crate::event::LedgerId;
+use engine::Engine;
+use lock::Lock;
+use mark::Tail;
+
+/// The journal in a directory, held by one handle at a time.
+pub struct SledJournal {
+    dir: PathBuf,
+    id: [u8; 16],
+    heads: Heads,
+    store: RwLock<Option<Store>>,
+    writer: Mutex<Writer>,
+}
+
+/// What readers need, and what closing gives back.
+struct Store {
+    engine: Engine,
+    catalog: Catalog,
+    _lock: Lock,
+}
+
+/// What only the one who writes touches.
+struct Writer {
+    /// Our own handle of the engine's data file, for `fdatasync`.
+    data: File,
+    tails: BTreeMap<LedgerId, Tail>,
+}
+
+/// Encoded frames on their way to the disk, and the tails they lead to.
+struct Plan {
+    batch: ::sled::Batch,
+    tails: BTreeMap<LedgerId, Tail>,
+}
+
+impl SledJournal {
+    /// Opens the store in `dir`, and with `create` makes one where there is none.
+    ///
+    /// Everything after the last checkpoint is verified; what lies before it is verified when it is read.
+    ///
+    /// # Errors
+    /// [`JournalError::NoStore`], [`JournalError::Locked`], [`JournalError::UpgradeNeeded`], one of the kind `corrupt`
+    /// for a store that lost or changed anything, or what the disk refuses.
+    pub fn open(dir: impl AsRef<Path>, create: bool) -> Result<Self, JournalError> {
+        open::open(dir.as_ref(), create)
+    }
+
+    /// The store's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The random id that the store got at its creation: a copied directory has the same.
+    #[must_use]
+    pub fn store_id(&self) -> [u8; 16] {
+        self.id
+    }
+
+    /// Reads every frame of every ledger and compares the running hashes: what `doctor` asks for. Appends wait.
+    ///
+    /// # Errors
+    /// One of the kind `corrupt` for the first damage found.
+    pub fn verify(&self) -> Result<(), JournalError> {
+        let writer = self.writer();
+        let store = self.store()?;
+        let store = opened(&store)?;
+        for entry in store.catalog.entries() {
+            let found = open::walk(&store.engine, entry, Tail::default())?;
+            let expected = writer.tails.get(&entry.id).copied().unwrap_or_default();
+            if found != expected {
+                let what = format!("its frames up to {} are not the ones that were written", expected.head);
+                return Err(JournalError::corrupt(entry.id, found.head, what));
+            }
+        }
+        Ok(())
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn store(&self) -> Result<RwLockReadGuard<'_, Option<Store>>, JournalError> {
+        Ok(self.store.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn plan(&self, store: &Store, writer: &Writer, batch: &[Append]) -> Result<Plan, JournalError> {
+        let mut ends = Ends::new(|ledger| self.heads.readable(ledger));
+        let mut plan = Plan { batch: ::sled::Batch::default(), tails: BTreeMap::new() };
+        for append in batch {
+            ends.admit(append)?;
+            let number = store.catalog.find(append.ledger)?.number;
+            let known = plan.tails.get(&append.ledger).or_else(|| writer.tails.get(&append.ledger));
+            let mut tail = known.copied().unwrap_or_default();
+            for frame in &append.frames {
+                let encoded = frame.encode(append.ledger)?;
+                parts::put(&mut plan.batch, number, frame.first, &encoded);
+                tail = tail.after(frame, &encoded);
+            }
+            plan.tails.insert(append.ledger, tail);
+        }
+        Ok(plan)
+    }
+
+    /// Runs a write; its failure ends all writing.
+    fn commit(&self, write: impl FnOnce() -> Result<(), JournalError>) -> Result<(), JournalError> {
+        write().map_err(|fault| self.heads.poison(fault))
+    }
+
+    fn write_mark(&self, catalog: &Catalog, writer: &Writer) -> Result<(), JournalError> {
+        self.commit(|| mark::write(&self.dir, catalog, &writer.tails))
+    }
+
+    fn write_catalog(&self, catalog: Catalog) -> Result<(), JournalError> {
+        self.commit(|| sealed::write(&open::catalog_path(&self.dir), open::CATALOG_MAGIC, &catalog.encode()))?;
+        if let Some(store) = self.store.write().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            store.catalog = catalog;
+        }
+        Ok(())
+    }
+
+    fn current_catalog(&self) -> Result<Catalog, JournalError> {
+        opened(&*self.store()?).map(|store| store.catalog.clone())
+    }
+
+    /// Flushes and fdatasyncs: after this everything written before is durable.
+    fn make_durable(store: &Store, writer: &Writer) -> Result<(), JournalError> {
+        store.engine.flush()?;
+        store.engine.sync(&writer.data)
+    }
+}
+
+fn opened(store: &Option<Store>) -> Result<&Store, JournalError> {
+    store.as_ref().ok_or(JournalError::Closed)
+}
+
+impl Journal for SledJournal {
+    fn append(&self, batch: &[Append]) -> Result<(), JournalError> {
+        let mut writer = self.writer();
+        self.heads.writable()?;
+        let store = self.store()?;
+        let store = opened(&store)?;
+        let plan = self.plan(store, &writer, batch)?;
+        self.commit(|| {
+            store.engine.apply(plan.batch)?;
+            Self::make_durable(store, &writer)
+        })?;
+        self.heads.publish(plan.tails.iter().map(|(ledger, tail)| (*ledger, tail.head)));
+        writer.tails.extend(plan.tails);
+        Ok(())
+    }
+
+    fn read_after(&self, ledger: LedgerId, position: u64, max_bytes: usize) -> Result<Vec<Frame>, JournalError> {
+        let store = self.store()?;
+        let head = self.heads.readable(ledger)?;
+        let store = opened(&store)?;
+        let number = store.catalog.find(ledger)?.number;
+        let mut page = Page::new(ledger, position, max_bytes);
+        if !page.wants(head) {
+            return Ok(page.frames);
+        }
+        let mut frames = store.engine.frames_from(number, page.next)?;
+        while page.wants(head) {
+            let encoded = frames.next()?.ok_or_else(|| page.gap())?;
+            page.add(&encoded)?;
+        }
+        Ok(page.frames)
+    }
+
+    fn read_at(&self, ledger: LedgerId, position: u64) -> Result<Option<Frame>, JournalError> {
+        if position == 0 || position > self.heads.readable(ledger)? {
+            return Ok(None);
+        }
+        Ok(self.read_after(ledger, position - 1, 0)?.into_iter().next())
+    }
+
+    fn head(&self, ledger: LedgerId) -> u64 {
+        self.heads.head(ledger).unwrap_or(0)
+    }
+
+    fn wait(&self, ledger: LedgerId, after: u64, timeout: Duration) -> Result<u64, JournalError> {
+        self.heads.wait(ledger, after, timeout)
+    }
+
+    fn catalog(&self) -> Vec<LedgerEntry> {
+        self.current_catalog().map(|catalog| catalog.entries().cloned().collect()).unwrap_or_default()
+    }
+
+    fn put_ledger(&self, entry: LedgerEntry) -> Result<(), JournalError> {
+        let mut writer = self.writer();
+        self.heads.writable()?;
+        let before = self.current_catalog()?;
+        let (number, id) = (entry.number, entry.id);
+        let next = before.with(entry, |ledger| self.head(ledger))?;
+        self.write_catalog(next)?;
+        if let Some(other) = before.by_number(number).filter(|other| other.id != id) {
+            writer.tails.remove(&other.id);
+            self.heads.forget(other.id);
+        }
+        self.heads.publish([(id, self.head(id))]);
+        Ok(())
+    }
+
+    fn drop_ledger(&self, ledger: LedgerId) -> Result<(), JournalError> {
+        let mut writer = self.writer();
+        self.heads.writable()?;
+        let next = self.current_catalog()?.without(ledger)?;
+        // First nobody can read it any more, and a crash from here on is finished at the next opening.
+        self.heads.forget(ledger);
+        writer.tails.remove(&ledger);
+        self.write_catalog(next.clone())?;
+        {
+            let store = self.store()?;
+            let store = opened(&store)?;
+            self.commit(|| open::finish_drops(&store.engine, &next, &writer.data))?;
+        }
+        self.write_mark(&next, &writer)?;
+        self.write_catalog(next.dropped())
+    }
+
+    fn checkpoint(&self) -> Result<(), JournalError> {
+        let writer = self.writer();
+        self.heads.writable()?;
+        self.write_mark(&self.current_catalog()?, &writer)
+    }
+
+    fn close(&self) -> Result<(), JournalError> {
+        let writer = self.writer();
+        if !self.heads.close() {
+            return Ok(());
+        }
+        // Taken out of the lock first: whoever still reads has finished by now, and nobody begins.
+        let store = self.store.write().unwrap_or_else(PoisonError::into_inner).take();
+        match store {
+            Some(store) if !self.heads.is_poisoned() => self.write_mark(&store.catalog, &writer),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for SledJournal {
+    fn drop(&mut self) {
+        if let Err(fault) = self.close() {
+            tracing::error!(%fault, "the last checkpoint of the journal failed");
+        }
+    }
+}
+
+#[cfg(test)]
+impl SledJournal {
+    /// Makes every later `fdatasync` fail: the null device cannot be synced.
+    pub(super) fn break_disk(&self) {
+        self.writer().data = File::open("/dev/null").unwrap();
+    }
+
+    /// Gives the directory back without a checkpoint, as a killed process does.
+    pub(super) fn abandon(&self) {
+        self.heads.poison(JournalError::Closed);
+        self.close().unwrap();
+    }
+}

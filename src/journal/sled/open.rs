@@ -1,0 +1,228 @@
+//! Opening: lock, read our own files, open the engine with every known repair, then prove that nothing is missing.
+//!
+//! Invariant: no head is published from what merely stood in the operating system's cache: everything found is made
+//! durable first.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, RwLock};
+
+use super::super::catalog::{Catalog, LedgerEntry};
+use super::super::error::JournalError;
+use super::super::frame::Frame;
+use super::super::heads::Heads;
+use super::super::sealed;
+use super::engine::Engine;
+use super::lock::Lock;
+use super::mark::{self, Mark, Tail};
+use super::{SledJournal, Store, Writer, ballast};
+use crate::disk::{self, DiskError};
+use crate::error::ErrorKind;
+
+pub(super) const CATALOG_MAGIC: [u8; 4] = *b"SLCT";
+const STORE_MAGIC: [u8; 4] = *b"SLST";
+
+pub(super) fn catalog_path(dir: &Path) -> PathBuf {
+    dir.join("catalog")
+}
+
+fn store_path(dir: &Path) -> PathBuf {
+    dir.join("store")
+}
+
+/// What our own small files say.
+struct Files {
+    id: [u8; 16],
+    catalog: Catalog,
+    mark: Mark,
+}
+
+pub(super) fn open(dir: &Path, create: bool) -> Result<SledJournal, JournalError> {
+    let is_new = !store_path(dir).try_exists().map_err(DiskError::of("look for", &store_path(dir)))?;
+    if is_new && !create {
+        return Err(JournalError::NoStore { path: dir.to_owned() });
+    }
+    disk::create_dir(dir)?;
+    let lock = Lock::take(dir)?;
+    let journal = ballast::with_reserve(dir, || open_locked(dir))?;
+    ballast::keep(dir);
+    let (files, engine, writer) = journal;
+    let heads = Heads::default();
+    heads.publish(files.catalog.entries().map(|entry| (entry.id, head(&writer, entry))));
+    let store = Store { engine, catalog: files.catalog, _lock: lock };
+    let (store, writer) = (RwLock::new(Some(store)), Mutex::new(writer));
+    Ok(SledJournal { dir: dir.to_owned(), id: files.id, heads, store, writer })
+}
+
+fn head(writer: &Writer, entry: &LedgerEntry) -> u64 {
+    writer.tails.get(&entry.id).map_or(0, |tail| tail.head)
+}
+
+fn open_locked(dir: &Path) -> Result<(Files, Engine, Writer), JournalError> {
+    disk::remove_unfinished(dir)?;
+    if !store_path(dir).exists() {
+        create_files(dir)?;
+    }
+    let mut files = read_files(dir)?;
+    let engine = open_engine(&dir.join("journal"))?;
+    let data = data_file(&engine)?;
+    engine.flush()?;
+    engine.sync(&data)?;
+    settle_drops(dir, &engine, &mut files, &data)?;
+    let tails = verify(dir, &engine, &files)?;
+    Ok((files, engine, Writer { data, tails }))
+}
+
+/// Makes the files of a new store. The `store` file comes last: without it the others are an unfinished creation.
+fn create_files(dir: &Path) -> Result<(), JournalError> {
+    let begun = read_catalog(dir)?.is_none_or(|catalog| catalog.is_empty());
+    if !begun || dir.join("journal").exists() {
+        return Err(sealed::corrupt(&store_path(dir), "it is missing, though the store holds ledgers"));
+    }
+    sealed::write(&catalog_path(dir), CATALOG_MAGIC, &Catalog::default().encode())?;
+    mark::write(dir, &Catalog::default(), &BTreeMap::new())?;
+    let mut id = [0; 16];
+    let no_entropy = |fault: getrandom::Error| DiskError::of("draw an id for", dir)(std::io::Error::other(fault));
+    getrandom::fill(&mut id).map_err(no_entropy)?;
+    sealed::write(&store_path(dir), STORE_MAGIC, &id)
+}
+
+fn read_files(dir: &Path) -> Result<Files, JournalError> {
+    let missing = |path: PathBuf| move || sealed::corrupt(&path, "it is missing");
+    let path = store_path(dir);
+    let id = sealed::read(&path, STORE_MAGIC)?.ok_or_else(missing(path.clone()))?;
+    let id = id.try_into().map_err(|_| sealed::corrupt(&path, "its id has another length than 16 bytes"))?;
+    let catalog = read_catalog(dir)?.ok_or_else(missing(catalog_path(dir)))?;
+    let mark = mark::read(dir)?.ok_or_else(missing(mark::path(dir)))?;
+    Ok(Files { id, catalog, mark })
+}
+
+fn read_catalog(dir: &Path) -> Result<Option<Catalog>, JournalError> {
+    let path = catalog_path(dir);
+    let Some(body) = sealed::read(&path, CATALOG_MAGIC)? else { return Ok(None) };
+    Catalog::decode(&body).map(Some).ok_or_else(|| sealed::corrupt(&path, "it breaks the rules of a catalogue"))
+}
+
+/// Opens sled around its known faults: a snapshot that was being written bricks it, and so may a damaged one.
+fn open_engine(dir: &Path) -> Result<Engine, JournalError> {
+    disk::create_dir(dir)?;
+    for name in snapshots(dir)?.iter().filter(|name| name.ends_with(".generating")) {
+        disk::remove(&dir.join(name))?;
+    }
+    match Engine::open(dir) {
+        Err(fault @ JournalError::CorruptStore { .. }) => {
+            if !set_snapshots_aside(dir)? {
+                return Err(fault);
+            }
+            // If the first attempt panicked, sled may hold its own lock for the rest of the process.
+            Engine::open(dir).map_err(|again| if again.kind() == ErrorKind::Locked { fault } else { again })
+        }
+        result => result,
+    }
+}
+
+fn snapshots(dir: &Path) -> Result<Vec<String>, JournalError> {
+    Ok(disk::names(dir)?.into_iter().filter(|name| name.starts_with("snap.")).collect())
+}
+
+/// Moves snapshots away, which sled can make anew from its log; `false` if there were none.
+fn set_snapshots_aside(dir: &Path) -> Result<bool, JournalError> {
+    let names = snapshots(dir)?;
+    let aside = dir.join("set-aside");
+    for name in &names {
+        disk::create_dir(&aside)?;
+        let from = dir.join(name);
+        fs::rename(&from, aside.join(name)).map_err(DiskError::of("set aside", &from))?;
+    }
+    disk::sync_dir(dir)?;
+    Ok(!names.is_empty())
+}
+
+fn data_file(engine: &Engine) -> Result<File, JournalError> {
+    let path = engine.data_path();
+    let file = OpenOptions::new().read(true).write(true).open(&path).map_err(DiskError::of("open", &path))?;
+    disk::sync_dir(path.parent().unwrap_or(&path))?;
+    Ok(file)
+}
+
+/// Finishes what a crash interrupted in the dropping of ledgers.
+fn settle_drops(dir: &Path, engine: &Engine, files: &mut Files, data: &File) -> Result<(), JournalError> {
+    if files.catalog.dropping().is_empty() {
+        return Ok(());
+    }
+    finish_drops(engine, &files.catalog, data)?;
+    files.catalog = files.catalog.dropped();
+    files.mark.retain(|(number, _), _| files.catalog.by_number(*number).is_some());
+    let tails = files.mark.iter().map(|((_, ledger), tail)| (*ledger, *tail)).collect();
+    mark::write(dir, &files.catalog, &tails)?;
+    sealed::write(&catalog_path(dir), CATALOG_MAGIC, &files.catalog.encode())
+}
+
+/// Removes the frames of the ledgers that the catalogue says are being dropped, durably.
+pub(super) fn finish_drops(engine: &Engine, catalog: &Catalog, data: &File) -> Result<(), JournalError> {
+    catalog.dropping().into_iter().try_for_each(|number| engine.erase(number))?;
+    engine.flush()?;
+    engine.sync(data)
+}
+
+/// Proves every log against the mark and its own checksums, and returns where each ends.
+fn verify(
+    dir: &Path,
+    engine: &Engine,
+    files: &Files,
+) -> Result<BTreeMap<crate::event::LedgerId, Tail>, JournalError> {
+    if let Some(number) = engine.numbers()?.into_iter().find(|number| files.catalog.by_number(*number).is_none()) {
+        let what = format!("it lacks ledger number {number}, of which there are frames");
+        return Err(sealed::corrupt(&catalog_path(dir), what));
+    }
+    let mut tails = BTreeMap::new();
+    for entry in files.catalog.entries() {
+        let mark = files.mark.get(&(entry.number, entry.id)).copied().unwrap_or_default();
+        prove(engine, entry, mark)?;
+        tails.insert(entry.id, walk(engine, entry, mark)?);
+    }
+    Ok(tails)
+}
+
+/// Proves that the frame at the mark is still the one that was recorded.
+fn prove(engine: &Engine, entry: &LedgerEntry, mark: Tail) -> Result<(), JournalError> {
+    if mark.head == 0 {
+        return Ok(());
+    }
+    let end = engine.last_first(entry.number)?.unwrap_or(0);
+    if end < mark.first {
+        let found = walk_end(engine, entry, end)?;
+        return Err(JournalError::BehindMark { ledger: entry.id, expected: mark.head, found });
+    }
+    let differs = || JournalError::corrupt(entry.id, mark.head, "another frame was recorded as durable here");
+    let encoded = engine.frames_from(entry.number, mark.first)?.next()?.ok_or_else(differs)?;
+    let frame = Frame::decode_expecting(entry.id, mark.first, &encoded)?;
+    let found = Tail::default().after(&frame, &encoded);
+    let same = (found.head, found.first, found.checksum) == (mark.head, mark.first, mark.checksum);
+    same.then_some(()).ok_or_else(differs)
+}
+
+/// The last position of the frame that begins at `first`; 0 where there is none.
+fn walk_end(engine: &Engine, entry: &LedgerEntry, first: u64) -> Result<u64, JournalError> {
+    let encoded = engine.frames_from(entry.number, first)?.next()?;
+    encoded.map_or(Ok(0), |encoded| Frame::decode_expecting(entry.id, first, &encoded).map(|frame| frame.last))
+}
+
+/// Verifies every frame after `tail`, and returns where the log ends.
+pub(super) fn walk(engine: &Engine, entry: &LedgerEntry, mut tail: Tail) -> Result<Tail, JournalError> {
+    let start = if tail.head == 0 { 0 } else { tail.first };
+    let mut frames = engine.frames_from(entry.number, start)?;
+    if tail.head > 0 {
+        frames.next()?;
+    }
+    while let Some(encoded) = frames.next()? {
+        let due = tail.head + 1;
+        let frame = Frame::decode_expecting(entry.id, due, &encoded)?;
+        if frame.first != due {
+            return Err(JournalError::corrupt(entry.id, due, format!("the next frame begins at {}", frame.first)));
+        }
+        tail = tail.after(&frame, &encoded);
+    }
+    Ok(tail)
+}

@@ -1,0 +1,220 @@
+//! Checking a ledger and making its derived state again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tracing::info_span;
+
+use super::request::{AsOf, Digest, Entry, Rebuilt, Verification};
+use super::shared::Shared;
+use super::state::{RecordKey, State};
+use super::{Ledger, Store, digest, packing};
+use crate::blob::MemoryBlobs;
+use crate::event::{Op, Value, WriterId};
+use crate::journal::rows::MemoryRows;
+use crate::journal::{Append, LedgerEntry};
+use crate::{Error, ErrorKind, Result};
+
+/// How many events are replayed or copied at once.
+const CHUNK: usize = 4_096;
+
+impl Ledger {
+    /// The digest of the ledger's events.
+    ///
+    /// # Errors
+    /// None today.
+    pub fn digest(&self) -> Result<Digest> {
+        Ok(self.shared().meta(self.id(), |meta| digest::digest(&meta.digests, meta.totals().events, meta.position)))
+    }
+
+    /// Reads the whole log and derives everything again: checksums, ids, lanes, back pointers, large values, and that
+    /// what readers see is what the log says.
+    ///
+    /// # Errors
+    /// `storage` where the disk fails; what is wrong with the ledger is an answer.
+    pub fn verify(&self) -> Result<Verification> {
+        let _reading = self.shared().reading();
+        let until = self.position();
+        let mut check = Check::new(self)?;
+        let mut read = 0;
+        let log = self.log_reader();
+        let walked = log.each(0, until, |entry| {
+            read = entry.position;
+            check.entry(entry)?;
+            Ok(true)
+        });
+        if let Err(fault) = walked {
+            check.problems.push(fault.to_string());
+        }
+        check.finish(until)?;
+        Ok(Verification { events: read, problems: check.problems })
+    }
+
+    /// Makes all derived state again from the log alone. Readers and writers wait for it.
+    ///
+    /// # Errors
+    /// `corrupt` where the log is damaged; `storage`.
+    pub fn rebuild(&self) -> Result<Rebuilt> {
+        self.store.queue().rebuild(self.id())
+    }
+
+    /// Replays the log, up to a position or time where one is given, into a new store in a directory.
+    ///
+    /// # Errors
+    /// `conflict` where the directory holds a ledger already; `validation` where `until` is an event.
+    pub fn rebuild_into(&self, dir: impl AsRef<Path>, until: Option<AsOf>) -> Result<Rebuilt> {
+        if matches!(until, Some(AsOf::Event(_))) {
+            return Err(Error::new(ErrorKind::Validation, "expected a position or a time to rebuild until"));
+        }
+        let started = self.shared().now_ms();
+        let span = info_span!("rebuild", ledger = %self.id());
+        let _entered = span.enter();
+        let store = Store::open(dir)?;
+        if !store.ledgers().is_empty() {
+            return Err(Error::new(ErrorKind::Conflict, "the directory holds a ledger already")
+                .with_hint("give an empty or new directory"));
+        }
+        let (id, random) = (self.id(), (self.shared().world.random)()?);
+        let entry = LedgerEntry { number: 1, id, name: self.name.clone(), meta: random.to_vec() };
+        store.shared().journal.put_ledger(entry)?;
+        let events = self.copy_log(&store, until)?;
+        for hash in self.shared().blobs.list()? {
+            store.shared().blobs.put_many(&[&self.shared().blobs.get(hash)?])?;
+        }
+        let rebuilt = store.ledger(&self.name)?;
+        let records = rebuilt.shared().meta(id, |meta| meta.totals().records);
+        store.close()?;
+        let millis = self.shared().now_ms().saturating_sub(started);
+        Ok(Rebuilt { events, records, seconds: std::time::Duration::from_millis(millis).as_secs_f64() })
+    }
+
+    fn copy_log(&self, store: &Store, until: Option<AsOf>) -> Result<u64> {
+        let log = self.log_reader();
+        let head = match until {
+            Some(AsOf::Position(position)) => position.min(log.head()),
+            _ => log.head(),
+        };
+        let mut copy = Copy { store, ledger: self.id(), last: BTreeMap::new(), chunk: Vec::new(), head: 0 };
+        log.each(0, head, |entry| {
+            if !matches!(until, Some(AsOf::Time(millis)) if entry.event.at.millis > millis) {
+                copy.add(entry)?;
+            }
+            Ok(true)
+        })?;
+        copy.flush()?;
+        Ok(copy.head)
+    }
+}
+
+/// Copies entries into another store's log.
+struct Copy<'a> {
+    store: &'a Store,
+    ledger: crate::event::LedgerId,
+    last: BTreeMap<RecordKey, u64>,
+    chunk: Vec<Entry>,
+    head: u64,
+}
+
+impl Copy<'_> {
+    fn add(&mut self, mut entry: Entry) -> Result<()> {
+        self.head += 1;
+        entry.position = self.head;
+        let last = self.last.entry((entry.event.collection.clone(), entry.event.key.clone())).or_insert(0);
+        entry.previous = std::mem::replace(last, self.head);
+        self.chunk.push(entry);
+        if self.chunk.len() >= CHUNK { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let chunk = std::mem::take(&mut self.chunk);
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let expected_head = self.head - chunk.len() as u64;
+        let frames = packing::pack(&chunk)?;
+        Ok(self.store.shared().journal.append(&[Append { ledger: self.ledger, expected_head, frames }])?)
+    }
+}
+
+/// A replay of the log beside the derived state that readers see.
+struct Check<'a> {
+    ledger: &'a Ledger,
+    /// The replay's own derived state; it shares nothing with that of readers but the log.
+    replay: Shared,
+    state: State,
+    chunk: Vec<Entry>,
+    last: BTreeMap<RecordKey, u64>,
+    problems: Vec<String>,
+}
+
+impl<'a> Check<'a> {
+    fn new(ledger: &'a Ledger) -> Result<Self> {
+        let shared = ledger.shared();
+        let (rows, blobs) = (Box::new(MemoryRows::default()), Box::new(MemoryBlobs::default()));
+        let journal = shared.journal.clone();
+        let replay = Shared::new(journal, rows, blobs, shared.resolvers.clone(), super::clock::world(), 8 << 20);
+        let state = State::new(ledger.id(), WriterId([0; 16]), 0, 1, 64 << 20);
+        let (chunk, last, problems) = Default::default();
+        Ok(Self { ledger, replay, state, chunk, last, problems })
+    }
+
+    fn entry(&mut self, entry: Entry) -> Result<()> {
+        let key = (entry.event.collection.clone(), entry.event.key.clone());
+        let last = self.last.insert(key, entry.position).unwrap_or(0);
+        if entry.previous != last {
+            self.problems
+                .push(format!("position {}: points back to {}, expected {last}", entry.position, entry.previous));
+        }
+        self.blobs(&entry);
+        if let Err(fault) = self.state.absorb(&self.replay, &entry) {
+            self.problems.push(format!("position {}: event {}: {fault}", entry.position, entry.id.short()));
+            self.state.head = entry.position;
+        }
+        self.chunk.push(entry);
+        if self.chunk.len() >= CHUNK { self.publish() } else { Ok(()) }
+    }
+
+    fn blobs(&mut self, entry: &Entry) {
+        for op in entry.event.ops() {
+            if let Some(Value::Blob(blob)) = op.value().filter(|_| !matches!(op, Op::SetAdd { .. }))
+                && let Err(fault) = self.ledger.shared().blobs.get(blob.hash)
+            {
+                self.problems.push(format!("position {}: {fault}", entry.position));
+            }
+        }
+    }
+
+    fn publish(&mut self) -> Result<()> {
+        let rows = self.state.take_rows(&self.replay)?;
+        self.replay.publish(self.ledger.id(), &self.chunk, rows);
+        self.chunk.clear();
+        self.state.trim();
+        Ok(())
+    }
+
+    fn finish(&mut self, until: u64) -> Result<()> {
+        self.publish()?;
+        let (id, shared) = (self.ledger.id(), self.ledger.shared());
+        for (key, last) in &self.last {
+            let seen = shared.row(id, key)?;
+            let expected = self.replay.row(id, key)?;
+            match (seen, expected) {
+                (Some(seen), _) if seen.last > until => {}
+                (Some(seen), Some(expected)) if seen == expected => {}
+                // A row of another policy is projected again when it is read.
+                (Some(seen), Some(expected)) if seen.policy != expected.policy && seen.heads == expected.heads => {}
+                _ => self.problems.push(format!(
+                    "{}/{}: what is shown is not what its events up to position {last} say: rebuild",
+                    key.0, key.1
+                )),
+            }
+        }
+        if shared.journal.head(id) == until {
+            let same = shared.meta(id, |seen| self.replay.meta(id, |expected| seen == expected));
+            if !same {
+                self.problems.push("the ledger's counts are not what its events say: rebuild".to_owned());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,701 @@
+//! Drafting: what a caller wants of a record becomes operations, against what the record showed as of the edit's base.
+//!
+//! Here kinds act, no-ops are dropped and large values leave for blobs. Pure: it neither reads nor writes anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value as Json;
+
+use super::request::{Act, Edit, Place};
+use crate::document::{Cell, ContainerKind, Live, View};
+use crate::event::{
+    BlobHash, BlobRef, Container, Op, Path, Value,
+    diff::{PatchOp, merge_patch},
+    json, limits,
+};
+use crate::projection::{Content, Projection};
+use crate::{Error, ErrorKind, Result};
+
+/// A record as of an edit's base.
+pub(crate) struct Shown<'a, 'v> {
+    pub(crate) view: &'a View<'v>,
+    pub(crate) projection: &'a Projection,
+    /// Whether the record has any event there.
+    pub(crate) exists: bool,
+}
+
+/// What an act comes to.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    pub(crate) ops: Vec<Op>,
+    /// The contents of the blobs that the operations name.
+    pub(crate) blobs: Vec<Vec<u8>>,
+}
+
+fn invalid(message: impl Into<String>, pointer: &Path) -> Error {
+    Error::new(ErrorKind::Validation, message).with_pointers(vec![pointer.to_string()])
+}
+
+fn absent(what: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("the record {what}"))
+}
+
+impl Draft {
+    /// Drafts an act on what its writer was shown.
+    pub(crate) fn new(act: &Act, shown: &Shown<'_, '_>) -> Result<Self> {
+        let (draft, made, touched, atoms) = Default::default();
+        let mut drafting = Drafting { shown, draft, made, touched, atoms };
+        match act {
+            Act::Put(value) => drafting.put_record(value)?,
+            Act::Patch(patch) => {
+                drafting.must_live()?;
+                drafting.patch(patch)?;
+            }
+            Act::Edit(edits) => {
+                let restores = edits.iter().any(|edit| matches!(edit, Edit::Restore | Edit::Delete));
+                if shown.exists && !restores {
+                    drafting.must_live()?;
+                }
+                edits.iter().try_for_each(|edit| drafting.edit(edit))?;
+            }
+            Act::Delete => {
+                drafting.must_exist()?;
+                drafting.edit(&Edit::Delete)?;
+            }
+            Act::Undelete => {
+                drafting.must_exist()?;
+                drafting.edit(&Edit::Restore)?;
+            }
+        }
+        Ok(drafting.draft)
+    }
+
+    /// The operations that make a field show a content, whatever it shows now: of a resolution or a revert.
+    pub(crate) fn settle(&mut self, path: &Path, content: Option<&Content>, kind: Option<Settled>) -> Result<()> {
+        let Some(content) = content else {
+            self.ops.push(Op::Remove { path: path.clone() });
+            return Ok(());
+        };
+        match kind {
+            None if content.json.is_object() && content.blobs.is_empty_at_root() => self.settle_object(path, content),
+            None => {
+                let value = content.leaf_value("");
+                self.put(path, value)
+            }
+            Some(Settled::List) => self.make_list(path, content),
+            Some(Settled::Text) => self.make_text(path, content.json.as_str().unwrap_or_default()),
+            Some(Settled::Set) => self.make_set(path, content),
+            Some(Settled::Atomic) => {
+                let value = content.leaf_value("");
+                self.put(path, value)
+            }
+        }
+    }
+
+    fn settle_object(&mut self, path: &Path, content: &Content) -> Result<()> {
+        self.put(path, Value::EmptyObject)?;
+        for (below, value) in content.leaves()? {
+            if !below.is_root() {
+                self.put(&Path::parse(&format!("{path}{below}"))?, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_list(&mut self, path: &Path, content: &Content) -> Result<()> {
+        let container = self.make(Op::MakeList { path: path.clone() });
+        for (index, _) in content.json.as_array().into_iter().flatten().enumerate() {
+            let value = content.leaf_value(&format!("/{index}"));
+            let value = self.inline(path, value)?;
+            self.ops.push(Op::Insert { container, index: index as u64, value });
+        }
+        Ok(())
+    }
+
+    fn make_text(&mut self, path: &Path, text: &str) -> Result<()> {
+        let container = self.make(Op::MakeText { path: path.clone() });
+        self.splice(container, 0, 0, text);
+        Ok(())
+    }
+
+    fn make_set(&mut self, path: &Path, content: &Content) -> Result<()> {
+        self.ops.push(Op::MakeSet { path: path.clone() });
+        for member in content.json.as_array().into_iter().flatten() {
+            self.ops.push(Op::SetAdd { path: path.clone(), member: Value::from_json(member) });
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, op: Op) -> Container {
+        let made = Container::Own(u32::try_from(self.ops.len()).unwrap_or(u32::MAX));
+        self.ops.push(op);
+        made
+    }
+
+    /// Replaces a part of a text, in pieces that an operation holds.
+    fn splice(&mut self, container: Container, index: u64, delete: u64, insert: &str) {
+        let (mut index, mut delete, mut rest) = (index, delete, insert);
+        loop {
+            let mut end = rest.len().min(limits::INLINE_BYTES);
+            while !rest.is_char_boundary(end) {
+                end -= 1;
+            }
+            let (piece, after) = rest.split_at(end);
+            self.ops.push(Op::SpliceText { container, index, delete, insert: piece.to_owned() });
+            (index, delete, rest) = (index + piece.chars().count() as u64, 0, after);
+            if rest.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Puts a value at a path, in the form that its size and kind need.
+    fn put(&mut self, path: &Path, value: Value) -> Result<()> {
+        let op = match self.inline(path, value)? {
+            Value::Atomic(json) => Op::PutAtomic { path: path.clone(), json },
+            value => Op::Put { path: path.clone(), value },
+        };
+        self.ops.push(op);
+        Ok(())
+    }
+
+    /// A value that an event can hold: itself, or the reference of the blob that it becomes.
+    fn inline(&mut self, path: &Path, value: Value) -> Result<Value> {
+        let Some((content, reference)) = as_blob(&value) else { return Ok(value) };
+        if reference.bytes > limits::BLOB_BYTES {
+            return Err(Error::new(ErrorKind::TooLarge, "expected a value of at most 256 MiB")
+                .with_pointers(vec![path.to_string()]));
+        }
+        self.blobs.push(content.to_vec());
+        Ok(Value::Blob(reference))
+    }
+}
+
+/// The content and reference of the blob that a value of this size becomes.
+fn as_blob(value: &Value) -> Option<(&[u8], BlobRef)> {
+    let (content, form) = value.blob_content()?;
+    let large = content.len() > limits::INLINE_BYTES;
+    large.then(|| (content, BlobRef { hash: BlobHash::of(content), bytes: content.len() as u64, form }))
+}
+
+/// The value by which a field is compared: a large one by its reference.
+fn comparable(value: Value) -> Value {
+    as_blob(&value).map(|(_, reference)| Value::Blob(reference)).unwrap_or(value)
+}
+
+/// What a settled field is made as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// A list.
+    List,
+    /// A text.
+    Text,
+    /// A set.
+    Set,
+    /// A value that is replaced as a whole.
+    Atomic,
+}
+
+impl Settled {
+    /// What a live operation's cell is made as; `None` for a plain value.
+    pub(crate) fn of(cell: &Cell) -> Option<Self> {
+        match cell {
+            Cell::Container(ContainerKind::List) => Some(Self::List),
+            Cell::Container(ContainerKind::Text) => Some(Self::Text),
+            Cell::Set => Some(Self::Set),
+            Cell::Value(Value::EmptyObject) => None,
+            _ => Some(Self::Atomic),
+        }
+    }
+}
+
+struct Drafting<'a, 'v> {
+    shown: &'a Shown<'a, 'v>,
+    draft: Draft,
+    /// Lists, texts and sets that the draft itself makes.
+    made: BTreeMap<Path, (Cell, Option<Container>)>,
+    /// Fields that the draft already changes: what was shown of them says nothing any more.
+    touched: BTreeSet<Path>,
+    /// Objects replaced as a whole, as the draft changes fields inside them.
+    atoms: BTreeMap<Path, Json>,
+}
+
+impl Drafting<'_, '_> {
+    fn must_exist(&self) -> Result<()> {
+        if self.shown.exists { Ok(()) } else { Err(absent("does not exist")) }
+    }
+
+    fn must_live(&self) -> Result<()> {
+        self.must_exist()?;
+        if self.shown.projection.deleted {
+            return Err(absent("is deleted").with_hint("bring it back with undelete, or put it anew"));
+        }
+        Ok(())
+    }
+
+    fn content_at(&self, path: &Path) -> Option<Content> {
+        if self.shown.exists { self.shown.projection.content.at(path.as_str()) } else { None }
+    }
+
+    /// Whether candidates disagree at the path, above or below it.
+    fn is_disputed(&self, path: &Path) -> bool {
+        self.shown.projection.conflicts.iter().any(|conflict| {
+            Path::parse(&conflict.path)
+                .is_ok_and(|other| other == *path || other.is_prefix_of(path) || path.is_prefix_of(&other))
+        })
+    }
+
+    /// Whether the draft has left the path, what is above and what is below as they were shown.
+    fn is_untouched(&self, path: &Path) -> bool {
+        !self.touched.iter().any(|other| other == path || other.is_prefix_of(path) || path.is_prefix_of(other))
+    }
+
+    /// Whether a field shows exactly one distinct value, and it is this one.
+    fn shows(&self, path: &Path, value: Option<&Value>) -> bool {
+        let shown = self.content_at(path);
+        let same = match (value, shown) {
+            (None, None) => true,
+            (Some(value), Some(content)) => {
+                content.leaf_value("").canonical() == comparable(value.clone()).canonical()
+            }
+            _ => false,
+        };
+        same && !self.is_disputed(path) && self.is_untouched(path)
+    }
+
+    /// The only live operation at a path, where it made a list, text or set.
+    fn container_at(&self, path: &Path) -> Option<&Live> {
+        match self.shown.view.registers().get(path.to_key().as_str()) {
+            [live] if matches!(live.cell, Cell::Set | Cell::Container(_)) => Some(live),
+            _ => None,
+        }
+    }
+
+    // --- whole records -------------------------------------------------------------------------------------------
+
+    fn put_record(&mut self, value: &Json) -> Result<()> {
+        let Json::Object(_) = value else {
+            return Err(invalid("expected a JSON object: a record is one", &Path::root()));
+        };
+        let value = json::normalize(value.clone())?;
+        if self.shown.projection.deleted && self.shown.exists {
+            self.draft.ops.push(Op::Restore);
+        }
+        let atoms = self.atoms();
+        let after = Content::of(value).leaves_above(&atoms)?;
+        let before = match self.shown.exists {
+            true => self.shown.projection.content.leaves_above(&atoms)?,
+            false => BTreeMap::new(),
+        };
+        for path in removed(&before, &after) {
+            self.draft.ops.push(Op::Remove { path });
+        }
+        for (path, value) in after {
+            let same = before.get(&path).is_some_and(|old| old.canonical() == comparable(value.clone()).canonical());
+            if !same {
+                self.put_leaf(&path, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The fields that hold an object which is replaced as a whole.
+    fn atoms(&self) -> BTreeSet<Path> {
+        let is_atom = |live: &Live| match &live.cell {
+            Cell::Value(Value::Atomic(json)) => json.starts_with('{'),
+            Cell::Value(Value::Blob(blob)) => blob.form == crate::event::BlobForm::Json,
+            _ => false,
+        };
+        let atoms = self.shown.view.registers().iter().filter(|(_, lives)| lives.iter().any(is_atom));
+        atoms.filter_map(|(key, _)| crate::event::FlatKey::from_document(key).to_path()).collect()
+    }
+
+    /// The object replaced as a whole that a field lies in, as the draft has made it so far.
+    fn atom_above(&self, path: &Path) -> Option<(Path, Content)> {
+        let mut above = std::iter::successors(path.parent(), Path::parent).take_while(|above| !above.is_root());
+        above.find_map(|above| {
+            if let Some(json) = self.atoms.get(&above) {
+                return Some((above, Content::of(json.clone())));
+            }
+            let [live] = self.shown.view.registers().get(above.to_key().as_str()) else { return None };
+            let is_atom = matches!(&live.cell, Cell::Value(Value::Atomic(_) | Value::Blob(_)));
+            let content = self.content_at(&above).filter(|_| is_atom && !self.touched.contains(&above))?;
+            Some((above, content))
+        })
+    }
+
+    /// Changes a field inside an object that is replaced as a whole; false where it lies in none.
+    fn change_atom(&mut self, path: &Path, value: Option<&Value>) -> Result<bool> {
+        let Some((atom, content)) = self.atom_above(path) else { return Ok(false) };
+        let below = path.as_str().strip_prefix(atom.as_str()).unwrap_or_default();
+        let mut json = content.json;
+        if !content.blobs.is_empty() || !json.is_object() {
+            return Err(invalid(format!("expected a whole value for `{atom}`, which is replaced as a whole"), path));
+        }
+        match value {
+            Some(value) => set_member(&mut json, &Path::parse(below)?, value.to_json().unwrap_or_default()),
+            None => remove_member(&mut json, &Path::parse(below)?),
+        }
+        self.atoms.insert(atom.clone(), json.clone());
+        self.draft.put(&atom, Value::from_json(&json))?;
+        Ok(true)
+    }
+
+    /// Sets a field of a whole record: a list, text or set that it is takes only what differs.
+    fn put_leaf(&mut self, path: &Path, value: Value) -> Result<()> {
+        let live = self.container_at(path).cloned();
+        match (live.as_ref().map(|live| &live.cell), &value) {
+            (Some(Cell::Container(ContainerKind::Text)), Value::Text(text)) => {
+                let container = live.and_then(|live| self.shown.view.container(&live));
+                self.change_text(path, container, text)
+            }
+            (Some(Cell::Container(ContainerKind::List)), Value::Atomic(json)) if json.starts_with('[') => {
+                let container = live.and_then(|live| self.shown.view.container(&live));
+                self.change_list(path, container, json)
+            }
+            (Some(Cell::Set), Value::Atomic(json)) if json.starts_with('[') => self.change_set(path, json),
+            _ if self.change_atom(path, Some(&value))? => Ok(()),
+            _ => self.draft.put(path, value),
+        }
+    }
+
+    fn change_text(&mut self, path: &Path, container: Option<Container>, text: &str) -> Result<()> {
+        let Some(container) = container else { return self.draft.put(path, Value::Text(text.to_owned())) };
+        let shown = self.content_at(path).and_then(|content| content.json.as_str().map(str::to_owned));
+        let (before, after): (Vec<char>, Vec<char>) =
+            (shown.unwrap_or_default().chars().collect(), text.chars().collect());
+        let (start, old, new) = middle(&before, &after);
+        let insert: String = new.iter().collect();
+        self.draft.splice(container, start as u64, old.len() as u64, &insert);
+        Ok(())
+    }
+
+    fn change_list(&mut self, path: &Path, container: Option<Container>, json: &str) -> Result<()> {
+        let Some(container) = container else { return self.draft.put(path, Value::Atomic(json.to_owned())) };
+        let items = |content: &Content| -> Vec<Value> {
+            let count = content.json.as_array().map_or(0, Vec::len);
+            (0..count).map(|index| content.leaf_value(&format!("/{index}"))).collect()
+        };
+        let before = self.content_at(path).map_or_else(Vec::new, |content| items(&content));
+        let after = items(&Content::of(json::parse(json)?));
+        let key =
+            |values: &[Value]| values.iter().map(|value| comparable(value.clone()).canonical()).collect::<Vec<_>>();
+        let (start, old, new) = {
+            let (before, after) = (key(&before), key(&after));
+            let (start, old, new) = middle(&before, &after);
+            (start, old.len(), new.len())
+        };
+        for _ in 0..old {
+            self.draft.ops.push(Op::RemoveAt { container, index: start as u64 });
+        }
+        for (index, value) in after.into_iter().enumerate().skip(start).take(new) {
+            let value = self.draft.inline(path, value)?;
+            self.draft.ops.push(Op::Insert { container, index: index as u64, value });
+        }
+        Ok(())
+    }
+
+    fn change_set(&mut self, path: &Path, json: &str) -> Result<()> {
+        let members = |array: &Json| -> BTreeMap<String, Json> {
+            array.as_array().into_iter().flatten().map(|member| (json::canonical(member), member.clone())).collect()
+        };
+        let before = self.content_at(path).map_or_else(BTreeMap::new, |content| members(&content.json));
+        let after = members(&json::parse(json)?);
+        for (_, gone) in before.iter().filter(|(member, _)| !after.contains_key(*member)) {
+            self.draft.ops.push(Op::SetRemove { path: path.clone(), member: Value::from_json(gone) });
+        }
+        for (_, come) in after.iter().filter(|(member, _)| !before.contains_key(*member)) {
+            self.draft.ops.push(Op::SetAdd { path: path.clone(), member: Value::from_json(come) });
+        }
+        Ok(())
+    }
+
+    fn patch(&mut self, patch: &Json) -> Result<()> {
+        let Json::Object(_) = patch else {
+            return Err(invalid("expected a JSON object: a merge patch of a record is one", &Path::root()));
+        };
+        for (path, op) in merge_patch(&json::normalize(patch.clone())?)? {
+            match op {
+                PatchOp::Remove => self.edit(&Edit::Remove(path))?,
+                PatchOp::MergeObject if self.content_at(&path).is_some_and(|shown| shown.json.is_object()) => {}
+                PatchOp::MergeObject => self.put_value(&path, Value::EmptyObject)?,
+                PatchOp::Put(value) => {
+                    let value = Value::from_json(&value);
+                    if !self.shows(&path, Some(&value)) {
+                        self.put_leaf(&path, value)?;
+                        self.touched.insert(path);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // --- single edits --------------------------------------------------------------------------------------------
+
+    fn edit(&mut self, edit: &Edit) -> Result<()> {
+        match edit {
+            Edit::Put(path, value) => self.put(path, value),
+            Edit::PutAtomic(path, value) => {
+                let value = Value::from_json(&json::normalize(value.clone())?);
+                self.put_value(path, value)
+            }
+            Edit::Remove(path) => self.remove(path),
+            Edit::Increment(path, by) => self.increment(path, *by),
+            Edit::MakeSet(path) => self.make(path, Cell::Set, Op::MakeSet { path: path.clone() }),
+            Edit::MakeList(path) => {
+                self.make(path, Cell::Container(ContainerKind::List), Op::MakeList { path: path.clone() })
+            }
+            Edit::MakeText(path) => {
+                self.make(path, Cell::Container(ContainerKind::Text), Op::MakeText { path: path.clone() })
+            }
+            Edit::SetAdd(path, member) => self.member(path, member, true),
+            Edit::SetRemove(path, member) => self.member(path, member, false),
+            Edit::Insert(place, index, value) => self.insert(place, *index, value),
+            Edit::RemoveAt(place, index) => {
+                let container = self.place(place, ContainerKind::List)?;
+                self.push(Op::RemoveAt { container, index: *index })
+            }
+            Edit::SpliceText { place, index, delete, insert } => {
+                let container = self.place(place, ContainerKind::Text)?;
+                if *delete > 0 || !insert.is_empty() {
+                    self.draft.splice(container, *index, *delete, insert);
+                }
+                Ok(())
+            }
+            Edit::Delete => self.delete(),
+            Edit::Restore => self.restore(),
+        }
+    }
+
+    fn push(&mut self, op: Op) -> Result<()> {
+        self.draft.ops.push(op);
+        Ok(())
+    }
+
+    fn put(&mut self, path: &Path, value: &Json) -> Result<()> {
+        let value = json::normalize(value.clone())?;
+        let fields = match &value {
+            Json::Object(fields) if !fields.is_empty() => Content::of(value.clone()).leaves()?,
+            _ if path.is_root() && !value.is_object() => {
+                return Err(invalid("expected a JSON object at the root: a record is one", path));
+            }
+            _ => return self.put_value(path, Value::from_json(&value)),
+        };
+        self.put_value(path, Value::EmptyObject)?;
+        for (below, value) in fields {
+            let below = Path::parse(&format!("{path}{below}"))?;
+            self.draft.put(&below, value)?;
+        }
+        self.touched.insert(path.clone());
+        Ok(())
+    }
+
+    fn put_value(&mut self, path: &Path, value: Value) -> Result<()> {
+        if self.shows(path, Some(&value)) {
+            return Ok(());
+        }
+        if self.change_atom(path, Some(&value))? {
+            return Ok(());
+        }
+        self.touched.insert(path.clone());
+        self.made.remove(path);
+        self.draft.put(path, value)
+    }
+
+    fn remove(&mut self, path: &Path) -> Result<()> {
+        if path.is_root() {
+            return Err(invalid("expected the path of a field", path).with_hint("use delete to delete the record"));
+        }
+        if self.shows(path, None) || self.change_atom(path, None)? {
+            return Ok(());
+        }
+        self.touched.insert(path.clone());
+        self.push(Op::Remove { path: path.clone() })
+    }
+
+    fn increment(&mut self, path: &Path, by: i64) -> Result<()> {
+        let shown = self.content_at(path).filter(|_| self.is_untouched(path));
+        if shown.is_some_and(|content| content.json.as_i64().is_none()) {
+            return Err(invalid(format!("expected an integer or nothing at `{path}`, to count from"), path));
+        }
+        if by.unsigned_abs() > limits::INCREMENT_MAX {
+            return Err(invalid("expected an increment of at most 4294967296 either way", path));
+        }
+        if by == 0 { Ok(()) } else { self.push(Op::Increment { path: path.clone(), by }) }
+    }
+
+    fn make(&mut self, path: &Path, cell: Cell, op: Op) -> Result<()> {
+        let container = match cell {
+            Cell::Container(_) => Some(self.draft.make(op)),
+            _ => {
+                self.push(op)?;
+                None
+            }
+        };
+        self.made.insert(path.clone(), (cell, container));
+        self.touched.insert(path.clone());
+        Ok(())
+    }
+
+    fn member(&mut self, path: &Path, member: &Json, add: bool) -> Result<()> {
+        let member = json::normalize(member.clone())?;
+        let made = self.made.get(path).is_some_and(|(cell, _)| *cell == Cell::Set);
+        let is_set =
+            made || self.shown.view.registers().get(path.to_key().as_str()).iter().any(|live| live.cell == Cell::Set);
+        if !is_set {
+            if !add || self.content_at(path).is_some() {
+                return Err(
+                    invalid(format!("expected a set at `{path}`"), path).with_hint("make it one with make_set")
+                );
+            }
+            self.make(path, Cell::Set, Op::MakeSet { path: path.clone() })?;
+        }
+        let text = json::canonical(&member);
+        let shown = self.content_at(path);
+        let is_member = shown.and_then(|content| content.json.as_array().cloned()).unwrap_or_default();
+        let is_member = is_member.iter().any(|other| json::canonical(other) == text);
+        if !self.made.contains_key(path) && self.is_untouched(path) && is_member == add {
+            return Ok(());
+        }
+        let (path, member) = (path.clone(), Value::from_json(&member));
+        self.push(if add { Op::SetAdd { path, member } } else { Op::SetRemove { path, member } })
+    }
+
+    fn insert(&mut self, place: &Place, index: u64, value: &Json) -> Result<()> {
+        let container = self.place(place, ContainerKind::List)?;
+        let value = Value::from_json(&json::normalize(value.clone())?);
+        let value = self.draft.inline(&Path::root(), value)?;
+        self.push(Op::Insert { container, index, value })
+    }
+
+    /// The container that an edit works in.
+    fn place(&self, place: &Place, kind: ContainerKind) -> Result<Container> {
+        let path = match place {
+            Place::Container(container) => return Ok(*container),
+            Place::Path(path) => path,
+        };
+        let name = if kind == ContainerKind::List { "list" } else { "text" };
+        if let Some((cell, made)) = self.made.get(path)
+            && *cell == Cell::Container(kind)
+        {
+            return made.ok_or_else(|| invalid(format!("expected a {name} at `{path}`"), path));
+        }
+        let lives = self.shown.view.registers().get(path.to_key().as_str());
+        let shown = self.shown.projection.blame.iter().find(|blame| blame.path == *path).and_then(|blame| blame.node);
+        let live = lives.iter().filter(|live| live.cell == Cell::Container(kind));
+        let live = live.max_by_key(|live| Some(live.node) == shown);
+        live.and_then(|live| self.shown.view.container(live)).ok_or_else(|| {
+            invalid(format!("expected a {name} at `{path}`"), path).with_hint(format!("make it one with make_{name}"))
+        })
+    }
+
+    fn delete(&mut self) -> Result<()> {
+        let disputed = self.shown.projection.conflicts.iter().any(|c| c.path == crate::projection::DELETED);
+        if self.shown.projection.deleted && !disputed { Ok(()) } else { self.push(Op::Delete) }
+    }
+
+    fn restore(&mut self) -> Result<()> {
+        let disputed = self.shown.projection.conflicts.iter().any(|c| c.path == crate::projection::DELETED);
+        if self.shown.projection.deleted || disputed { self.push(Op::Restore) } else { Ok(()) }
+    }
+}
+
+/// The fields to remove so that only those of `after` stay: the topmost of which nothing stays. What lies at, above or
+/// below a field that is put goes with that.
+fn removed(before: &BTreeMap<Path, Value>, after: &BTreeMap<Path, Value>) -> BTreeSet<Path> {
+    let mut removed = BTreeSet::new();
+    for path in before.keys().filter(|path| !path.is_root() && !stays(after, path) && !lies_below(after, path)) {
+        let mut topmost = path.clone();
+        while let Some(parent) = topmost.parent().filter(|parent| !parent.is_root() && !stays(after, parent)) {
+            topmost = parent;
+        }
+        removed.insert(topmost);
+    }
+    removed
+}
+
+/// Whether the fields hold this path or one below it.
+fn stays(fields: &BTreeMap<Path, Value>, path: &Path) -> bool {
+    // Siblings such as `/a!` are sorted between `/a` and what lies below `/a`.
+    let first_below = path.join("").ok().and_then(|below| fields.range(below..).next());
+    fields.contains_key(path) || first_below.is_some_and(|(next, _)| path.is_prefix_of(next))
+}
+
+/// Whether the fields hold one above this path.
+fn lies_below(fields: &BTreeMap<Path, Value>, path: &Path) -> bool {
+    std::iter::successors(path.parent(), Path::parent).any(|above| fields.contains_key(&above))
+}
+
+/// Where two sequences differ: how many items they share at the start, and the parts between that and what they share
+/// at the end.
+fn middle<'a, T: PartialEq>(before: &'a [T], after: &'a [T]) -> (usize, &'a [T], &'a [T]) {
+    let start = before.iter().zip(after).take_while(|(a, b)| a == b).count();
+    let (before, after) = (before.get(start..).unwrap_or_default(), after.get(start..).unwrap_or_default());
+    let end = before.iter().rev().zip(after.iter().rev()).take_while(|(a, b)| a == b).count();
+    let cut = |items: &'a [T]| items.get(..items.len() - end).unwrap_or_default();
+    (start, cut(before), cut(after))
+}
+
+impl Content {
+    /// The value at a JSON Pointer, as an event holds it: arrays and objects whole, large values by reference.
+    pub(crate) fn leaf_value(&self, pointer: &str) -> Value {
+        if let Some((_, blob)) = self.blobs.iter().find(|(at, _)| at == pointer) {
+            return Value::Blob(*blob);
+        }
+        self.json.pointer(pointer).map_or(Value::Null, Value::from_json)
+    }
+
+    /// The fields of an object with their values; the object itself where it has none.
+    pub(crate) fn leaves(&self) -> Result<Vec<(Path, Value)>> {
+        let leaves = crate::event::diff::leaves(&self.json)?;
+        let value = |(path, leaf): (Path, crate::event::diff::Leaf<'_>)| {
+            let blob = self.blobs.iter().find(|(at, _)| at == path.as_str()).map(|(_, blob)| Value::Blob(*blob));
+            let value = blob.unwrap_or_else(|| Value::from_json(&leaf.to_value()));
+            (path, value)
+        };
+        Ok(leaves.into_iter().map(value).collect())
+    }
+
+    /// The fields of an object with their values, where some fields are not taken apart.
+    fn leaves_above(&self, whole: &BTreeSet<Path>) -> Result<BTreeMap<Path, Value>> {
+        let mut leaves: BTreeMap<Path, Value> = self.leaves()?.into_iter().collect();
+        for path in whole {
+            let Some(content) = self.at(path.as_str()) else { continue };
+            leaves.retain(|leaf, _| !path.is_prefix_of(leaf));
+            leaves.insert(path.clone(), content.leaf_value(""));
+        }
+        Ok(leaves)
+    }
+}
+
+/// Sets a member of a JSON object, making the objects on the way.
+fn set_member(json: &mut Json, path: &Path, value: Json) {
+    let mut at = json;
+    for name in path.segments() {
+        if !at.is_object() {
+            *at = Json::Object(serde_json::Map::new());
+        }
+        let Json::Object(members) = at else { return };
+        at = members.entry(name.into_owned()).or_insert(Json::Null);
+    }
+    *at = value;
+}
+
+/// Removes a member of a JSON object.
+fn remove_member(json: &mut Json, path: &Path) {
+    let (Some(parent), Some(name)) = (path.parent(), path.segments().next_back()) else { return };
+    if let Some(Json::Object(members)) = json.pointer_mut(parent.as_str()) {
+        members.remove(name.as_ref());
+    }
+}
+
+trait AtRoot {
+    fn is_empty_at_root(&self) -> bool;
+}
+
+impl AtRoot for Vec<(String, BlobRef)> {
+    fn is_empty_at_root(&self) -> bool {
+        !self.iter().any(|(at, _)| at.is_empty())
+    }
+}

@@ -1,0 +1,419 @@
+//! Ledgers: the durable log of a tenant and everything derived from it.
+//!
+//! ```text
+//! draft → admit → journal.append (the commit point) → derive → project → rows → publish → receipt
+//! ```
+//!
+//! One writer thread per store makes every change; readers see rows and the log, and never wait for it.
+//!
+//! Invariant: the log is the only truth. Rows, documents' snapshots and counts can be deleted at any time.
+
+mod audit;
+mod cache;
+mod clock;
+mod collection;
+mod digest;
+mod draft;
+mod edit;
+mod history;
+mod log;
+mod packing;
+mod read;
+mod replicate;
+pub mod request;
+mod row;
+mod settle;
+mod shared;
+mod state;
+mod store;
+mod subscribe;
+mod waiting;
+mod writer;
+
+use std::path::Path;
+
+use serde_json::Value as Json;
+use tracing::info_span;
+
+pub use collection::Collection;
+pub use request::*;
+pub use store::{Options, Store};
+pub use subscribe::Subscription;
+
+use crate::event::{LedgerId, Op, RunId, WriterId};
+use crate::{Error, ErrorKind, Result};
+use replicate::Foreign;
+
+/// One tenant's ledger in a store. Handles are cheap to clone and may be used from any thread.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    store: Store,
+    name: String,
+}
+
+/// Writes that are made all or nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    writes: Vec<Write>,
+}
+
+impl Batch {
+    /// Adds a write.
+    pub fn write(&mut self, write: Write) -> &mut Self {
+        self.writes.push(write);
+        self
+    }
+
+    fn act(&mut self, collection: &str, key: &str, act: Act) -> &mut Self {
+        self.write(Write::new(collection, key, act))
+    }
+
+    /// Makes a record this object.
+    pub fn put(&mut self, collection: &str, key: &str, value: Json) -> &mut Self {
+        self.act(collection, key, Act::Put(value))
+    }
+
+    /// Applies a merge patch to a record.
+    pub fn patch(&mut self, collection: &str, key: &str, patch: Json) -> &mut Self {
+        self.act(collection, key, Act::Patch(patch))
+    }
+
+    /// Applies edits to a record.
+    pub fn edit(&mut self, collection: &str, key: &str, edits: Vec<Edit>) -> &mut Self {
+        self.act(collection, key, Act::Edit(edits))
+    }
+
+    /// Deletes a record.
+    pub fn delete(&mut self, collection: &str, key: &str) -> &mut Self {
+        self.act(collection, key, Act::Delete)
+    }
+
+    /// Brings a record back.
+    pub fn undelete(&mut self, collection: &str, key: &str) -> &mut Self {
+        self.act(collection, key, Act::Undelete)
+    }
+}
+
+/// The operations that a write would come to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    /// The record's collection.
+    pub collection: String,
+    /// The record's key.
+    pub key: String,
+    /// What its events would do; empty where nothing changes.
+    pub ops: Vec<Op>,
+}
+
+impl Ledger {
+    pub(crate) fn new(store: Store, name: String) -> Self {
+        Self { store, name }
+    }
+
+    /// Opens the ledger `main` of the store in a directory; makes both where they are missing.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Store::open(dir)?.ledger_or_create("main")
+    }
+
+    /// The ledger's name, id and writer.
+    #[must_use]
+    pub fn info(&self) -> LedgerInfo {
+        let (id, writer) = self.ids();
+        LedgerInfo { name: self.name.clone(), id, writer }
+    }
+
+    fn ids(&self) -> (LedgerId, WriterId) {
+        self.store.opened(&self.name).unwrap_or((LedgerId([0; 16]), WriterId([0; 16])))
+    }
+
+    fn id(&self) -> LedgerId {
+        self.ids().0
+    }
+
+    /// The store that the ledger is in.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Typed access to a collection by serde.
+    #[must_use]
+    pub fn collection<T>(&self, name: impl Into<String>) -> Collection<T> {
+        Collection::new(self.clone(), name.into())
+    }
+
+    /// A random id for an execution.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn new_run(&self) -> Result<RunId> {
+        (self.store.shared().world.random)().map(RunId)
+    }
+
+    // --- writing -------------------------------------------------------------------------------------------------
+
+    /// Makes one change of one record. Returns once it is durable.
+    ///
+    /// # Errors
+    /// `validation`, `not_found`, `conflict`, `too_large`, `idempotency_mismatch` without any effect; `storage` where the
+    /// disk failed.
+    pub fn write(&self, write: Write, context: &Context) -> Result<Receipt> {
+        self.write_all(vec![write], context)
+    }
+
+    /// Makes all changes or none. Returns once they are durable.
+    ///
+    /// # Errors
+    /// As [`Ledger::write`]; the message says which write is at fault.
+    pub fn write_all(&self, writes: Vec<Write>, context: &Context) -> Result<Receipt> {
+        let id = self.id();
+        let span = info_span!("append", ledger = %id, collection = single_collection(&writes), writes = writes.len());
+        let _entered = span.enter();
+        let context = context.clone();
+        self.store.queue().run(id, move |writing| writing.write_all(&writes, &context))
+    }
+
+    /// What writes would come to, without making them.
+    ///
+    /// # Errors
+    /// As [`Ledger::write`].
+    pub fn dry_run(&self, writes: Vec<Write>, context: &Context) -> Result<Vec<Planned>> {
+        let context = context.clone();
+        let planned = self.store.queue().run(self.id(), move |writing| writing.dry_run(&writes, &context))?;
+        Ok(planned.into_iter().map(|((collection, key), ops)| Planned { collection, key, ops }).collect())
+    }
+
+    /// Makes a record this object: only what differs from what is shown becomes an edit.
+    ///
+    /// # Errors
+    /// As [`Ledger::write`].
+    pub fn put(&self, collection: &str, key: &str, value: Json, context: &Context) -> Result<Receipt> {
+        self.write(Write::new(collection, key, Act::Put(value)), context)
+    }
+
+    /// Applies a merge patch (RFC 7396) to a record.
+    ///
+    /// # Errors
+    /// As [`Ledger::write`]; `not_found` where the record is absent or deleted.
+    pub fn patch(&self, collection: &str, key: &str, patch: Json, context: &Context) -> Result<Receipt> {
+        self.write(Write::new(collection, key, Act::Patch(patch)), context)
+    }
+
+    /// Applies edits to a record, in their order.
+    ///
+    /// # Errors
+    /// As [`Ledger::write`].
+    pub fn edit(&self, collection: &str, key: &str, edits: Vec<Edit>, context: &Context) -> Result<Receipt> {
+        self.write(Write::new(collection, key, Act::Edit(edits)), context)
+    }
+
+    /// Deletes a record.
+    ///
+    /// # Errors
+    /// As [`Ledger::write`]; `not_found` where the record never was.
+    pub fn delete(&self, collection: &str, key: &str, context: &Context) -> Result<Receipt> {
+        self.write(Write::new(collection, key, Act::Delete), context)
+    }
+
+    /// Brings a deleted record back.
+    ///
+    /// # Errors
+    /// As [`Ledger::delete`].
+    pub fn undelete(&self, collection: &str, key: &str, context: &Context) -> Result<Receipt> {
+        self.write(Write::new(collection, key, Act::Undelete), context)
+    }
+
+    /// Makes the writes that `fill` adds, all or nothing, over any number of records.
+    ///
+    /// # Errors
+    /// As [`Ledger::write_all`].
+    pub fn batch(&self, context: &Context, fill: impl FnOnce(&mut Batch)) -> Result<Receipt> {
+        let mut batch = Batch::default();
+        fill(&mut batch);
+        self.write_all(batch.writes, context)
+    }
+
+    /// Takes in what a source delivers of a collection, record by record: what differs from the source's last delivery
+    /// becomes an edit, so that what people edited stays. Two replicas that import the same version apart make the same
+    /// event. Answers for each record, in order; give large imports in chunks of some hundred.
+    ///
+    /// # Errors
+    /// `storage` where the disk failed; a record that is refused is an answer, not an error.
+    pub fn import(&self, collection: &str, records: Vec<Delivery>, context: &Context) -> Result<Vec<Delivered>> {
+        let id = self.id();
+        let span = info_span!("append", ledger = %id, collection, records = records.len());
+        let _entered = span.enter();
+        let (collection, context) = (collection.to_owned(), context.clone());
+        self.store.queue().run(id, move |writing| Ok(writing.import(&collection, records, &context)))
+    }
+
+    /// Sets a collection's policy.
+    ///
+    /// # Errors
+    /// As [`Ledger::write`].
+    pub fn set_policy(
+        &self,
+        collection: &str,
+        policy: &crate::projection::Policy,
+        context: &Context,
+    ) -> Result<Receipt> {
+        if collection.starts_with('$') {
+            let message = format!("the policy of the system collection `{collection}` is fixed");
+            return Err(Error::new(ErrorKind::Validation, message));
+        }
+        let path = crate::event::Path::root().join("policy")?;
+        let edit = Edit::PutAtomic(path, policy.to_json());
+        self.edit(state::COLLECTIONS, collection, vec![edit], context)
+    }
+
+    /// Settles a conflict, by one event on all heads. With a version, only if the conflict still has the candidates of
+    /// that version.
+    ///
+    /// # Errors
+    /// `not_found` where there is no such conflict or candidate, `conflict` where it has another version.
+    pub fn resolve(
+        &self,
+        conflict: crate::event::ConflictId,
+        settlement: Settlement,
+        version: Option<[u8; 32]>,
+        context: &Context,
+    ) -> Result<Receipt> {
+        let found = self.conflict(conflict)?;
+        let id = self.id();
+        let span = info_span!("resolve", ledger = %id, collection = found.collection, conflict = %conflict);
+        let _entered = span.enter();
+        let (key, context) = ((found.collection, found.key), context.clone());
+        self.store.queue().run(id, move |writing| writing.resolve(&key, conflict, &settlement, version, &context))
+    }
+
+    /// Takes back an event, a batch or an execution: fields that nobody changed since go back to their value before,
+    /// the others are listed.
+    ///
+    /// # Errors
+    /// `not_found` where there is no such event, batch or execution.
+    pub fn revert(&self, target: &Target, context: &Context) -> Result<Receipt> {
+        let events = self.events_of(target)?;
+        if events.is_empty() {
+            return Err(Error::new(ErrorKind::NotFound, "there is no event to take back")
+                .with_hint("list events, batches and runs with `syncledger log`"));
+        }
+        let context = context.clone();
+        self.store.queue().run(self.id(), move |writing| writing.revert(events, &context))
+    }
+
+    /// Takes back the last change that this installation made and that is not taken back yet.
+    ///
+    /// # Errors
+    /// `not_found` where there is none.
+    pub fn undo(&self, context: &Context) -> Result<Receipt> {
+        let target = self.last_own()?;
+        self.revert(&target, context)
+    }
+
+    // --- replication ---------------------------------------------------------------------------------------------
+
+    /// Takes in encoded events of another replica of this ledger. An event whose parents are not here waits for them.
+    /// An empty ledger adopts the id `from`.
+    ///
+    /// # Errors
+    /// `ledger_mismatch`, `validation`, `upgrade_needed` at the first event at fault; those before it are kept.
+    pub fn apply(&self, from: LedgerId, events: &[Vec<u8>]) -> Result<Transfer> {
+        self.match_or_adopt(from)?;
+        let span = info_span!("apply", ledger = %from, events = events.len());
+        let _entered = span.enter();
+        let mut foreign = Vec::with_capacity(events.len());
+        let mut fault = None;
+        for bytes in events {
+            match Foreign::decode(from, bytes, None) {
+                Ok(event) => foreign.push(event),
+                Err(refused) => {
+                    fault = Some(refused);
+                    break;
+                }
+            }
+        }
+        let transfer = self.store.queue().run(from, move |writing| writing.apply(foreign))?;
+        fault.map_or(Ok(transfer), Err)
+    }
+
+    fn match_or_adopt(&self, from: LedgerId) -> Result<()> {
+        let id = self.id();
+        if id == from {
+            return Ok(());
+        }
+        if self.position() > 0 {
+            let message = format!("expected events of ledger {id}, got those of {from}");
+            return Err(Error::new(ErrorKind::LedgerMismatch, message)
+                .with_hint("pull into an empty ledger: it becomes a replica of the one that it pulls first"));
+        }
+        self.store.adopt(&self.name, from)
+    }
+
+    /// Takes in what another replica of this ledger holds.
+    ///
+    /// # Errors
+    /// As [`Ledger::apply`].
+    pub fn pull(&self, other: &Self) -> Result<Transfer> {
+        self.pull_with(other, &mut |_| {})
+    }
+
+    /// [`Ledger::pull`], telling `progress` of what was done so far.
+    ///
+    /// # Errors
+    /// As [`Ledger::apply`].
+    pub fn pull_with(&self, other: &Self, progress: &mut dyn FnMut(Transfer)) -> Result<Transfer> {
+        self.match_or_adopt(other.id())?;
+        let span = info_span!("pull", ledger = %self.id());
+        let _entered = span.enter();
+        self.pull_blobs(other)?;
+        let (run, mut total) = (Some(self.new_run()?), Transfer::default());
+        let mut chunk: Vec<Foreign> = Vec::new();
+        let until = other.position();
+        let log = log::Log::new(&*other.store.shared().journal, other.id());
+        log.each(0, until, |entry| {
+            let last = entry.position == until;
+            chunk.push(Foreign::of(entry, run));
+            if chunk.len() == PULL_EVENTS || last {
+                let events = std::mem::take(&mut chunk);
+                let done = self.store.queue().run(self.id(), move |writing| writing.apply(events))?;
+                total.add(done);
+                progress(total);
+            }
+            Ok(true)
+        })?;
+        Ok(total)
+    }
+
+    /// Large values first: no event here names one that is not.
+    fn pull_blobs(&self, other: &Self) -> Result<()> {
+        let (from, to) = (&other.store.shared().blobs, &self.store.shared().blobs);
+        for hash in from.list()? {
+            if !to.contains(hash)? {
+                to.put_many(&[&from.get(hash)?])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many events a pull takes in at once.
+const PULL_EVENTS: usize = 2_048;
+
+impl Transfer {
+    fn add(&mut self, other: Self) {
+        self.offered += other.offered;
+        self.applied += other.applied;
+        self.duplicates += other.duplicates;
+        self.waiting += other.waiting;
+    }
+}
+
+fn single_collection(writes: &[Write]) -> &str {
+    match writes {
+        [first, rest @ ..] if rest.iter().all(|write| write.collection == first.collection) => &first.collection,
+        _ => "",
+    }
+}

@@ -1,0 +1,228 @@
+//! How events lie in the frames of the log: several to a frame, without what the event before implies.
+//!
+//! A frame's payload is a sequence of entries, each its length (u32, little endian) and the bincode of [`Packed`]. The
+//! layout is part of the format: `docs/format.md` describes it.
+
+use serde::{Deserialize, Serialize};
+
+use super::request::Entry;
+use crate::event::{
+    BatchMember, Body, ConflictId, DecodeError, Event, EventId, Idempotency, LedgerId, RunId, Timestamp, WriterId,
+};
+use crate::journal::Frame;
+use crate::{Error, ErrorKind};
+
+/// What a frame holds at most, unless one event alone is larger: with its envelope it fits the largest value that sled
+/// keeps inside its pages.
+const PAYLOAD_BYTES: usize = 4_096 - 96;
+
+/// A field of the event before, or another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Same<T> {
+    Same,
+    Other(T),
+}
+
+impl<T: Clone + PartialEq> Same<T> {
+    fn pack(value: &T, before: Option<&T>) -> Self {
+        if before == Some(value) { Self::Same } else { Self::Other(value.clone()) }
+    }
+
+    fn unpack(self, before: Option<&T>) -> Option<T> {
+        match self {
+            Self::Same => before.cloned(),
+            Self::Other(value) => Some(value),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum BatchPlace {
+    None,
+    /// The place after that of the event before.
+    Next,
+    Other(BatchMember),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Packed {
+    previous: u64,
+    /// Milliseconds after the entry before.
+    received: i64,
+    brought_by: Same<Option<RunId>>,
+    collection: Same<String>,
+    key: Same<String>,
+    writer: Same<WriterId>,
+    sequence: u64,
+    lane: u32,
+    nth: u32,
+    /// `Same`: the event before is the only parent.
+    parents: Same<Vec<EventId>>,
+    /// Milliseconds after the event before.
+    at: i64,
+    counter: u32,
+    /// Milliseconds after `at`.
+    occurred: Option<i64>,
+    source: Same<String>,
+    principal: Same<Option<String>>,
+    reason: Same<Option<String>>,
+    run: Same<Option<RunId>>,
+    delivery: bool,
+    idempotency: Option<Idempotency>,
+    batch: BatchPlace,
+    resolves: Option<ConflictId>,
+    reverts: Option<EventId>,
+    body: Body,
+}
+
+impl Packed {
+    fn pack(entry: &Entry, before: Option<&Entry>) -> Self {
+        let (event, prior) = (&entry.event, before.map(|entry| &entry.event));
+        Self {
+            previous: entry.previous,
+            received: entry.received_at.wrapping_sub(before.map_or(0, |entry| entry.received_at)),
+            brought_by: Same::pack(&entry.run, before.map(|entry| &entry.run)),
+            collection: Same::pack(&event.collection, prior.map(|event| &event.collection)),
+            key: Same::pack(&event.key, prior.map(|event| &event.key)),
+            writer: Same::pack(&event.writer, prior.map(|event| &event.writer)),
+            sequence: event.sequence,
+            lane: event.lane,
+            nth: event.nth,
+            parents: Same::pack(&event.parents, before.map(|entry| vec![entry.id]).as_ref()),
+            at: event.at.millis.wrapping_sub(prior.map_or(0, |event| event.at.millis)),
+            counter: event.at.counter,
+            occurred: event.occurred_at.map(|occurred| occurred.wrapping_sub(event.at.millis)),
+            source: Same::pack(&event.source, prior.map(|event| &event.source)),
+            principal: Same::pack(&event.principal, prior.map(|event| &event.principal)),
+            reason: Same::pack(&event.reason, prior.map(|event| &event.reason)),
+            run: Same::pack(&event.run, prior.map(|event| &event.run)),
+            delivery: event.delivery,
+            idempotency: event.idempotency.clone(),
+            batch: pack_batch(event.batch, prior.and_then(|event| event.batch)),
+            resolves: event.resolves,
+            reverts: event.reverts,
+            body: event.body.clone(),
+        }
+    }
+
+    fn unpack(self, ledger: LedgerId, position: u64, before: Option<&Entry>) -> Option<Result<Entry, DecodeError>> {
+        let prior = before.map(|entry| &entry.event);
+        let millis = self.at.wrapping_add(prior.map_or(0, |event| event.at.millis));
+        let event = Event {
+            collection: self.collection.unpack(prior.map(|event| &event.collection))?,
+            key: self.key.unpack(prior.map(|event| &event.key))?,
+            writer: self.writer.unpack(prior.map(|event| &event.writer))?,
+            sequence: self.sequence,
+            lane: self.lane,
+            nth: self.nth,
+            parents: self.parents.unpack(before.map(|entry| vec![entry.id]).as_ref())?,
+            at: Timestamp { millis, counter: self.counter },
+            occurred_at: self.occurred.map(|occurred| occurred.wrapping_add(millis)),
+            source: self.source.unpack(prior.map(|event| &event.source))?,
+            principal: self.principal.unpack(prior.map(|event| &event.principal))?,
+            reason: self.reason.unpack(prior.map(|event| &event.reason))?,
+            run: self.run.unpack(prior.map(|event| &event.run))?,
+            delivery: self.delivery,
+            idempotency: self.idempotency,
+            batch: unpack_batch(self.batch, prior.and_then(|event| event.batch))?,
+            resolves: self.resolves,
+            reverts: self.reverts,
+            body: self.body,
+        };
+        let received_at = self.received.wrapping_add(before.map_or(0, |entry| entry.received_at));
+        let run = self.brought_by.unpack(before.map(|entry| &entry.run))?;
+        let identified = event.identify(ledger);
+        let previous = self.previous;
+        Some(identified.map(|(id, _)| Entry { position, id, received_at, run, previous, event }))
+    }
+}
+
+fn next_place(before: Option<BatchMember>) -> Option<BatchMember> {
+    before.map(|member| BatchMember { index: member.index.wrapping_add(1), ..member })
+}
+
+fn pack_batch(batch: Option<BatchMember>, before: Option<BatchMember>) -> BatchPlace {
+    match batch {
+        None => BatchPlace::None,
+        next if next == next_place(before) => BatchPlace::Next,
+        Some(other) => BatchPlace::Other(other),
+    }
+}
+
+fn unpack_batch(batch: BatchPlace, before: Option<BatchMember>) -> Option<Option<BatchMember>> {
+    match batch {
+        BatchPlace::None => Some(None),
+        BatchPlace::Next => next_place(before).map(Some),
+        BatchPlace::Other(member) => Some(Some(member)),
+    }
+}
+
+fn options() -> impl bincode::Options {
+    use bincode::Options as _;
+    bincode::DefaultOptions::new()
+        .with_little_endian()
+        .with_varint_encoding()
+        .with_limit(1 << 17)
+        .reject_trailing_bytes()
+}
+
+/// Packs entries, whose positions follow each other, into frames.
+pub(crate) fn pack(entries: &[Entry]) -> Result<Vec<Frame>, Error> {
+    use bincode::Options as _;
+    let mut frames: Vec<Frame> = Vec::new();
+    let mut before: Option<&Entry> = None;
+    for entry in entries {
+        let fault =
+            |fault: bincode::Error| Error::new(ErrorKind::TooLarge, format!("the event cannot be packed: {fault}"));
+        let mut bytes = options().serialize(&Packed::pack(entry, before)).map_err(fault)?;
+        let full = frames.last().is_none_or(|frame| frame.payload.len() + bytes.len() + 4 > PAYLOAD_BYTES);
+        if full {
+            bytes = options().serialize(&Packed::pack(entry, None)).map_err(fault)?;
+            frames.push(Frame { first: entry.position, last: entry.position, payload: Vec::new() });
+        }
+        if let Some(frame) = frames.last_mut() {
+            frame.last = entry.position;
+            frame.payload.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+            frame.payload.extend_from_slice(&bytes);
+        }
+        before = Some(entry);
+    }
+    Ok(frames)
+}
+
+/// The entries of a frame.
+pub(crate) fn unpack(ledger: LedgerId, frame: &Frame) -> Result<Vec<Entry>, Error> {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut rest = frame.payload.as_slice();
+    for position in frame.first..=frame.last {
+        let (entry, after) = unpack_one(ledger, position, rest, entries.last())?;
+        entries.push(entry);
+        rest = after;
+    }
+    if rest.is_empty() { Ok(entries) } else { Err(corrupt(ledger, frame.last, "bytes are left over")) }
+}
+
+fn unpack_one<'a>(
+    ledger: LedgerId,
+    position: u64,
+    rest: &'a [u8],
+    before: Option<&Entry>,
+) -> Result<(Entry, &'a [u8]), Error> {
+    use bincode::Options as _;
+    let short = || corrupt(ledger, position, "the frame breaks off");
+    let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+    let (bytes, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)?;
+    let packed: Packed =
+        options().deserialize(bytes).map_err(|fault| corrupt(ledger, position, &fault.to_string()))?;
+    let entry =
+        packed.unpack(ledger, position, before).ok_or_else(|| corrupt(ledger, position, "it has no event before"))?;
+    Ok((entry.map_err(|fault| corrupt(ledger, position, &fault.to_string()))?, rest))
+}
+
+fn corrupt(ledger: LedgerId, position: u64, why: &str) -> Error {
+    Error::new(
+        ErrorKind::Corrupt,
+        format!("ledger {} has a damaged event at position {position}: {why}", ledger.short()),
+    )
+    .with_hint("run `syncledger verify`, then pull the events again from another replica")
+}

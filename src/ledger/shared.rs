@@ -1,0 +1,400 @@
+//! What the writer thread and all readers of a store share: the storage seams, the published rows and counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use bincode::Options as _;
+use serde::{Deserialize, Serialize};
+
+use super::cache::TwoGenerations;
+use super::digest::LtHash;
+use super::request::Entry;
+use super::row::{self, Kind, Row};
+use super::state::{COLLECTIONS, CollectionPolicy, RecordKey};
+use crate::Result;
+use crate::blob::BlobStore;
+use crate::event::{BlobForm, BlobRef, Event, LedgerId, WriterId, hex};
+use crate::journal::{Journal, rows::Rows};
+use crate::projection::Resolvers;
+
+/// Where time and randomness come from: only tests give others than the defaults.
+pub(crate) struct World {
+    /// Milliseconds since 1970.
+    pub(crate) now: Box<dyn Fn() -> i64 + Send + Sync>,
+    /// Sixteen random bytes.
+    pub(crate) random: Box<dyn Fn() -> Result<[u8; 16]> + Send + Sync>,
+}
+
+/// How many events and records a collection has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    pub(crate) records: u64,
+    pub(crate) events: u64,
+}
+
+/// What is known of a ledger as a whole, up to a position.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Meta {
+    pub(crate) position: u64,
+    pub(crate) collections: BTreeMap<String, Counts>,
+    pub(crate) digests: BTreeMap<String, LtHash>,
+    /// Records that have conflicts.
+    pub(crate) disputed: BTreeSet<RecordKey>,
+    /// For each writer the runs of its numbers that are here; but for writers of first imports, which have one record.
+    pub(crate) numbers: BTreeMap<WriterId, Vec<(u64, u64)>>,
+    pub(crate) forked: BTreeSet<WriterId>,
+}
+
+impl Meta {
+    /// Takes in an entry at the next position.
+    pub(crate) fn absorb(&mut self, entry: &Entry) {
+        self.position = entry.position;
+        let event = &entry.event;
+        let counts = self.collections.entry(event.collection.clone()).or_default();
+        counts.events += 1;
+        counts.records += u64::from(entry.previous == 0);
+        self.digests.entry(event.collection.clone()).or_default().add(entry.id);
+        if !is_first_import(event) {
+            self.count_number(event.writer, event.sequence);
+        }
+    }
+
+    fn count_number(&mut self, writer: WriterId, number: u64) {
+        let runs = self.numbers.entry(writer).or_default();
+        let place = runs.partition_point(|run| run.1 < number);
+        if runs.get(place).is_some_and(|run| run.0 <= number) {
+            self.forked.insert(writer);
+            return;
+        }
+        let joins_before =
+            place.checked_sub(1).filter(|&before| runs.get(before).is_some_and(|run| run.1 + 1 == number));
+        let joins_after = runs.get(place).is_some_and(|run| run.0 == number + 1);
+        match (joins_before, joins_after) {
+            (Some(before), true) => {
+                let end = runs.remove(place).1;
+                runs.get_mut(before).into_iter().for_each(|run| run.1 = end);
+            }
+            (Some(before), false) => runs.get_mut(before).into_iter().for_each(|run| run.1 = number),
+            (None, true) => runs.get_mut(place).into_iter().for_each(|run| run.0 = number),
+            (None, false) => runs.insert(place, (number, number)),
+        }
+    }
+
+    /// The greatest number of a writer that is here.
+    pub(crate) fn last_number(&self, writer: WriterId) -> u64 {
+        self.numbers.get(&writer).and_then(|runs| runs.last()).map_or(0, |run| run.1)
+    }
+
+    pub(crate) fn totals(&self) -> Counts {
+        self.collections.values().fold(Counts::default(), |total, counts| Counts {
+            records: total.records + counts.records,
+            events: total.events + counts.events,
+        })
+    }
+}
+
+/// Whether an event is of the chain that imports a record for the first time, whose writer is a hash.
+fn is_first_import(event: &Event) -> bool {
+    let alone = event.batch.is_none_or(|batch| batch.id.0 == event.writer.0);
+    event.delivery && alone && event.lane == 0 && u64::from(event.nth) == event.sequence && event.run.is_none()
+}
+
+fn bincode_options() -> impl bincode::Options {
+    bincode::DefaultOptions::new().with_limit(1 << 32)
+}
+
+/// The rows that readers see: those that are not yet in the row file, and some that are.
+pub(crate) struct Published {
+    /// By row key; pinned until the next checkpoint.
+    dirty: RwLock<BTreeMap<Vec<u8>, Arc<Row>>>,
+    clean: Mutex<Clean>,
+}
+
+struct Clean {
+    rows: TwoGenerations<Vec<u8>, Arc<Row>>,
+    /// Grows with each publication: a row that was read before one is not remembered after it.
+    generation: u64,
+}
+
+/// What the writer thread and all readers of a store share.
+pub(crate) struct Shared {
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) rows: Box<dyn Rows>,
+    pub(crate) blobs: Box<dyn BlobStore>,
+    pub(crate) resolvers: Resolvers,
+    pub(crate) world: World,
+    pub(crate) published: Published,
+    pub(crate) metas: RwLock<BTreeMap<LedgerId, Meta>>,
+    policies: RwLock<BTreeMap<(LedgerId, String), Arc<CollectionPolicy>>>,
+    /// Requests with an idempotency key that are not yet in the row file: their hash and their events' positions.
+    requests: Mutex<BTreeMap<Vec<u8>, ([u8; 32], Vec<u64>)>>,
+    /// Readers hold it to read; who makes all derived state again holds it to write.
+    gate: RwLock<()>,
+    /// Events that wait for their parents, and records held by the writer: count and bytes, by ledger.
+    pub(crate) gauges: Mutex<BTreeMap<LedgerId, (u64, (u64, u64))>>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        journal: Arc<dyn Journal>,
+        rows: Box<dyn Rows>,
+        blobs: Box<dyn BlobStore>,
+        resolvers: Resolvers,
+        world: World,
+        cache_bytes: usize,
+    ) -> Self {
+        let clean = Clean { rows: TwoGenerations::new(cache_bytes), generation: 0 };
+        let published = Published { dirty: RwLock::default(), clean: Mutex::new(clean) };
+        let (metas, policies, requests, gate, gauges) = Default::default();
+        Self { journal, rows, blobs, resolvers, world, published, metas, policies, requests, gate, gauges }
+    }
+
+    /// Holds off who makes all derived state again.
+    pub(crate) fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `work` while nobody reads.
+    pub(crate) fn alone<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        work()
+    }
+
+    /// What `read` makes of a ledger's counts.
+    pub(crate) fn meta<T>(&self, ledger: LedgerId, read: impl FnOnce(&Meta) -> T) -> T {
+        let metas = self.metas.read().unwrap_or_else(PoisonError::into_inner);
+        match metas.get(&ledger) {
+            Some(meta) => read(meta),
+            None => read(&Meta::default()),
+        }
+    }
+
+    /// The row of a record, as of its last durable event.
+    pub(crate) fn row(&self, ledger: LedgerId, key: &RecordKey) -> Result<Option<Arc<Row>>> {
+        self.row_at(&row::key(Kind::Row, ledger, &key.0, &key.1))
+    }
+
+    fn row_at(&self, at: &[u8]) -> Result<Option<Arc<Row>>> {
+        if let Some(row) = self.published.dirty().get(at) {
+            return Ok(Some(row.clone()));
+        }
+        let generation = {
+            let mut clean = self.published.clean();
+            if let Some(row) = clean.rows.get_mut(&at.to_vec()) {
+                return Ok(Some(row.clone()));
+            }
+            clean.generation
+        };
+        let Some(bytes) = self.rows.get(at)? else { return Ok(None) };
+        let Some(row) = Row::decode(&bytes).map(Arc::new) else { return Ok(None) };
+        let mut clean = self.published.clean();
+        if clean.generation == generation {
+            clean.rows.insert(at.to_vec(), row.clone(), bytes.len() * 2 + 256);
+            clean.rows.trim();
+        }
+        Ok(Some(row))
+    }
+
+    /// The position of a record's last durable event; 0 where it has none.
+    pub(crate) fn last_position(&self, ledger: LedgerId, key: &RecordKey) -> Result<u64> {
+        Ok(self.row(ledger, key)?.map_or(0, |row| row.last))
+    }
+
+    /// The keys of a collection after one and with a prefix, in order, at most `limit`.
+    pub(crate) fn keys(
+        &self,
+        ledger: LedgerId,
+        collection: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>> {
+        let base = row::prefix(Kind::Row, ledger, collection);
+        let start = [base.as_slice(), prefix.as_bytes()].concat();
+        let after = after.map(|key| [base.as_slice(), key.as_bytes()].concat());
+        let mut keys = self.rows.keys(&start, after.as_deref(), limit)?;
+        let from = after.clone().filter(|after| *after >= start).unwrap_or_else(|| start.clone());
+        let dirty = self.published.dirty();
+        let held = dirty.range(from..).map(|(key, _)| key).take_while(|key| key.starts_with(&start));
+        keys.extend(held.filter(|key| after.as_ref() != Some(key)).take(limit).cloned());
+        drop(dirty);
+        keys.sort_unstable();
+        keys.dedup();
+        keys.truncate(limit);
+        let key = |bytes: Vec<u8>| String::from_utf8(bytes.get(base.len()..)?.to_vec()).ok();
+        Ok(keys.into_iter().filter_map(key).collect())
+    }
+
+    /// The policy of a collection, as of the last durable events.
+    pub(crate) fn policy(&self, ledger: LedgerId, collection: &str) -> Result<Arc<CollectionPolicy>> {
+        let name = (ledger, collection.to_owned());
+        if let Some(policy) = self.policies.read().unwrap_or_else(PoisonError::into_inner).get(&name) {
+            return Ok(policy.clone());
+        }
+        let policy = match CollectionPolicy::of_system(collection) {
+            Some(policy) => policy,
+            None => {
+                let row = self.row(ledger, &(COLLECTIONS.to_owned(), collection.to_owned()))?;
+                CollectionPolicy::from_row(row.as_deref())
+            }
+        };
+        let policy = Arc::new(policy);
+        // Where a newer one was published meanwhile, that one stays.
+        let mut policies = self.policies.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(policies.entry(name).or_insert(policy).clone())
+    }
+
+    /// Shows durable entries and their records' rows to readers.
+    pub(crate) fn publish(&self, ledger: LedgerId, entries: &[Entry], rows: Vec<(RecordKey, Row)>) {
+        let mut metas = self.metas.write().unwrap_or_else(PoisonError::into_inner);
+        let meta = metas.entry(ledger).or_default();
+        entries.iter().for_each(|entry| meta.absorb(entry));
+        let mut dirty = self.published.dirty.write().unwrap_or_else(PoisonError::into_inner);
+        let mut clean = self.published.clean();
+        clean.generation += 1;
+        let mut policies = self.policies.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, row) in rows {
+            if row.conflicts.is_empty() {
+                meta.disputed.remove(&key);
+            } else {
+                meta.disputed.insert(key.clone());
+            }
+            if key.0 == COLLECTIONS {
+                policies.insert((ledger, key.1.clone()), Arc::new(CollectionPolicy::from_row(Some(&row))));
+            }
+            let at = row::key(Kind::Row, ledger, &key.0, &key.1);
+            clean.rows.remove(&at);
+            dirty.insert(at, Arc::new(row));
+        }
+    }
+
+    /// How many rows are not yet in the row file.
+    pub(crate) fn dirty_rows(&self) -> usize {
+        self.published.dirty().len()
+    }
+
+    /// The rows that are not yet in the row file, as they go there.
+    pub(crate) fn dirty_changes(&self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        self.published.dirty().iter().map(|(key, row)| (key.clone(), row.encode())).collect()
+    }
+
+    /// Lets go of the rows that are in the row file now.
+    pub(crate) fn rows_are_stored(&self) {
+        self.published.dirty.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The records whose rows are not yet in the row file, by ledger.
+    pub(crate) fn dirty_records(&self) -> BTreeMap<LedgerId, Vec<RecordKey>> {
+        let mut records: BTreeMap<LedgerId, Vec<RecordKey>> = BTreeMap::new();
+        for key in self.published.dirty().keys() {
+            if let Some((ledger, record)) = row::split(key) {
+                records.entry(ledger).or_default().push(record);
+            }
+        }
+        records
+    }
+
+    /// The counts of all ledgers as they go to the row file, and the mark that says that they are there.
+    pub(crate) fn encoded_metas(&self) -> (Vec<(Vec<u8>, Option<Vec<u8>>)>, Vec<u8>) {
+        let metas = self.metas.read().unwrap_or_else(PoisonError::into_inner);
+        let encode = |(ledger, meta): (&LedgerId, &Meta)| {
+            (row::key(Kind::Meta, *ledger, "", ""), bincode_options().serialize(meta).ok())
+        };
+        (metas.iter().map(encode).collect(), b"syncledger 1".to_vec())
+    }
+
+    /// Takes up a ledger's counts from the row file.
+    pub(crate) fn load_meta(&self, ledger: LedgerId) {
+        let stored = self.rows.get(&row::key(Kind::Meta, ledger, "", "")).ok().flatten();
+        let meta: Option<Meta> = stored.and_then(|bytes| bincode_options().deserialize(&bytes).ok());
+        self.metas.write().unwrap_or_else(PoisonError::into_inner).insert(ledger, meta.unwrap_or_default());
+    }
+
+    /// Removes everything derived of a ledger.
+    pub(crate) fn forget_rows(&self, ledger: LedgerId) -> Result<()> {
+        self.forget(ledger);
+        for kind in Kind::ALL {
+            let prefix = row::ledger_prefix(kind, ledger);
+            loop {
+                let keys = self.rows.keys(&prefix, None, 4_096)?;
+                if keys.is_empty() {
+                    break;
+                }
+                let mark = self.rows.mark().unwrap_or_default();
+                self.rows.write(keys.into_iter().map(|key| (key, None)).collect(), &mark)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers the requests that entries of this installation answer.
+    pub(crate) fn remember_requests(&self, ledger: LedgerId, entries: &[Entry], writer: WriterId) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in entries.iter().filter(|entry| entry.event.writer == writer) {
+            let Some(idempotency) = &entry.event.idempotency else { continue };
+            let at = row::key(Kind::Request, ledger, &entry.event.source, &idempotency.key);
+            let request = requests.entry(at).or_insert_with(|| (idempotency.request_hash, Vec::new()));
+            request.1.push(entry.position);
+        }
+    }
+
+    /// The hash of the request of this name, and the positions of its events.
+    pub(crate) fn request(&self, ledger: LedgerId, source: &str, name: &str) -> Result<Option<([u8; 32], Vec<u64>)>> {
+        let at = row::key(Kind::Request, ledger, source, name);
+        if let Some(request) = self.requests.lock().unwrap_or_else(PoisonError::into_inner).get(&at) {
+            return Ok(Some(request.clone()));
+        }
+        let stored = self.rows.get(&at)?;
+        Ok(stored.and_then(|bytes| bincode_options().deserialize(&bytes).ok()))
+    }
+
+    /// The requests that are not yet in the row file, as they go there.
+    pub(crate) fn dirty_requests(&self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.iter().map(|(key, request)| (key.clone(), bincode_options().serialize(request).ok())).collect()
+    }
+
+    /// Notes how many events of a ledger wait, and what the writer holds of it.
+    pub(crate) fn gauge(&self, ledger: LedgerId, waiting: u64, cached: (u64, u64)) {
+        self.gauges.lock().unwrap_or_else(PoisonError::into_inner).insert(ledger, (waiting, cached));
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from((self.world.now)()).unwrap_or(0)
+    }
+
+    /// Forgets everything derived that memory holds of a ledger.
+    pub(crate) fn forget(&self, ledger: LedgerId) {
+        self.metas.write().unwrap_or_else(PoisonError::into_inner).remove(&ledger);
+        self.policies.write().unwrap_or_else(PoisonError::into_inner).retain(|(id, _), _| *id != ledger);
+        let is_of = |key: &Vec<u8>| key.get(1..17) == Some(&ledger.0[..]);
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !is_of(key));
+        self.published.dirty.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !is_of(key));
+        let mut clean = self.published.clean();
+        clean.generation += 1;
+        clean.rows.clear();
+    }
+
+    /// The JSON of a large value.
+    pub(crate) fn read_blob(&self, blob: &BlobRef) -> Result<serde_json::Value> {
+        let content = self.blobs.get(blob.hash)?;
+        let text = |content: Vec<u8>| String::from_utf8(content).unwrap_or_default();
+        Ok(match blob.form {
+            BlobForm::Text => text(content).into(),
+            BlobForm::Bytes => serde_json::json!({ "$bytes": hex(&content) }),
+            BlobForm::Json => serde_json::from_slice(&content).unwrap_or_default(),
+        })
+    }
+}
+
+impl Published {
+    fn dirty(&self) -> RwLockReadGuard<'_, BTreeMap<Vec<u8>, Arc<Row>>> {
+        self.dirty.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clean(&self) -> MutexGuard<'_, Clean> {
+        self.clean.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

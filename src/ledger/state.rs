@@ -1,0 +1,340 @@
+//! One ledger as its store's writer thread sees it: the records it works on, events that are appended but not yet
+//! durable included.
+//!
+//! Invariant: nothing here is seen by readers; what they see is published once the events are durable.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::cache::TwoGenerations;
+use super::log::Log;
+use super::request::Entry;
+use super::row::{self, Kind, Row};
+use super::shared::Shared;
+use crate::document::{ApplyFault, Document, PlaceFault};
+use crate::event::{Event, EventId, LedgerId, RunId, WriterId};
+use crate::projection::{Policy, RecordId, Strategy, project};
+use crate::{Error, ErrorKind, Result};
+
+/// The collection whose records hold the policies of the others.
+pub(crate) const COLLECTIONS: &str = "$collections";
+
+/// A record's collection and key.
+pub(crate) type RecordKey = (String, String);
+
+/// A policy, with the hash by which rows name it.
+#[derive(Debug)]
+pub(crate) struct CollectionPolicy {
+    pub(crate) policy: Policy,
+    pub(crate) hash: u64,
+}
+
+impl CollectionPolicy {
+    pub(crate) fn new(policy: Policy) -> Self {
+        let hash = blake3::hash(policy.to_json().to_string().as_bytes());
+        let hash = hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        Self { policy, hash }
+    }
+
+    /// The policy that a record of [`COLLECTIONS`] holds; the default where it holds none that can be read.
+    pub(crate) fn from_row(row: Option<&Row>) -> Self {
+        let policy = row.filter(|row| !row.deleted).and_then(|row| row.content.json.get("policy"));
+        Self::new(policy.and_then(|policy| Policy::from_json(policy).ok()).unwrap_or_default())
+    }
+
+    /// The policy of a system collection, fixed in code.
+    pub(crate) fn of_system(collection: &str) -> Option<Self> {
+        let system = collection.starts_with('$');
+        system.then(|| Self::new(Policy::of(Strategy::LastWriteWins(crate::projection::Scope::Field))))
+    }
+}
+
+/// A record that the writer works on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Working {
+    pub(crate) document: Document,
+    /// The position of its last event; 0 where it has none.
+    pub(crate) last: u64,
+    /// The position of the last event in its stored snapshot.
+    pub(crate) saved: u64,
+}
+
+impl Working {
+    /// About how many bytes of memory the record takes.
+    fn weight(&self) -> usize {
+        let registers =
+            self.document.registers().iter().map(|(key, lives)| key.len() + lives.len() * 120).sum::<usize>();
+        8_192 + self.document.graph().len() * 400 + registers * 2
+    }
+}
+
+/// One ledger as the writer sees it.
+pub(crate) struct State {
+    pub(crate) id: LedgerId,
+    pub(crate) writer: WriterId,
+    /// The writer's next number.
+    pub(crate) sequence: u64,
+    /// The last position, of events that are not yet durable too.
+    pub(crate) head: u64,
+    /// Events that are appended but not yet durable.
+    pub(crate) staged: Vec<Entry>,
+    /// Records whose rows are to be made again.
+    pub(crate) touched: BTreeSet<RecordKey>,
+    records: TwoGenerations<RecordKey, Box<Working>>,
+    policies: BTreeMap<String, Arc<CollectionPolicy>>,
+    pub(crate) waiting: super::waiting::Waiting,
+}
+
+impl State {
+    pub(crate) fn new(id: LedgerId, writer: WriterId, head: u64, sequence: u64, cache_bytes: usize) -> Self {
+        Self {
+            id,
+            writer,
+            sequence,
+            head,
+            staged: Vec::new(),
+            touched: BTreeSet::new(),
+            records: TwoGenerations::new(cache_bytes),
+            policies: BTreeMap::new(),
+            waiting: super::waiting::Waiting::default(),
+        }
+    }
+
+    /// How many records are held in memory, and about how many bytes they take.
+    pub(crate) fn cached(&self) -> (u64, u64) {
+        (self.records.len() as u64, self.records.weight() as u64)
+    }
+
+    /// Lets go of the records that were not used lately. To be called when nothing is staged.
+    pub(crate) fn trim(&mut self) {
+        self.records.trim();
+    }
+
+    /// The record, loaded where it is not held.
+    pub(crate) fn record(&mut self, shared: &Shared, key: &RecordKey) -> Result<&mut Working> {
+        if !self.records.contains(key) {
+            let working = self.load(shared, key)?;
+            self.keep(key, working);
+        }
+        self.records
+            .get_mut(key)
+            .map(Box::as_mut)
+            .ok_or_else(|| internal("a record that was just loaded is not held"))
+    }
+
+    fn keep(&mut self, key: &RecordKey, working: Working) {
+        let weight = working.weight();
+        self.records.insert(key.clone(), Box::new(working), weight);
+    }
+
+    /// The record as of its durable events and those staged after them.
+    fn load(&self, shared: &Shared, key: &RecordKey) -> Result<Working> {
+        let mut working = load(shared, self.id, key, None)?;
+        let durable = working.last;
+        for entry in self.staged.iter().filter(|entry| is_of(&entry.event, key) && entry.position > durable) {
+            apply(shared, self.id, &mut working, entry, &self.staged)?;
+        }
+        Ok(working)
+    }
+
+    /// Forgets what is held of a record: it will be loaded again.
+    pub(crate) fn forget(&mut self, key: &RecordKey) {
+        self.records.remove(key);
+    }
+
+    /// Forgets everything that is held.
+    pub(crate) fn forget_all(&mut self) {
+        self.records.clear();
+        self.policies.clear();
+    }
+
+    /// Stages an event at the next position.
+    pub(crate) fn stage(
+        &mut self,
+        shared: &Shared,
+        id: EventId,
+        event: Event,
+        received_at: i64,
+        run: Option<RunId>,
+    ) -> Result<u64> {
+        let key = (event.collection.clone(), event.key.clone());
+        let previous = self.record(shared, &key)?.last;
+        let run = run.or(event.run);
+        let entry = Entry { position: self.head + 1, id, received_at, run, previous, event };
+        self.absorb(shared, &entry)?;
+        self.staged.push(entry);
+        Ok(self.head)
+    }
+
+    /// Takes in an entry at the next position, which is durable or staged by the caller.
+    pub(crate) fn absorb(&mut self, shared: &Shared, entry: &Entry) -> Result<()> {
+        let key = (entry.event.collection.clone(), entry.event.key.clone());
+        // Loaded first, with what is staged of it.
+        self.record(shared, &key)?;
+        let id = self.id;
+        let staged = std::mem::take(&mut self.staged);
+        let applied = self.record(shared, &key).and_then(|working| apply(shared, id, working, entry, &staged));
+        self.staged = staged;
+        if let Err(fault) = applied {
+            self.forget(&key);
+            return Err(fault);
+        }
+        if entry.event.writer == self.writer {
+            self.sequence = self.sequence.max(entry.event.sequence + 1);
+        }
+        if key.0 == COLLECTIONS {
+            self.policies.remove(&key.1);
+        }
+        self.head = entry.position;
+        self.touched.insert(key);
+        Ok(())
+    }
+
+    /// The policy of a collection.
+    pub(crate) fn policy(&mut self, shared: &Shared, collection: &str) -> Result<Arc<CollectionPolicy>> {
+        if let Some(policy) = self.policies.get(collection) {
+            return Ok(policy.clone());
+        }
+        let policy = match CollectionPolicy::of_system(collection) {
+            Some(policy) => policy,
+            None => {
+                let key = (COLLECTIONS.to_owned(), collection.to_owned());
+                let row = self.row(shared, &key)?;
+                CollectionPolicy::from_row(row.as_ref())
+            }
+        };
+        let policy = Arc::new(policy);
+        self.policies.insert(collection.to_owned(), policy.clone());
+        Ok(policy)
+    }
+
+    /// The row of a record as the writer sees it now; `None` where the record has no event.
+    pub(crate) fn row(&mut self, shared: &Shared, key: &RecordKey) -> Result<Option<Row>> {
+        let policy = self.policy(shared, &key.0)?;
+        let record = RecordId { ledger: self.id, collection: key.0.clone(), key: key.1.clone() };
+        let working = self.record(shared, key)?;
+        if working.last == 0 {
+            return Ok(None);
+        }
+        let heads = working.document.graph().head_ids();
+        let view = working.document.view()?;
+        let projection = project(&view, &policy.policy, &shared.resolvers, &record);
+        Ok(Some(Row::new(working.last, heads, projection, policy.hash)))
+    }
+
+    /// Makes the rows of the touched records again.
+    pub(crate) fn take_rows(&mut self, shared: &Shared) -> Result<Vec<(RecordKey, Row)>> {
+        let touched = std::mem::take(&mut self.touched);
+        let mut rows = Vec::with_capacity(touched.len());
+        for key in touched {
+            if let Some(row) = self.row(shared, &key)? {
+                let weight = self.record(shared, &key)?.weight();
+                self.records.reweigh(&key, weight);
+                rows.push((key, row));
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The snapshots of held records that have many events which no stored one holds.
+    pub(crate) fn snapshots(&mut self, keys: impl Iterator<Item = RecordKey>) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let mut changes = Vec::new();
+        for key in keys {
+            let id = self.id;
+            let Some(working) = self.records.get_mut(&key) else { continue };
+            if working.document.work().derived < SNAPSHOT_EVENTS {
+                continue;
+            }
+            let Ok(document) = working.document.save() else { continue };
+            let bytes = [&working.last.to_le_bytes()[..], &document].concat();
+            working.saved = working.last;
+            changes.push((row::key(Kind::Document, id, &key.0, &key.1), Some(bytes)));
+        }
+        changes
+    }
+}
+
+/// How many events a record must have derived since it was loaded to be worth a snapshot: fewer are derived again as
+/// fast as a snapshot loads.
+const SNAPSHOT_EVENTS: u64 = 32;
+
+fn is_of(event: &Event, key: &RecordKey) -> bool {
+    event.collection == key.0 && event.key == key.1
+}
+
+/// Applies an entry to a record, deriving it again from all its events where a fork became known late.
+fn apply(shared: &Shared, ledger: LedgerId, working: &mut Working, entry: &Entry, staged: &[Entry]) -> Result<()> {
+    match working.document.apply(entry.id, &entry.event) {
+        Ok(()) => {}
+        Err(ApplyFault::Place(PlaceFault::LateFork)) => {
+            let key = (entry.event.collection.clone(), entry.event.key.clone());
+            let mut all = Log::new(&*shared.journal, ledger).record(last_durable(working.last, staged, &key), 0)?;
+            all.extend(staged.iter().filter(|other| is_of(&other.event, &key)).cloned());
+            all.push(entry.clone());
+            let events = all.iter().map(|entry| (entry.id, &entry.event));
+            working.document = Document::derive_all(events)?;
+        }
+        Err(fault) => return Err(fault.into()),
+    }
+    working.last = entry.position;
+    Ok(())
+}
+
+/// The record's last position before those that are staged.
+fn last_durable(last: u64, staged: &[Entry], key: &RecordKey) -> u64 {
+    let first = staged.iter().find(|entry| is_of(&entry.event, key));
+    first.map_or(last, |entry| entry.previous)
+}
+
+/// A record as of its durable events, up to a position where one is given.
+pub(crate) fn load(shared: &Shared, ledger: LedgerId, key: &RecordKey, until: Option<u64>) -> Result<Working> {
+    let last = shared.last_position(ledger, key)?;
+    let log = Log::new(&*shared.journal, ledger);
+    let within = |position: u64| until.is_none_or(|until| position <= until);
+    let (mut working, after) = match snapshot(shared, ledger, key).filter(|working| within(working.last)) {
+        Some(working) => (working.clone(), working.last),
+        None => (Working::default(), 0),
+    };
+    let entries = log.record(last, after)?;
+    for (index, entry) in entries.iter().enumerate().take_while(|(_, entry)| within(entry.position)) {
+        match working.document.apply(entry.id, &entry.event) {
+            Ok(()) => working.last = entry.position,
+            Err(ApplyFault::Place(PlaceFault::LateFork)) => {
+                let last = entries.get(index).map_or(last, |entry| entry.position);
+                let all = log.record(last, 0)?;
+                working.document = Document::derive_all(all.iter().map(|entry| (entry.id, &entry.event)))?;
+                working.last = last;
+            }
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+    Ok(working)
+}
+
+fn snapshot(shared: &Shared, ledger: LedgerId, key: &RecordKey) -> Option<Working> {
+    let bytes = shared.rows.get(&row::key(Kind::Document, ledger, &key.0, &key.1)).ok().flatten()?;
+    let (position, document) = bytes.split_first_chunk::<8>()?;
+    let last = u64::from_le_bytes(*position);
+    Some(Working { document: Document::load(document).ok()?, last, saved: last })
+}
+
+/// A fault of this program.
+pub(crate) fn internal(what: &str) -> Error {
+    Error::new(ErrorKind::Consistency, format!("{what}: this is a fault of syncledger"))
+        .with_hint("report it with the output of `syncledger verify`")
+}
+
+impl From<ApplyFault> for Error {
+    fn from(fault: ApplyFault) -> Self {
+        match fault {
+            ApplyFault::Place(place) => place.into(),
+            ApplyFault::Automerge(_) => internal("a derived change was refused").with_source(fault),
+        }
+    }
+}
+
+impl From<PlaceFault> for Error {
+    fn from(fault: PlaceFault) -> Self {
+        Self::new(ErrorKind::Validation, fault.to_string()).with_source(fault)
+    }
+}

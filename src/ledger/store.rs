@@ -1,0 +1,266 @@
+//! Stores: directories that hold many ledgers, held by one process at a time.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use super::Ledger;
+use super::clock;
+use super::request::LedgerInfo;
+use super::shared::{Shared, World};
+use super::writer::Queue;
+use crate::blob::{BlobStore, Blobs, MemoryBlobs};
+use crate::event::{LedgerId, WriterId};
+use crate::journal::memory::MemoryJournal;
+use crate::journal::rows::{FileRows, MemoryRows, Rows};
+use crate::journal::sled::SledJournal;
+use crate::journal::{Journal, LedgerEntry};
+use crate::projection::Resolvers;
+use crate::{Error, ErrorKind, Result};
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whether to make the store where there is none; otherwise that is `not_found`.
+    pub create: bool,
+    /// How many bytes of memory the records and rows that are held may take, about: half for each.
+    pub cache_bytes: usize,
+    /// The custom strategies of this program.
+    pub resolvers: Resolvers,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { create: true, cache_bytes: 128 << 20, resolvers: Resolvers::default() }
+    }
+}
+
+/// The names of the ledgers that are open, and what each is.
+type Open = BTreeMap<String, (LedgerId, WriterId)>;
+
+struct Inner {
+    dir: Option<PathBuf>,
+    shared: Arc<Shared>,
+    queue: Queue,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    open: Mutex<Open>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Whoever wants to know whether closing worked calls `close`.
+        let _ = close(&self.queue, &self.thread);
+    }
+}
+
+fn close(queue: &Queue, thread: &Mutex<Option<JoinHandle<()>>>) -> Result<()> {
+    let Some(thread) = thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
+    let closed = queue.close();
+    let ended = thread.join().map_err(|_| super::state::internal("the writer thread panicked"));
+    closed.and(ended)
+}
+
+/// A store of ledgers. Handles are cheap to clone and may be used from any thread; the store closes with the last.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("dir", &self.0.dir).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store in a directory, and makes it where there is none.
+    ///
+    /// # Errors
+    /// `locked` where another process holds it, `corrupt` where bytes are not what was written, `permission`,
+    /// `upgrade_needed`, `storage`.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(dir, Options::default())
+    }
+
+    /// Opens the store in a directory.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; `not_found` where there is none and none is to be made.
+    pub fn open_with(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
+        let dir = dir.as_ref().to_path_buf();
+        let journal = SledJournal::open(&dir, options.create)?;
+        let blobs = Blobs::open(dir.join("blobs"))?;
+        let rows = FileRows::open(dir.join("rows"))?;
+        Self::start(Some(dir), Arc::new(journal), Box::new(rows), Box::new(blobs), options, clock::world())
+    }
+
+    /// A store in memory, for tests and for ledgers that live as long as the process.
+    ///
+    /// # Errors
+    /// When the writer thread cannot be started.
+    pub fn in_memory(options: Options) -> Result<Self> {
+        Self::on(Arc::new(MemoryJournal::new()), Box::new(MemoryRows::default()), options, clock::world())
+    }
+
+    /// A store on these engines, with large values in memory.
+    pub(crate) fn on(journal: Arc<dyn Journal>, rows: Box<dyn Rows>, options: Options, world: World) -> Result<Self> {
+        Self::start(None, journal, rows, Box::new(MemoryBlobs::default()), options, world)
+    }
+
+    fn start(
+        dir: Option<PathBuf>,
+        journal: Arc<dyn Journal>,
+        rows: Box<dyn Rows>,
+        blobs: Box<dyn BlobStore>,
+        options: Options,
+        world: World,
+    ) -> Result<Self> {
+        let half = options.cache_bytes / 2;
+        let shared = Arc::new(Shared::new(journal, rows, blobs, options.resolvers, world, half));
+        let (queue, thread) = Queue::start(shared.clone(), half)?;
+        let (thread, open) = (Mutex::new(Some(thread)), Mutex::default());
+        Ok(Self(Arc::new(Inner { dir, shared, queue, thread, open })))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.0.queue
+    }
+
+    /// The store's directory; `None` in memory.
+    #[must_use]
+    pub fn dir(&self) -> Option<&Path> {
+        self.0.dir.as_deref()
+    }
+
+    /// The ledgers of the store.
+    #[must_use]
+    pub fn ledgers(&self) -> Vec<LedgerInfo> {
+        self.0.shared.journal.catalog().iter().map(info).collect()
+    }
+
+    /// The ledger of a name.
+    ///
+    /// # Errors
+    /// `not_found` where there is none; `corrupt` where its log is damaged.
+    pub fn ledger(&self, name: &str) -> Result<Ledger> {
+        let known = self.0.shared.journal.catalog().into_iter().find(|entry| entry.name == name);
+        let entry = known.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("the store has no ledger `{name}`"))
+                .with_hint("make it with `syncledger ledger create`")
+        })?;
+        self.take_up(&info(&entry))
+    }
+
+    fn take_up(&self, info: &LedgerInfo) -> Result<Ledger> {
+        let opened = self.0.queue.open(info.id, info.writer);
+        if opened.as_ref().is_err_and(|fault| fault.kind() == ErrorKind::Corrupt) && self.derived_is_corrupt() {
+            // Rows are derived: what is damaged there is made again from the log.
+            self.0.shared.rows.clear()?;
+            self.0.shared.forget(info.id);
+            self.0.queue.open(info.id, info.writer)?;
+        } else {
+            opened?;
+        }
+        let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.insert(info.name.clone(), (info.id, info.writer));
+        Ok(Ledger::new(self.clone(), info.name.clone()))
+    }
+
+    fn derived_is_corrupt(&self) -> bool {
+        let rows = &self.0.shared.rows;
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            match rows.scan(&[], after.as_deref(), 1_024) {
+                Err(_) => return true,
+                Ok(page) => match page.into_iter().next_back() {
+                    Some((key, _)) => after = Some(key),
+                    None => return false,
+                },
+            }
+        }
+    }
+
+    /// Makes a ledger, with a random id.
+    ///
+    /// # Errors
+    /// `conflict` where the name is taken, `validation` where it is none.
+    pub fn create_ledger(&self, name: &str) -> Result<Ledger> {
+        if name.is_empty() || name.len() > 255 || name.chars().any(char::is_control) {
+            let message =
+                format!("expected a ledger's name of 1 to 255 bytes without control characters, got {name:?}");
+            return Err(Error::new(ErrorKind::Validation, message));
+        }
+        let catalog = self.0.shared.journal.catalog();
+        if catalog.iter().any(|entry| entry.name == name) {
+            return Err(Error::new(ErrorKind::Conflict, format!("the store has a ledger `{name}` already")));
+        }
+        let number = catalog.iter().map(|entry| entry.number).max().map_or(1, |last| last.saturating_add(1));
+        let random = || (self.0.shared.world.random)();
+        let entry = LedgerEntry { number, id: LedgerId(random()?), name: name.to_owned(), meta: random()?.to_vec() };
+        self.0.shared.journal.put_ledger(entry.clone())?;
+        self.take_up(&info(&entry))
+    }
+
+    /// The ledger of a name, made where there is none.
+    ///
+    /// # Errors
+    /// As [`Store::ledger`] and [`Store::create_ledger`].
+    pub fn ledger_or_create(&self, name: &str) -> Result<Ledger> {
+        match self.ledger(name) {
+            Err(fault) if fault.kind() == ErrorKind::NotFound => self.create_ledger(name),
+            other => other,
+        }
+    }
+
+    /// Removes a ledger and all its events, for good.
+    ///
+    /// # Errors
+    /// `not_found` where there is none.
+    pub fn drop_ledger(&self, name: &str) -> Result<()> {
+        let id = self.ledger(name)?.info().id;
+        self.0.queue.forget(id)?;
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.0.shared.journal.drop_ledger(id)?;
+        self.0.shared.forget_rows(id)
+    }
+
+    /// What is open under a name.
+    pub(crate) fn opened(&self, name: &str) -> Option<(LedgerId, WriterId)> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
+    }
+
+    /// Gives an empty ledger another id.
+    pub(crate) fn adopt(&self, name: &str, id: LedgerId) -> Result<()> {
+        let catalog = self.0.shared.journal.catalog();
+        let Some(entry) = catalog.into_iter().find(|entry| entry.name == name) else { return Ok(()) };
+        let (before, entry) = (entry.id, LedgerEntry { id, ..entry });
+        self.0.queue.forget(before)?;
+        self.0.shared.journal.put_ledger(entry.clone())?;
+        self.0.shared.forget(before);
+        self.take_up(&info(&entry)).map(drop)
+    }
+
+    /// Closes the store: what is queued is finished, derived state written. A second call does nothing.
+    ///
+    /// # Errors
+    /// What the disk refuses.
+    pub fn close(&self) -> Result<()> {
+        close(&self.0.queue, &self.0.thread)
+    }
+
+    /// Writes the derived state that only memory holds, so that opening replays nothing.
+    ///
+    /// # Errors
+    /// What the disk refuses.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.0.queue.checkpoint()
+    }
+}
+
+fn info(entry: &LedgerEntry) -> LedgerInfo {
+    let writer = entry.meta.first_chunk().map_or(WriterId([0; 16]), |bytes| WriterId(*bytes));
+    LedgerInfo { name: entry.name.clone(), id: entry.id, writer }
+}

@@ -1,0 +1,381 @@
+//! The writer thread: the only place that appends.
+//!
+//! Callers queue on a bounded channel. The thread takes what has queued up, drafts and admits each request against what
+//! came before it, appends all of it in one durable commit, shows it to readers and only then answers.
+//!
+//! Invariant: nobody is answered, and no reader sees an event, before it is durable. After a failed commit the store is
+//! poisoned: every later request fails until it is opened again.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use tracing::{debug, info_span, warn};
+
+use super::log::Log;
+use super::packing;
+use super::request::{Entry, Rebuilt};
+use super::shared::Shared;
+use super::state::State;
+use crate::event::{LedgerId, WriterId};
+use crate::journal::Append;
+use crate::{Error, ErrorKind, Result};
+
+/// How many requests may queue before callers block.
+const QUEUE: usize = 1_024;
+/// How many requests one commit takes in at most.
+const GROUP: usize = 512;
+/// How many events one commit takes in, about.
+const GROUP_EVENTS: usize = 8_192;
+/// How many rows may wait for a checkpoint.
+const DIRTY_ROWS: usize = 16_384;
+/// How many events may follow the last checkpoint: they are replayed when the store is opened after a crash.
+const EVENTS_AFTER_CHECKPOINT: u64 = 65_536;
+
+/// A ledger in the hands of the writer thread.
+pub(crate) struct Writing<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) state: &'a mut State,
+}
+
+/// Work on one ledger in the writer thread.
+trait Work: Send {
+    fn run(&mut self, writing: &mut Writing<'_>);
+    /// Answers the caller: with what the work came to, or with why it was not made durable.
+    fn answer(self: Box<Self>, committed: Result<(), &Error>);
+}
+
+struct Job<T, F> {
+    work: Option<F>,
+    done: Option<Result<T>>,
+    reply: SyncSender<Result<T>>,
+}
+
+impl<T: Send, F: FnOnce(&mut Writing<'_>) -> Result<T> + Send> Work for Job<T, F> {
+    fn run(&mut self, writing: &mut Writing<'_>) {
+        self.done = self.work.take().map(|work| work(writing));
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), &Error>) {
+        let result = match (committed, self.done) {
+            (Ok(()), Some(done)) => done,
+            (Ok(()), None) => Err(closed()),
+            (Err(fault), _) => Err(again(fault)),
+        };
+        // A caller that has gone away has no use for the answer.
+        let _ = self.reply.send(result);
+    }
+}
+
+enum Message {
+    Work(LedgerId, Box<dyn Work>),
+    Open { ledger: LedgerId, writer: WriterId, reply: SyncSender<Result<()>> },
+    Forget { ledger: LedgerId, reply: SyncSender<()> },
+    Rebuild { ledger: LedgerId, reply: SyncSender<Result<Rebuilt>> },
+    Checkpoint(SyncSender<Result<()>>),
+    Close(SyncSender<Result<()>>),
+}
+
+/// The callers' end of the queue.
+#[derive(Clone)]
+pub(crate) struct Queue(SyncSender<Message>);
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Cancelled, "the store is closed").with_hint("open it again")
+}
+
+/// The same error for another caller of the same commit.
+fn again(fault: &Error) -> Error {
+    let error = Error::new(fault.kind(), fault.message());
+    match fault.hint() {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+impl Queue {
+    /// Starts the thread.
+    pub(crate) fn start(shared: Arc<Shared>, cache_bytes: usize) -> Result<(Self, JoinHandle<()>)> {
+        let (send, receive) = sync_channel(QUEUE);
+        let writer = Writer { shared, cache_bytes, states: BTreeMap::new(), poisoned: None, since_checkpoint: 0 };
+        let thread = std::thread::Builder::new().name("syncledger-writer".into()).spawn(move || writer.run(&receive));
+        let thread = thread.map_err(|fault| {
+            Error::new(ErrorKind::Storage, format!("the writer thread could not be started: {fault}"))
+        })?;
+        Ok((Self(send), thread))
+    }
+
+    /// Runs `work` in the writer thread and waits until what it staged is durable.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        ledger: LedgerId,
+        work: impl FnOnce(&mut Writing<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.ask(|reply| Message::Work(ledger, Box::new(Job { work: Some(work), done: None, reply })))?
+    }
+
+    /// Takes up a ledger, replaying what its derived state lacks.
+    pub(crate) fn open(&self, ledger: LedgerId, writer: WriterId) -> Result<()> {
+        self.ask(|reply| Message::Open { ledger, writer, reply })?
+    }
+
+    /// Lets go of a ledger.
+    pub(crate) fn forget(&self, ledger: LedgerId) -> Result<()> {
+        self.ask(|reply| Message::Forget { ledger, reply })
+    }
+
+    /// Makes all derived state of a ledger again from its log.
+    pub(crate) fn rebuild(&self, ledger: LedgerId) -> Result<Rebuilt> {
+        self.ask(|reply| Message::Rebuild { ledger, reply })?
+    }
+
+    /// Writes derived state that only memory holds.
+    pub(crate) fn checkpoint(&self) -> Result<()> {
+        self.ask(Message::Checkpoint)?
+    }
+
+    /// Ends the thread after what is queued.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.ask(Message::Close)?
+    }
+
+    fn ask<T>(&self, message: impl FnOnce(SyncSender<T>) -> Message) -> Result<T> {
+        let (reply, answer) = sync_channel(1);
+        self.0.send(message(reply)).map_err(|_| closed())?;
+        answer.recv().map_err(|_| closed())
+    }
+}
+
+/// An entry of the log does not follow from those before it.
+fn not_following(entry: &Entry, fault: &Error) -> Error {
+    let message = format!("the event {} at position {} cannot be derived: {fault}", entry.id.short(), entry.position);
+    Error::new(ErrorKind::Corrupt, message).with_hint("pull the ledger from a replica into a new store")
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    cache_bytes: usize,
+    states: BTreeMap<LedgerId, State>,
+    poisoned: Option<Error>,
+    since_checkpoint: u64,
+}
+
+impl Writer {
+    fn run(mut self, queue: &Receiver<Message>) {
+        let mut next = queue.recv().ok();
+        while let Some(message) = next {
+            next = match message {
+                Message::Work(ledger, work) => self.group(queue, ledger, work),
+                other => {
+                    if self.control(other) {
+                        return;
+                    }
+                    None
+                }
+            };
+            next = next.or_else(|| queue.recv().ok());
+        }
+        // All handles went without closing. What is durable stays so; only replaying is saved by this.
+        let _ = self.checkpoint();
+        let _ = self.shared.journal.close();
+    }
+
+    /// Handles what is no work on a ledger; true at the end.
+    fn control(&mut self, message: Message) -> bool {
+        match message {
+            Message::Work(..) => {}
+            Message::Open { ledger, writer, reply } => drop(reply.send(self.open(ledger, writer))),
+            Message::Forget { ledger, reply } => {
+                self.states.remove(&ledger);
+                let _ = reply.send(());
+            }
+            Message::Rebuild { ledger, reply } => drop(reply.send(self.rebuild(ledger))),
+            Message::Checkpoint(reply) => drop(reply.send(self.checkpoint())),
+            Message::Close(reply) => {
+                let saved = self.checkpoint();
+                let closed = self.shared.journal.close().map_err(Error::from);
+                let _ = reply.send(saved.and(closed));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes in all work that has queued up, commits it and answers. Returns the message that ended it, if any.
+    fn group(&mut self, queue: &Receiver<Message>, ledger: LedgerId, work: Box<dyn Work>) -> Option<Message> {
+        let mut group = vec![self.start(ledger, work)];
+        let mut next = None;
+        while group.len() < GROUP && self.staged() < GROUP_EVENTS {
+            match queue.try_recv() {
+                Ok(Message::Work(ledger, work)) => group.push(self.start(ledger, work)),
+                Ok(other) => {
+                    next = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        self.commit(group);
+        next
+    }
+
+    fn staged(&self) -> usize {
+        self.states.values().map(|state| state.staged.len()).sum()
+    }
+
+    fn start(&mut self, ledger: LedgerId, mut work: Box<dyn Work>) -> Box<dyn Work> {
+        if self.poisoned.is_some() {
+            return work;
+        }
+        let Some(state) = self.states.get_mut(&ledger) else { return work };
+        let mut writing = Writing { shared: &self.shared, state };
+        if catch_unwind(AssertUnwindSafe(|| work.run(&mut writing))).is_err() {
+            // What was staged may be half of something: nothing of this store is written any more.
+            self.poison(Error::new(ErrorKind::Consistency, "the writer panicked: this is a fault of syncledger"));
+        }
+        work
+    }
+
+    fn poison(&mut self, fault: Error) {
+        warn!(code = fault.code(), "the store is poisoned");
+        self.poisoned.get_or_insert(fault.with_hint("stop, open the store again and run `syncledger verify`"));
+    }
+
+    /// Makes everything staged durable, shows it to readers and answers.
+    fn commit(&mut self, group: Vec<Box<dyn Work>>) {
+        if self.poisoned.is_none()
+            && self.staged() > 0
+            && let Err(fault) = self.append()
+        {
+            self.poison(fault);
+        }
+        for work in group {
+            work.answer(self.poisoned.as_ref().map_or(Ok(()), Err));
+        }
+        if self.poisoned.is_none()
+            && (self.since_checkpoint > EVENTS_AFTER_CHECKPOINT || self.shared.dirty_rows() > DIRTY_ROWS)
+        {
+            // Derived state only: what could not be written is replayed when the store is opened again.
+            if let Err(fault) = self.checkpoint() {
+                warn!(code = fault.code(), "the derived state could not be written");
+            }
+        }
+    }
+
+    fn append(&mut self) -> Result<()> {
+        let events = self.staged();
+        let span = info_span!("flush", events);
+        let _entered = span.enter();
+        let mut batch = Vec::new();
+        for state in self.states.values().filter(|state| !state.staged.is_empty()) {
+            let expected_head = state.head - state.staged.len() as u64;
+            batch.push(Append { ledger: state.id, expected_head, frames: packing::pack(&state.staged)? });
+        }
+        // Rows are made before the commit: what cannot be projected must not become durable unseen.
+        let mut rows = Vec::new();
+        for state in self.states.values_mut().filter(|state| !state.staged.is_empty()) {
+            rows.push((state.id, state.take_rows(&self.shared)?));
+        }
+        self.shared.journal.append(&batch)?;
+        for (ledger, rows) in rows {
+            let Some(state) = self.states.get_mut(&ledger) else { continue };
+            let staged = std::mem::take(&mut state.staged);
+            self.shared.publish(ledger, &staged, rows);
+            self.shared.remember_requests(ledger, &staged, state.writer);
+            state.trim();
+            self.shared.gauge(ledger, state.waiting.len() as u64, state.cached());
+        }
+        self.since_checkpoint += events as u64;
+        Ok(())
+    }
+
+    /// Writes the rows and counts that only memory holds, and the journal's head.
+    fn checkpoint(&mut self) -> Result<()> {
+        let mut changes = self.shared.dirty_changes();
+        let touched = self.shared.dirty_records();
+        for (ledger, keys) in touched {
+            if let Some(state) = self.states.get_mut(&ledger) {
+                changes.extend(state.snapshots(keys.into_iter()));
+            }
+        }
+        changes.extend(self.shared.dirty_requests());
+        let (metas, mark) = self.shared.encoded_metas();
+        changes.extend(metas);
+        self.shared.rows.write(changes, &mark)?;
+        self.shared.rows_are_stored();
+        self.shared.journal.checkpoint()?;
+        self.since_checkpoint = 0;
+        Ok(())
+    }
+
+    /// Takes up a ledger: replays the events that its derived state lacks.
+    fn open(&mut self, ledger: LedgerId, writer: WriterId) -> Result<()> {
+        if self.states.contains_key(&ledger) {
+            return Ok(());
+        }
+        let head = self.shared.journal.head(ledger);
+        self.shared.load_meta(ledger);
+        let position = self.shared.meta(ledger, |meta| meta.position);
+        if position > head {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "ledger {} was derived up to position {position}, but its log ends at {head}",
+                    ledger.short()
+                ),
+            )
+            .with_hint("restore the store from a copy, or pull the ledger from a replica into a new one"));
+        }
+        let number = self.shared.meta(ledger, |meta| meta.last_number(writer));
+        let state = State::new(ledger, writer, position, number + 1, self.cache_bytes);
+        self.states.insert(ledger, state);
+        self.replay(ledger, position, head).inspect_err(|_| drop(self.states.remove(&ledger)))
+    }
+
+    /// Derives the events of a part of the log.
+    fn replay(&mut self, ledger: LedgerId, after: u64, until: u64) -> Result<()> {
+        let shared = self.shared.clone();
+        let log = Log::new(&*shared.journal, ledger);
+        let mut batch = Vec::new();
+        log.each(after, until, |entry| {
+            let last = entry.position == until;
+            let Some(state) = self.states.get_mut(&ledger) else { return Ok(false) };
+            state.absorb(&shared, &entry).map_err(|fault| not_following(&entry, &fault))?;
+            batch.push(entry);
+            if batch.len() >= GROUP_EVENTS || last {
+                let rows = state.take_rows(&shared)?;
+                shared.publish(ledger, &batch, rows);
+                shared.remember_requests(ledger, &batch, state.writer);
+                batch.clear();
+                state.trim();
+                if shared.dirty_rows() > DIRTY_ROWS {
+                    self.checkpoint()?;
+                }
+            }
+            Ok(true)
+        })?;
+        debug!(ledger = %ledger, events = until - after, "replayed");
+        Ok(())
+    }
+
+    fn rebuild(&mut self, ledger: LedgerId) -> Result<Rebuilt> {
+        let span = info_span!("rebuild", ledger = %ledger);
+        let _entered = span.enter();
+        let started = std::time::Duration::from_millis(self.shared.now_ms());
+        let head = self.shared.journal.head(ledger);
+        let shared = self.shared.clone();
+        shared.alone(|| -> Result<()> {
+            shared.forget_rows(ledger)?;
+            if let Some(state) = self.states.get_mut(&ledger) {
+                state.forget_all();
+                state.head = 0;
+            }
+            self.replay(ledger, 0, head)
+        })?;
+        self.checkpoint()?;
+        let seconds = std::time::Duration::from_millis(self.shared.now_ms()).saturating_sub(started).as_secs_f64();
+        Ok(Rebuilt { events: head, records: self.shared.meta(ledger, |meta| meta.totals().records), seconds })
+    }
+}
