@@ -2,6 +2,8 @@
 
 #[cfg(not(target_arch = "wasm32"))]
 pub mod blob;
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod disk;
 pub mod document;

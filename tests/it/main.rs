@@ -8,9 +8,17 @@
 )]
 #![allow(unreachable_pub, missing_docs, reason = "nothing outside sees this crate")]
 
+#[cfg(feature = "cli")]
+mod cli;
+#[cfg(feature = "cli")]
+mod cli_commands;
+#[cfg(feature = "cli")]
+mod cli_refusals;
 mod codec;
 mod convergence;
 mod fixtures;
+#[cfg(feature = "cli")]
+mod demo;
 mod histories;
 mod ledger;
 mod oracle;

@@ -1,0 +1,81 @@
+//! The command line as clap reads it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser};
+
+use super::commands::Command;
+
+/// An event-sourced sync ledger: every change is kept, edits made apart merge field by field, and what really
+/// conflicts stays visible until somebody settles it.
+#[derive(Debug, Parser)]
+#[command(name = "syncledger", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Start with `syncledger demo`, or with `syncledger init` and `syncledger put notes first '{\"text\": \"hello\"}'`.
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 partly failed, 4 conflicts open (with --fail-if-open), 5 corrupt,
+10 no store, 11 locked by another process, 130 interrupted.";
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Globals {
+    /// The directory of the store.
+    #[arg(long, global = true, env = "SYNCLEDGER_STORE", default_value = "./ledger", value_name = "DIR")]
+    pub(crate) store: PathBuf,
+    /// The ledger in the store.
+    #[arg(long, global = true, default_value = "main", value_name = "NAME")]
+    pub(crate) ledger: String,
+    /// Answer programs: one JSON object, or one a line for lists; errors are objects on stderr.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// When to use colours.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub(crate) color: Color,
+    /// Print answers and errors only.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Say on stderr what is done; twice: how.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal.
+    #[default]
+    Auto,
+    /// In pipes and files too.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+impl Color {
+    /// Makes all streams follow.
+    pub(crate) fn write_global(self) {
+        match self {
+            Self::Auto => anstream::ColorChoice::Auto,
+            Self::Always => anstream::ColorChoice::Always,
+            Self::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,110 @@
+//! The commands, one file for each or for a small family.
+
+mod batch;
+mod blame;
+mod completions;
+mod conflicts;
+mod delete;
+mod diff;
+mod digest;
+mod doctor;
+mod export;
+mod get;
+mod history;
+mod import;
+mod init;
+mod ledgers;
+mod list;
+mod log;
+mod man;
+mod policy;
+mod pull;
+mod put;
+mod rebuild;
+mod resolve;
+mod revert;
+mod show;
+mod status;
+mod verify;
+mod write;
+
+use clap::Subcommand;
+
+use super::app::App;
+use super::demo::Demo;
+use super::stop::Outcome;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Init(init::Init),
+    #[command(subcommand)]
+    Ledger(ledgers::Ledgers),
+    Put(put::Put),
+    Patch(put::Patch),
+    Delete(delete::Delete),
+    Undelete(delete::Undelete),
+    Batch(batch::Batch),
+    Import(import::Import),
+    Export(export::Export),
+    Get(get::Get),
+    List(list::List),
+    History(history::History),
+    Diff(diff::Diff),
+    Blame(blame::Blame),
+    Log(log::Log),
+    Show(show::Show),
+    Conflicts(conflicts::Conflicts),
+    Resolve(resolve::Resolve),
+    #[command(subcommand)]
+    Policy(policy::Policies),
+    Revert(revert::Revert),
+    Undo(revert::Undo),
+    Pull(pull::Pull),
+    Digest(digest::Digest),
+    Status(status::Status),
+    Doctor(doctor::Doctor),
+    Verify(verify::Verify),
+    Rebuild(rebuild::Rebuild),
+    Demo(Demo),
+    Completions(completions::Completions),
+    Man(man::Man),
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) fn run(self, app: &mut App) -> Outcome {
+        match self {
+            Self::Init(command) => command.run(app),
+            Self::Ledger(command) => command.run(app),
+            Self::Put(command) => command.run(app),
+            Self::Patch(command) => command.run(app),
+            Self::Delete(command) => command.run(app),
+            Self::Undelete(command) => command.run(app),
+            Self::Batch(command) => command.run(app),
+            Self::Import(command) => command.run(app),
+            Self::Export(command) => command.run(app),
+            Self::Get(command) => command.run(app),
+            Self::List(command) => command.run(app),
+            Self::History(command) => command.run(app),
+            Self::Diff(command) => command.run(app),
+            Self::Blame(command) => command.run(app),
+            Self::Log(command) => command.run(app),
+            Self::Show(command) => command.run(app),
+            Self::Conflicts(command) => command.run(app),
+            Self::Resolve(command) => command.run(app),
+            Self::Policy(command) => command.run(app),
+            Self::Revert(command) => command.run(app),
+            Self::Undo(command) => command.run(app),
+            Self::Pull(command) => command.run(app),
+            Self::Digest(command) => command.run(app),
+            Self::Status(command) => command.run(app),
+            Self::Doctor(command) => command.run(app),
+            Self::Verify(command) => command.run(app),
+            Self::Rebuild(command) => command.run(app),
+            Self::Demo(command) => command.run(app),
+            Self::Completions(command) => command.run(app),
+            Self::Man(command) => command.run(),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! `resolve`: settles a conflict.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use clap::Args;
+
+use super::write;
+use crate::cli::app::App;
+use crate::cli::input;
+use crate::cli::options::WriteOptions;
+use crate::cli::people;
+use crate::cli::stop::{Outcome, Stop};
+use crate::cli::style;
+use crate::event::hex;
+use crate::ledger::{RecordConflict, Settlement};
+use crate::projection::{Candidate, Conflict};
+use crate::{Error, ErrorKind};
+
+/// Settle a conflict. On a terminal without options it shows the candidates and asks.
+#[derive(Debug, Args)]
+#[group(id = "settlement", multiple = false, args = ["take", "value", "base_value"])]
+pub(crate) struct Resolve {
+    /// The conflict's id, or the beginning of it.
+    id: String,
+    /// Take a candidate: by its number from 1, its source, its event, or where it was stamped.
+    #[arg(long, value_name = "N|SOURCE|EVENT|local|remote")]
+    take: Option<String>,
+    /// Take another value: JSON, @FILE, or -.
+    #[arg(long, value_name = "JSON")]
+    value: Option<String>,
+    /// Take the value that the candidates were made on.
+    #[arg(long)]
+    base_value: bool,
+    /// Fail unless the conflict has this version: that nobody's later candidate is lost.
+    #[arg(long, value_name = "VERSION")]
+    version: Option<String>,
+    #[command(flatten)]
+    write: WriteOptions,
+}
+
+impl Resolve {
+    pub(crate) fn run(self, app: &mut App) -> Outcome {
+        if !input::is_prefix(&self.id) {
+            let message = format!("`{}` is no beginning of a conflict's id", self.id);
+            return Err(Error::new(ErrorKind::Validation, message)
+                .with_hint("`syncledger conflicts` shows the ids")
+                .into());
+        }
+        let ledger = app.ledger()?;
+        let found = ledger.find_conflict(&self.id)?;
+        self.check_version(&found.conflict)?;
+        let Some(settlement) = self.settlement(app, &found)? else { return Ok(()) };
+        if self.write.dry_run {
+            return app.out.line(format!("would settle {} with {settlement:?}", found.conflict.id));
+        }
+        // The version is of what was shown: a candidate that came since makes this fail instead of being lost.
+        let version = Some(found.conflict.version);
+        let receipt = ledger.resolve(found.conflict.id, settlement, version, &self.write.context())?;
+        write::print(app, &receipt)
+    }
+
+    fn check_version(&self, conflict: &Conflict) -> Result<(), Error> {
+        let current = hex(&conflict.version);
+        match &self.version {
+            Some(version) if version.is_empty() || !current.starts_with(version.as_str()) => Err(Error::new(
+                ErrorKind::Conflict,
+                format!("conflict {} has another version now: {current}", conflict.id),
+            )
+            .with_hint(format!("look at it again: `syncledger show {}`", conflict.id.short()))),
+            _ => Ok(()),
+        }
+    }
+
+    /// How to settle it; none where the person who was asked wants nothing.
+    fn settlement(&self, app: &App, found: &RecordConflict) -> Outcome<Option<Settlement>> {
+        match (&self.take, &self.value, self.base_value) {
+            (Some(choice), ..) => taken(choice, &found.conflict.candidates).map(Some),
+            (_, Some(value), _) => Ok(Some(Settlement::Value(input::json(value)?))),
+            (.., true) => Ok(Some(Settlement::Base)),
+            _ if app.out.json || !io::stdin().is_terminal() => Err(no_choice(found)),
+            _ => ask(found),
+        }
+    }
+}
+
+/// Which candidate a word means. The number counts from 1, as it is printed.
+fn taken(choice: &str, candidates: &[Candidate]) -> Outcome<Settlement> {
+    if let Ok(number) = choice.parse::<usize>()
+        && (1..=candidates.len()).contains(&number)
+    {
+        return Ok(Settlement::Take(number - 1));
+    }
+    let has_source = || candidates.iter().any(|candidate| candidate.source == choice);
+    match choice {
+        "local" => Ok(Settlement::TakeLocal),
+        "remote" => Ok(Settlement::TakeRemote),
+        _ if has_source() => Ok(Settlement::TakeSource(choice.to_owned())),
+        _ => by_event(choice, candidates),
+    }
+}
+
+fn by_event(prefix: &str, candidates: &[Candidate]) -> Outcome<Settlement> {
+    let begins = |candidate: &&Candidate| !prefix.is_empty() && candidate.event.has_prefix(prefix);
+    let mut found = candidates.iter().filter(begins);
+    match (found.next(), found.next()) {
+        (Some(candidate), None) => Ok(Settlement::TakeEvent(candidate.event)),
+        (Some(_), Some(_)) => Err(Stop::usage(format!("`{prefix}` begins the events of several candidates"))),
+        (None, _) => {
+            let message = format!("there is no candidate `{prefix}`");
+            Err(Stop::usage(message).hint(format!("take {}", choices(candidates))))
+        }
+    }
+}
+
+/// The words that name these candidates: `1, 2, app, jira, local or remote`.
+fn choices(candidates: &[Candidate]) -> String {
+    let mut sources: Vec<_> = candidates.iter().map(|candidate| candidate.source.clone()).collect();
+    sources.sort_unstable();
+    sources.dedup();
+    let numbers = (1..=candidates.len()).map(|number| number.to_string());
+    let words: Vec<_> = numbers.chain(sources).collect();
+    format!("{}, local, remote or the start of an event's id", words.join(", "))
+}
+
+fn no_choice(found: &RecordConflict) -> Stop {
+    let message = format!("expected --take, --value or --base-value for {}", found.conflict.path);
+    Stop::usage(message).hint(format!("--take {}", choices(&found.conflict.candidates)))
+}
+
+fn ask(found: &RecordConflict) -> Outcome<Option<Settlement>> {
+    let mut stderr = anstream::stderr();
+    writeln!(stderr, "{}", people::conflict_in_full(found))?;
+    let count = found.conflict.candidates.len();
+    write!(
+        stderr,
+        "{} [1-{count}, b for the base, JSON for another value, empty to leave it] ",
+        style::bold("Take?")
+    )?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim() {
+        "" => Ok(None),
+        "b" => Ok(Some(Settlement::Base)),
+        // A number beyond the candidates is more likely a slip than a value.
+        number if number.parse::<usize>().is_ok() => taken(number, &found.conflict.candidates).map(Some),
+        value => Ok(Some(Settlement::Value(input::json(value)?))),
+    }
+}

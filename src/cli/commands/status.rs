@@ -1,0 +1,69 @@
+//! `status`: counts and sizes.
+
+use clap::Args;
+use serde_json::{Value as Json, json};
+
+use crate::cli::app::App;
+use crate::cli::stop::Outcome;
+use crate::cli::style;
+use crate::cli::table::{self, bytes, count, thousands};
+use crate::ledger::Status as Found;
+
+/// Show counts, conflicts and sizes.
+#[derive(Debug, Args)]
+pub(crate) struct Status {}
+
+impl Status {
+    pub(crate) fn run(self, app: &mut App) -> Outcome {
+        let ledger = app.ledger()?;
+        let (found, info) = (ledger.status()?, ledger.info());
+        let mut object = shape(&found);
+        object["store"] = app.globals.store.display().to_string().into();
+        object["ledger"] = info.name.as_str().into();
+        object["id"] = info.id.to_string().into();
+        object["writer"] = info.writer.to_string().into();
+        app.out.answer(&object, || text(&found, &info.name))
+    }
+}
+
+fn shape(found: &Found) -> Json {
+    let conflict = |(kind, severity, status, count): &(String, String, String, u64)| json!({ "kind": kind, "severity": severity, "status": status, "count": count });
+    let (log, rows, blobs) = found.bytes;
+    json!({
+        "position": found.position,
+        "events": found.events,
+        "records": found.records,
+        "waiting": found.waiting,
+        "conflicts": found.conflicts.iter().map(conflict).collect::<Vec<_>>(),
+        "forked_writers": found.forked_writers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "bytes": { "log": log, "rows": rows, "blobs": blobs },
+        "cached": { "records": found.cached.0, "bytes": found.cached.1 },
+    })
+}
+
+fn text(found: &Found, name: &str) -> String {
+    let (log, rows, blobs) = found.bytes;
+    let facts = [
+        ("ledger", style::name(name)),
+        ("events", format!("{}, position {}", thousands(found.events), found.position)),
+        ("records", thousands(found.records)),
+        ("waiting", thousands(found.waiting)),
+        ("forked writers", found.forked_writers.len().to_string()),
+        ("on disk", format!("log {}, rows {}, blobs {}", bytes(log), bytes(rows), bytes(blobs))),
+        ("in memory", format!("{}, {}", count(found.cached.0, "record", "records"), bytes(found.cached.1))),
+        ("conflicts", conflicts(found)),
+    ];
+    let mut table = table::table(&[]);
+    for (name, fact) in facts {
+        table.add_row([style::dim(name), fact]);
+    }
+    table::text(&table)
+}
+
+fn conflicts(found: &Found) -> String {
+    let line = |(kind, severity, status, count): &(String, String, String, u64)| {
+        format!("{} {status}, {kind}, {severity}", thousands(*count))
+    };
+    let lines: Vec<_> = found.conflicts.iter().map(line).collect();
+    if lines.is_empty() { "none".to_owned() } else { lines.join("\n") }
+}

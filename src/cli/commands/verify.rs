@@ -1,0 +1,34 @@
+//! `verify`: whether everything stored is what was written.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::app::App;
+use crate::cli::stop::{Outcome, Stop};
+use crate::cli::style;
+use crate::cli::table::count;
+
+/// Check checksums, ids, lanes, forks, and that the derived state equals a replay of the log.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {}
+
+impl Verify {
+    pub(crate) fn run(self, app: &mut App) -> Outcome {
+        let found = app.ledger()?.verify()?;
+        let ok = found.problems.is_empty();
+        let events = count(found.events, "event", "events");
+        let object = json!({ "ok": ok, "events": found.events, "problems": found.problems });
+        app.out.answer(&object, || match ok {
+            true => format!("{} {events}, nothing wrong", style::good("ok:")),
+            false => found.problems.join("\n"),
+        })?;
+        if ok {
+            return Ok(());
+        }
+        app.out.flush()?;
+        let problems = count(found.problems.len(), "problem", "problems");
+        Err(Stop::corrupt(format!("{problems} in {events}")).hint(
+            "wrong derived state goes away with `syncledger rebuild`; for a damaged log pull from another replica",
+        ))
+    }
+}

@@ -1,0 +1,95 @@
+//! What is printed: data on stdout, words on stderr.
+
+use std::fmt::Display;
+use std::io::{BufWriter, Stdout, Write};
+
+use serde_json::Value as Json;
+
+use super::stop::Outcome;
+use crate::event::json::canonical;
+
+/// The program's answers.
+pub(crate) struct Output {
+    /// Whether the answers are for programs.
+    pub(crate) json: bool,
+    quiet: bool,
+    stdout: BufWriter<anstream::AutoStream<Stdout>>,
+}
+
+impl Output {
+    /// Answers to stdout.
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet, stdout: BufWriter::new(anstream::stdout()) }
+    }
+
+    /// Whether only answers and errors are wanted.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// A line of the answer.
+    pub(crate) fn line(&mut self, text: impl Display) -> Outcome {
+        Ok(writeln!(self.stdout, "{text}")?)
+    }
+
+    /// An object of the answer, on one line, with sorted keys.
+    pub(crate) fn object(&mut self, object: &Json) -> Outcome {
+        self.line(canonical(object))
+    }
+
+    /// The answer, as an object for programs and as text for people.
+    pub(crate) fn answer(&mut self, object: &Json, text: impl FnOnce() -> String) -> Outcome {
+        if self.json { self.object(object) } else { self.line(text()) }
+    }
+
+    /// The rows of a list, one a line for programs and as text for people.
+    pub(crate) fn list(&mut self, rows: &[Json], text: impl FnOnce() -> String) -> Outcome {
+        if self.json { rows.iter().try_for_each(|row| self.object(row)) } else { self.line(text()) }
+    }
+
+    /// Words beside the answer, for people only.
+    pub(crate) fn note(&self, text: impl Display) {
+        if !self.quiet && !self.json {
+            // A closed stderr cannot be told anything.
+            let _ = writeln!(anstream::stderr(), "{text}");
+        }
+    }
+
+    /// A fault that does not end the work, for people and programs alike.
+    pub(crate) fn fault(&self, object: &Json, text: impl Display) {
+        let mut stderr = anstream::stderr();
+        let _ = if self.json { writeln!(stderr, "{}", canonical(object)) } else { writeln!(stderr, "{text}") };
+    }
+
+    /// Hands what is printed so far to the reader.
+    pub(crate) fn flush(&mut self) -> Outcome {
+        Ok(self.stdout.flush()?)
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stdout.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stdout.flush()
+    }
+}
+
+/// Sends diagnostics to stderr: warnings, with `-v` what is done, with `-vv` how.
+pub(crate) fn trace(verbose: u8, quiet: bool) {
+    use tracing_subscriber::filter::LevelFilter;
+    let level = match (quiet, verbose) {
+        (true, _) => LevelFilter::OFF,
+        (_, 0) => LevelFilter::WARN,
+        (_, 1) => LevelFilter::INFO,
+        (_, 2) => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let events = tracing_subscriber::fmt::format::FmtSpan::CLOSE;
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false);
+    let subscriber = if verbose > 0 { subscriber.with_span_events(events) } else { subscriber };
+    // Somebody who calls this from a program of their own may have a subscriber already.
+    let _ = tracing::subscriber::set_global_default(subscriber.finish());
+}

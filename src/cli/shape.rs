@@ -1,0 +1,271 @@
+//! The JSON shapes of the answers: the command line's contract with programs.
+
+use std::path::Path as FilePath;
+
+use serde_json::{Value as Json, json};
+
+use super::time;
+use crate::event::diff::Change;
+use crate::event::{BlobForm, BlobRef, Container, Event, Op, Value, hex};
+use crate::ledger::{Entry, LedgerInfo, Line, Planned, Receipt, Record, RecordConflict, Revision};
+use crate::projection::{Candidate, Content, Status};
+
+/// A ledger of a store.
+pub(crate) fn ledger(store: &FilePath, info: &LedgerInfo) -> Json {
+    json!({
+        "store": store.display().to_string(),
+        "ledger": info.name,
+        "id": info.id.to_string(),
+        "writer": info.writer.to_string(),
+    })
+}
+
+/// The answer to a write.
+pub(crate) fn receipt(receipt: &Receipt) -> Json {
+    let event = |(event, position): &(_, u64)| json!({ "event": text(event), "position": position });
+    let events: Vec<_> = receipt.events.iter().map(event).collect();
+    let mut object = json!({ "status": receipt.outcome.name(), "events": events });
+    if let Some(run) = receipt.run {
+        object["run"] = text(run);
+    }
+    object
+}
+
+/// The answer to a revert: a receipt, and what was left as it is.
+pub(crate) fn revert(answer: &Receipt) -> Json {
+    let skipped = answer
+        .skipped
+        .iter()
+        .map(|left| json!({ "collection": left.collection, "key": left.key, "path": left.path, "why": left.why }));
+    let skipped: Vec<_> = skipped.collect();
+    let mut object = receipt(answer);
+    object["skipped"] = skipped.into();
+    object
+}
+
+/// What a write would do.
+pub(crate) fn planned(planned: &[Planned]) -> Json {
+    let write = |write: &Planned| json!({ "collection": write.collection, "key": write.key, "ops": ops(&write.ops) });
+    let status = if planned.iter().all(|write| write.ops.is_empty()) { "unchanged" } else { "planned" };
+    json!({ "status": status, "dry_run": true, "writes": planned.iter().map(write).collect::<Vec<_>>() })
+}
+
+/// A record.
+pub(crate) fn record(record: &Record) -> Json {
+    json!({
+        "collection": record.collection,
+        "key": record.key,
+        "value": record.value,
+        "deleted": record.deleted,
+        "heads": texts(&record.heads),
+        "conflicts": texts(&record.conflicts),
+    })
+}
+
+/// An event of the log.
+pub(crate) fn entry(entry: &Entry) -> Json {
+    let mut object = event(&entry.event);
+    object["position"] = entry.position.into();
+    object["event"] = text(entry.id);
+    object["received_at"] = time::to_json(entry.received_at);
+    object["run"] = entry.run.or(entry.event.run).map(text).into();
+    object
+}
+
+fn event(event: &Event) -> Json {
+    json!({
+        "collection": event.collection,
+        "key": event.key,
+        "writer": text(event.writer),
+        "sequence": event.sequence,
+        "lane": event.lane,
+        "nth": event.nth,
+        "parents": texts(&event.parents),
+        "at": time::to_json(event.at.millis),
+        "counter": event.at.counter,
+        "occurred_at": event.occurred_at.map(time::to_json),
+        "source": event.source,
+        "principal": event.principal,
+        "reason": event.reason,
+        "delivery": event.delivery,
+        "idempotency_key": event.idempotency.as_ref().map(|request| request.key.as_str()),
+        "batch": event.batch.map(|batch| json!({ "id": text(batch.id), "index": batch.index, "count": batch.count })),
+        "resolves": event.resolves.map(text),
+        "reverts": event.reverts.map(text),
+        "ops": ops(event.ops()),
+    })
+}
+
+fn ops(ops: &[Op]) -> Json {
+    ops.iter().map(op).collect::<Vec<_>>().into()
+}
+
+/// An operation, by the names that `batch` reads.
+pub(crate) fn op(op: &Op) -> Json {
+    let mut object = json!({ "op": op.name() });
+    if let Some(path) = op.path() {
+        object["path"] = path.as_str().into();
+    }
+    if let Some(at) = op.container() {
+        object["container"] = container(at);
+    }
+    match op {
+        Op::Put { value: it, .. } => object["value"] = value(it),
+        Op::PutAtomic { json, .. } => object["value"] = serde_json::from_str(json).unwrap_or_default(),
+        Op::Increment { by, .. } => object["by"] = (*by).into(),
+        Op::SetAdd { member, .. } | Op::SetRemove { member, .. } => object["member"] = value(member),
+        Op::Insert { index, value: it, .. } => {
+            object["index"] = (*index).into();
+            object["value"] = value(it);
+        }
+        Op::RemoveAt { index, .. } => object["index"] = (*index).into(),
+        Op::SpliceText { index, delete, insert, .. } => {
+            object["index"] = (*index).into();
+            object["delete"] = (*delete).into();
+            object["insert"] = insert.as_str().into();
+        }
+        Op::Remove { .. }
+        | Op::MakeSet { .. }
+        | Op::MakeList { .. }
+        | Op::MakeText { .. }
+        | Op::Delete
+        | Op::Restore => {}
+    }
+    object
+}
+
+fn container(container: Container) -> Json {
+    match container {
+        Container::Own(index) => json!({ "own": index }),
+        Container::Of(event, index) => json!({ "of": [text(event), index] }),
+    }
+}
+
+fn value(value: &Value) -> Json {
+    value.to_json().unwrap_or_else(|blob| reference(&blob))
+}
+
+fn reference(blob: &BlobRef) -> Json {
+    let form = match blob.form {
+        BlobForm::Text => "text",
+        BlobForm::Bytes => "bytes",
+        BlobForm::Json => "json",
+    };
+    json!({ "$blob": { "hash": text(blob.hash), "bytes": blob.bytes, "form": form } })
+}
+
+/// A projected value; large ones stand by reference.
+pub(crate) fn content(content: &Content) -> Json {
+    let filled = content.fill(|blob| Ok::<_, std::convert::Infallible>(reference(blob)));
+    filled.unwrap_or_default()
+}
+
+/// What differs in one field. Null is an ordinary value, so absence is said beside it.
+pub(crate) fn change(change: &Change) -> Json {
+    let mut object = json!({ "path": change.path.as_str(), "before": change.before, "after": change.after });
+    if change.before.is_none() {
+        object["added"] = true.into();
+    }
+    if change.after.is_none() {
+        object["removed"] = true.into();
+    }
+    object
+}
+
+/// An event of a record's history; with `full` also the whole record before and after it.
+pub(crate) fn revision(revision: &Revision, full: bool) -> Json {
+    let (entry, event) = (&revision.entry, &revision.entry.event);
+    let mut object = json!({
+        "event": text(entry.id),
+        "position": entry.position,
+        "at": time::to_json(event.at.millis),
+        "occurred_at": event.occurred_at.map(time::to_json),
+        "source": event.source,
+        "principal": event.principal,
+        "reason": event.reason,
+        "changes": revision.changes.iter().map(change).collect::<Vec<_>>(),
+    });
+    if full {
+        object["before"] = revision.before.clone().into();
+        object["after"] = revision.after.clone().into();
+    }
+    object
+}
+
+/// Who wrote a field.
+pub(crate) fn line(line: &Line) -> Json {
+    json!({
+        "path": line.path,
+        "value": line.value,
+        "event": line.event.map(text),
+        "source": line.source,
+        "principal": line.principal,
+        "at": line.at.map(|at| time::to_json(at.millis)),
+    })
+}
+
+/// A conflict.
+pub(crate) fn conflict(found: &RecordConflict) -> Json {
+    let conflict = &found.conflict;
+    let mut object = json!({
+        "id": text(conflict.id),
+        "version": hex(&conflict.version),
+        "collection": found.collection,
+        "key": found.key,
+        "path": conflict.path,
+        "kind": name(conflict.kind),
+        "severity": name(conflict.severity),
+        "status": conflict.status.name(),
+        "base": conflict.base.as_ref().map(content),
+        "candidates": conflict.candidates.iter().map(candidate).collect::<Vec<_>>(),
+        "shown": conflict.shown.as_ref().map(content),
+        "taken": conflict.taken.map(|index| index + 1),
+        "because": conflict.because,
+    });
+    for (part, flag) in [(&conflict.base, "base_absent"), (&conflict.shown, "shown_absent")] {
+        if part.is_none() {
+            object[flag] = true.into();
+        }
+    }
+    add_status(&mut object, &conflict.status);
+    object
+}
+
+fn add_status(object: &mut Json, status: &Status) {
+    match status {
+        Status::Open => {}
+        Status::Auto { rule } => object["rule"] = rule.as_str().into(),
+        Status::Resolved { event, principal, reason } => {
+            object["resolved"] = json!({ "event": text(event), "principal": principal, "reason": reason });
+        }
+    }
+}
+
+fn candidate(candidate: &Candidate) -> Json {
+    let mut object = json!({
+        "event": text(candidate.event),
+        "writer": text(candidate.writer),
+        "source": candidate.source,
+        "principal": candidate.principal,
+        "occurred_at": candidate.occurred_at.map(time::to_json),
+        "at": time::to_json(candidate.at.millis),
+    });
+    match &candidate.value {
+        Some(value) => object["value"] = content(value),
+        None => object["removed"] = true.into(),
+    }
+    object
+}
+
+/// The name of a kind or a severity, as it is stored: `update-update`.
+pub(crate) fn name(kind: impl serde::Serialize) -> String {
+    serde_json::to_value(kind).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn text(id: impl std::fmt::Display) -> Json {
+    id.to_string().into()
+}
+
+fn texts<T: std::fmt::Display>(ids: &[T]) -> Json {
+    ids.iter().map(text).collect::<Vec<_>>().into()
+}

@@ -1,0 +1,216 @@
+//! How the program ends when it does not simply end well: an exit code, and what to say.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use serde_json::{Value as Json, json};
+
+use super::style;
+use crate::{Error, ErrorKind};
+
+/// What a command answers.
+pub(crate) type Outcome<T = ()> = Result<T, Stop>;
+
+/// The exit codes, which scripts test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Ok = 0,
+    Failed = 1,
+    Usage = 2,
+    PartlyFailed = 3,
+    ConflictsOpen = 4,
+    Corrupt = 5,
+    NoStore = 10,
+    Locked = 11,
+    Interrupted = 130,
+}
+
+/// Why a command ended early.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    exit: Exit,
+    fault: Option<Box<Fault>>,
+}
+
+#[derive(Debug)]
+struct Fault {
+    code: &'static str,
+    message: String,
+    retryable: bool,
+    hint: Option<String>,
+    pointers: Vec<String>,
+}
+
+impl Stop {
+    /// Ends without a word.
+    pub(crate) fn silent(exit: Exit) -> Self {
+        Self { exit, fault: None }
+    }
+
+    fn new(exit: Exit, code: &'static str, message: impl Into<String>) -> Self {
+        let fault = Fault { code, message: message.into(), retryable: false, hint: None, pointers: Vec::new() };
+        Self { exit, fault: Some(Box::new(fault)) }
+    }
+
+    /// The arguments make no sense together.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, "usage", message)
+    }
+
+    /// Some of the work was refused; the rest is done.
+    pub(crate) fn partly_failed(message: impl Into<String>) -> Self {
+        Self::new(Exit::PartlyFailed, "partly_failed", message)
+    }
+
+    /// Conflicts are open, and the caller asked to be told.
+    pub(crate) fn conflicts_open(count: usize) -> Self {
+        let message = format!("{} open", super::table::count(count, "conflict is", "conflicts are"));
+        Self::new(Exit::ConflictsOpen, "conflict", message).hint("settle them with `syncledger resolve ID`")
+    }
+
+    /// Stored bytes are not what was written.
+    pub(crate) fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(Exit::Corrupt, "corrupt", message)
+    }
+
+    /// There is no store in this directory.
+    pub(crate) fn no_store(dir: &std::path::Path) -> Self {
+        Self::new(Exit::NoStore, "not_found", format!("there is no store in {}", dir.display()))
+            .hint(format!("make one with `syncledger --store {} init`, or name another with --store", dir.display()))
+    }
+
+    /// Somebody pressed Ctrl-C; what was done stays done.
+    pub(crate) fn interrupted(message: impl Into<String>) -> Self {
+        Self::new(Exit::Interrupted, "cancelled", message)
+    }
+
+    /// Adds what to try.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        if let Some(fault) = &mut self.fault {
+            fault.hint = Some(hint.into());
+        }
+        self
+    }
+
+    /// Says on stderr what happened, and gives the exit code.
+    pub(crate) fn report(&self, json: bool) -> ExitCode {
+        if let Some(fault) = &self.fault {
+            fault.report(json);
+        }
+        ExitCode::from(self.exit as u8)
+    }
+}
+
+impl Fault {
+    fn report(&self, json: bool) {
+        // A closed stderr cannot be told anything.
+        let mut stderr = anstream::stderr().lock();
+        if json {
+            let _ = writeln!(stderr, "{}", self.to_json());
+            return;
+        }
+        let _ = writeln!(stderr, "{} {}", style::bad("error:"), self.message);
+        if !self.pointers.is_empty() {
+            let _ = writeln!(stderr, "   {} {}", style::dim("at:"), self.pointers.join(", "));
+        }
+        if let Some(hint) = &self.hint {
+            let _ = writeln!(stderr, " {} {hint}", style::good("hint:"));
+        }
+    }
+
+    fn to_json(&self) -> Json {
+        let mut object = json!({ "code": self.code, "message": self.message, "retryable": self.retryable });
+        if let Some(hint) = &self.hint {
+            object["hint"] = hint.as_str().into();
+        }
+        if !self.pointers.is_empty() {
+            object["pointers"] = self.pointers.clone().into();
+        }
+        object
+    }
+}
+
+/// The exit code of an error of the ledger.
+fn exit_of(kind: ErrorKind) -> Exit {
+    match kind {
+        ErrorKind::Corrupt => Exit::Corrupt,
+        ErrorKind::Locked => Exit::Locked,
+        _ => Exit::Failed,
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        let fault = Fault {
+            code: error.code(),
+            message: error.message().to_owned(),
+            retryable: error.is_retryable(),
+            hint: error.hint().map(str::to_owned),
+            pointers: error.pointers().to_vec(),
+        };
+        Self { exit: exit_of(error.kind()), fault: Some(Box::new(fault)) }
+    }
+}
+
+impl From<io::Error> for Stop {
+    /// A reader that closes the pipe has seen enough: that is a good end.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::silent(Exit::Ok),
+            io::ErrorKind::NotFound => Self::new(Exit::Failed, "not_found", error.to_string()),
+            io::ErrorKind::PermissionDenied => Self::new(Exit::Failed, "permission", error.to_string()),
+            _ => Self::new(Exit::Failed, "storage", error.to_string()),
+        }
+    }
+}
+
+/// A file that could not be read or written, by its name.
+pub(crate) fn at_file(path: &std::path::Path) -> impl Fn(io::Error) -> Stop {
+    move |error| {
+        let mut stop = Stop::from(error);
+        if let Some(fault) = &mut stop.fault {
+            fault.message = format!("{}: {}", path.display(), fault.message);
+        }
+        stop
+    }
+}
+
+/// Says what is wrong with the arguments; help and versions go to stdout and are no fault.
+pub(crate) fn refuse_arguments(fault: &clap::Error) -> ExitCode {
+    let wants_json = || std::env::args_os().any(|argument| argument == "--json");
+    if fault.use_stderr() && wants_json() {
+        let text = fault.render().to_string();
+        let (message, hint) = split_usage(&text);
+        return Stop::usage(message).hint(hint).report(true);
+    }
+    match fault.print() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::from(Exit::Failed as u8),
+        _ => ExitCode::from(u8::try_from(fault.exit_code()).unwrap_or(Exit::Usage as u8)),
+    }
+}
+
+/// The message of a clap error, and what follows it: usage and where to look.
+fn split_usage(text: &str) -> (String, String) {
+    let (message, rest) = text.split_once("\n\n").unwrap_or((text, ""));
+    let words = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
+    (words(message.trim_start_matches("error:")), words(rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_usage_error_is_split_into_message_and_hint() {
+        let text = "error: unexpected argument '--x' found\n\nUsage: syncledger get\n\nFor more information, try '--help'.\n";
+        let (message, hint) = split_usage(text);
+        assert_eq!(message, "unexpected argument '--x' found");
+        assert_eq!(hint, "Usage: syncledger get For more information, try '--help'.");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_a_good_end_and_other_io_is_not() {
+        assert_eq!(Stop::from(io::Error::from(io::ErrorKind::BrokenPipe)).exit, Exit::Ok);
+        assert_eq!(Stop::from(io::Error::from(io::ErrorKind::StorageFull)).exit, Exit::Failed);
+    }
+}

@@ -1,0 +1,79 @@
+//! Text for people: tables, counts and shortened values.
+
+use comfy_table::{Cell, ContentArrangement, Table};
+use serde_json::Value as Json;
+
+use super::style;
+
+/// A table with these column titles; rows are added by the caller.
+pub(crate) fn table(titles: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    // Colours are taken out by the stream, so that one option decides for tables and text alike.
+    table.enforce_styling();
+    table.set_header(titles.iter().map(|title| Cell::new(title).add_attribute(comfy_table::Attribute::Bold)));
+    table
+}
+
+/// A table's text, without the padding on its right.
+pub(crate) fn text(table: &Table) -> String {
+    let lines = table.trim_fmt();
+    lines.lines().map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// A value on one line, shortened to `width` characters.
+pub(crate) fn short(value: &Json, width: usize) -> String {
+    cut(&crate::event::json::canonical(value), width)
+}
+
+/// A value that may be absent, shortened.
+pub(crate) fn short_or(value: Option<&Json>, absent: &str, width: usize) -> String {
+    value.map_or_else(|| style::dim(absent), |value| short(value, width))
+}
+
+/// A text shortened to `width` characters.
+pub(crate) fn cut(text: &str, width: usize) -> String {
+    let clean = text.replace(char::is_control, " ");
+    if clean.chars().count() <= width {
+        return clean;
+    }
+    let kept: String = clean.chars().take(width.saturating_sub(1)).collect();
+    format!("{kept}…")
+}
+
+/// A count with its noun: `1 event`, `2 events`.
+pub(crate) fn count(count: impl TryInto<u64>, one: &str, many: &str) -> String {
+    let count = count.try_into().unwrap_or(u64::MAX);
+    format!("{} {}", thousands(count), if count == 1 { one } else { many })
+}
+
+/// A number with its thousands apart: `12,345`.
+pub(crate) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let separated = |(index, digit): (usize, char)| {
+        let comma = index > 0 && (digits.len() - index).is_multiple_of(3);
+        comma.then_some(',').into_iter().chain([digit])
+    };
+    digits.chars().enumerate().flat_map(separated).collect()
+}
+
+/// A number of bytes: `1.5 MiB`.
+pub(crate) fn bytes(count: u64) -> String {
+    indicatif::BinaryBytes(count).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_apart() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_long_value_is_cut_at_a_character_and_control_characters_go() {
+        assert_eq!(cut("四个排序图", 4), "四个排…");
+        assert_eq!(cut("a\u{1b}[31m", 9), "a [31m");
+    }
+}
