@@ -16,11 +16,13 @@ mod cli_commands;
 mod cli_refusals;
 mod codec;
 mod convergence;
-mod fixtures;
 #[cfg(feature = "cli")]
 mod demo;
+mod drafting;
+mod fixtures;
 mod histories;
 mod ledger;
 mod oracle;
 mod reference;
+mod settling;
 mod totality;
