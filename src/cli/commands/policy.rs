@@ -83,7 +83,7 @@ fn text(policy: &Policy) -> String {
         table.add_row([style::name(path.as_str()), short_form(&strategy.to_json())]);
     }
     table.add_row(["deletes".to_owned(), part("deletes")]);
-    table::text(&table)
+    table::text(table)
 }
 
 /// A strategy as people write it: `source_wins:jira,app`.

@@ -57,7 +57,7 @@ fn text(found: &Found, name: &str) -> String {
     for (name, fact) in facts {
         table.add_row([style::dim(name), fact]);
     }
-    table::text(&table)
+    table::text(table)
 }
 
 fn conflicts(found: &Found) -> String {

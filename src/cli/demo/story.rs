@@ -11,6 +11,7 @@ use super::replay;
 use super::stage::Stage;
 use super::{COLLECTION, Issue, broken};
 use crate::cli::app::App;
+use crate::cli::commands::blame::with_entries;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::people;
 use crate::cli::stop::{Outcome, Stop};
@@ -176,7 +177,7 @@ impl<'a> Story<'a> {
             rows.add_row([pair.words().to_owned(), all.to_string(), outcome]);
             figures.insert(pair.name().to_owned(), json!({ "issues": all, "merged": merged }));
         }
-        self.more(&text(&rows))?;
+        self.more(&text(rows))?;
         Ok(figures.into())
     }
 
@@ -201,7 +202,7 @@ impl<'a> Story<'a> {
             let name = strategy.split(':').next().unwrap_or(strategy).to_owned();
             figures.insert(name, json!({ "all": found.len(), "open": open, "auto": found.len() - open }));
         }
-        self.more(&text(&rows))?;
+        self.more(&text(rows))?;
         Ok(figures.into())
     }
 
@@ -251,6 +252,7 @@ impl<'a> Story<'a> {
         lines.sort_by_key(|line| std::cmp::Reverse(line.at));
         lines.truncate(SHOWN);
         self.say(format!("\n   {}", bold("and who wrote what it shows now, latest first:")))?;
+        let lines = with_entries(&stage.office.ledger, lines)?;
         self.more(&people::blame(&lines))
     }
 
@@ -277,19 +279,23 @@ impl<'a> Story<'a> {
         let took = took_words(self.began.elapsed());
         self.say(format!("\n{} {took}. The stores stay in {}", good("Done"), name(dir.display())))?;
         let key = issues.first().map(|issue| issue.key.as_str()).unwrap_or_default();
-        self.say(format!(
-            "Look around, with {}:",
-            bold(format!("export SYNCLEDGER_STORE={}", quoted(&dir.join("office"))))
-        ))?;
+        let export = format!("export SYNCLEDGER_STORE={}", quoted(&dir.join("office")));
+        self.say(format!("Look around, with {}:", bold(export)))?;
+        let program = program();
         for (command, what) in [
-            (format!("syncledger get {COLLECTION} {key}"), "the record"),
-            (format!("syncledger history {COLLECTION} {key}"), "who changed what, when"),
-            ("syncledger conflicts --strategy manual".to_owned(), "what is open under a strategy"),
-            ("syncledger resolve ID --take jira".to_owned(), "settle one"),
-            (format!("syncledger policy set {COLLECTION} source_wins:jira,app"), "or decide all of them by a rule"),
-            ("syncledger verify".to_owned(), "check every byte"),
+            (format!("get {COLLECTION} {key}"), "the record"),
+            (format!("history {COLLECTION} {key}"), "who changed what, when"),
+            ("conflicts --strategy manual".to_owned(), "what is open under a strategy"),
+            ("resolve ID --take jira".to_owned(), "settle one"),
+            (format!("policy set {COLLECTION} source_wins:jira,app"), "or decide all of them by a rule"),
+            ("verify".to_owned(), "check every byte"),
         ] {
-            self.say(format!("  {command:<52} {}", dim(what)))?;
+            self.say(format!(
+                "  {:<width$} {}",
+                format!("{program} {command}"),
+                dim(what),
+                width = program.len() + 42
+            ))?;
         }
         Ok(())
     }
@@ -327,6 +333,12 @@ fn times(number: usize) -> String {
 
 fn took_words(took: Duration) -> String {
     format!("in {:.1} s", took.as_secs_f64())
+}
+
+/// The program as it was called, so that what is suggested can be typed.
+fn program() -> String {
+    let called = std::env::args().next().filter(|name| name.contains('/'));
+    called.map_or_else(|| "syncledger".to_owned(), |name| quoted(FilePath::new(&name)))
 }
 
 /// A path as a shell reads it.
