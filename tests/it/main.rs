@@ -8,6 +8,8 @@
 )]
 #![allow(unreachable_pub, missing_docs, reason = "nothing outside sees this crate")]
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
@@ -23,4 +25,5 @@ mod histories;
 mod ledger;
 mod oracle;
 mod reference;
+mod tidy;
 mod totality;
