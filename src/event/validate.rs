@@ -114,7 +114,7 @@ impl Op {
             Self::Put { path, value } if path.is_root() && *value != Value::EmptyObject => {
                 return Err("expected {} at the root of a record: its fields are put one by one");
             }
-            Self::PutAtomic { json, .. } => atomic(json)?,
+            Self::PutAtomic { path, json } => atomic(json, limits::JSON_DEPTH - path.depth())?,
             Self::Increment { by, .. } if by.unsigned_abs() > limits::INCREMENT_MAX => {
                 return Err("expected an increment of at most 4294967296 either way");
             }
@@ -134,16 +134,22 @@ impl Op {
         if !matches!(self, Self::Put { .. }) && self.path().is_some_and(super::Path::is_root) {
             return Err("expected the path of a field: the root is the record itself");
         }
-        self.value().map_or(Ok(()), Value::validate)
+        // An item of a list does not say how deep its list is.
+        let above = self.path().map_or(limits::PATH_DEPTH, super::Path::depth) + 1;
+        self.value().map_or(Ok(()), |value| value.validate(limits::JSON_DEPTH - above))
     }
 }
 
-/// Whether `text` is canonical JSON of an array or an object that is not empty, of a size that stays inline.
-fn atomic(text: &str) -> Result<(), &'static str> {
+/// Whether `text` is canonical JSON of an array or an object that is not empty, of a size that stays inline, and of a
+/// depth with which the whole record can still be read back as JSON.
+fn atomic(text: &str, depth: usize) -> Result<(), &'static str> {
     if text.len() > limits::INLINE_BYTES {
         return Err("expected at most 16384 bytes inline: larger values are blobs");
     }
     let value = json::parse_canonical(text).map_err(|_| "expected canonical JSON")?;
+    if nested(&value) > depth {
+        return Err("expected a record of at most 64 nested objects and arrays");
+    }
     match value {
         serde_json::Value::Array(_) => Ok(()),
         serde_json::Value::Object(fields) if !fields.is_empty() => Ok(()),
@@ -151,16 +157,26 @@ fn atomic(text: &str) -> Result<(), &'static str> {
     }
 }
 
+/// How many containers are nested in each other.
+fn nested(value: &serde_json::Value) -> usize {
+    use serde_json::Value as Json;
+    match value {
+        Json::Array(items) => 1 + items.iter().map(nested).max().unwrap_or(0),
+        Json::Object(fields) => 1 + fields.values().map(nested).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 impl Value {
-    /// Checks that the value is in the one form that its kind has.
-    fn validate(&self) -> Result<(), &'static str> {
+    /// Checks that the value is in the one form that its kind has, and no deeper than `depth`.
+    fn validate(&self, depth: usize) -> Result<(), &'static str> {
         match self {
             Self::Uint(value) if i64::try_from(*value).is_ok() => Err("expected an integer in its signed form"),
             Self::Float(value) if !canonical_float(*value) => Err("expected a finite number that is no integer"),
             Self::Text(_) | Self::Bytes(_) if self.inline_bytes() > limits::INLINE_BYTES => {
                 Err("expected at most 16384 bytes inline: larger values are blobs")
             }
-            Self::Atomic(text) => atomic(text),
+            Self::Atomic(text) => atomic(text, depth),
             Self::Blob(blob) if blob.bytes > limits::BLOB_BYTES => Err("expected a blob of at most 256 MiB"),
             Self::Blob(blob) if blob.bytes <= limits::INLINE_BYTES as u64 => {
                 Err("expected a value of at most 16384 bytes inline, not as a blob")
@@ -175,4 +191,202 @@ fn canonical_float(value: f64) -> bool {
     let integer =
         value.fract() == 0.0 && (-9_223_372_036_854_775_808.0..18_446_744_073_709_551_616.0).contains(&value);
     value.is_finite() && !integer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        BatchId, BatchMember, BlobForm, BlobHash, BlobRef, EventId, Idempotency, Path, Timestamp, WriterId,
+    };
+    use super::*;
+
+    fn event(ops: Vec<Op>) -> Event {
+        Event {
+            collection: "tasks".into(),
+            key: "T-1".into(),
+            writer: WriterId([1; 16]),
+            sequence: 1,
+            lane: 0,
+            nth: 1,
+            parents: Vec::new(),
+            at: Timestamp::from_millis(1),
+            occurred_at: None,
+            source: "app".into(),
+            principal: None,
+            reason: None,
+            run: None,
+            delivery: false,
+            idempotency: None,
+            batch: None,
+            resolves: None,
+            reverts: None,
+            body: Body::Ops(ops),
+        }
+    }
+
+    fn path(text: &str) -> Path {
+        Path::parse(text).unwrap()
+    }
+
+    fn put(value: Value) -> Op {
+        Op::Put { path: path("/a"), value }
+    }
+
+    fn blob(bytes: u64) -> Value {
+        Value::Blob(BlobRef { hash: BlobHash([1; 32]), bytes, form: BlobForm::Json })
+    }
+
+    fn add(member: Value) -> Op {
+        Op::SetAdd { path: path("/a"), member }
+    }
+
+    fn atomic(at: &str, json: &str) -> Op {
+        Op::PutAtomic { path: path(at), json: json.into() }
+    }
+
+    fn item(value: Value) -> Vec<Op> {
+        vec![Op::MakeList { path: path("/l") }, Op::Insert { container: Container::Own(0), index: 0, value }]
+    }
+
+    fn arrays(depth: usize) -> String {
+        "[".repeat(depth) + &"]".repeat(depth)
+    }
+
+    fn is_valid(ops: Vec<Op>) -> bool {
+        event(ops).validate().is_ok()
+    }
+
+    #[test]
+    fn a_value_has_one_form() {
+        for value in [
+            Value::Uint(i64::MAX as u64),
+            Value::Float(1.0),
+            Value::Float(-0.0),
+            Value::Float(f64::NAN),
+            Value::Float(f64::INFINITY),
+            Value::Float(-9_223_372_036_854_775_808.0),
+            Value::Text("x".repeat(limits::INLINE_BYTES + 1)),
+            Value::Bytes(vec![0; limits::INLINE_BYTES + 1]),
+            Value::Atomic("[1]".into()),
+        ] {
+            assert!(!is_valid(vec![put(value.clone())]), "{value:?}");
+            assert!(value == Value::Atomic("[1]".into()) || !is_valid(item(value.clone())), "{value:?}");
+        }
+        let largest = Value::Text("x".repeat(limits::INLINE_BYTES));
+        for value in [Value::Uint(1 << 63), Value::Float(1e300), Value::Float(18_446_744_073_709_551_616.0), largest]
+        {
+            assert!(is_valid(vec![put(value.clone())]), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_blob_is_larger_than_what_stays_inline_and_never_a_member() {
+        assert!(is_valid(vec![put(blob(limits::INLINE_BYTES as u64 + 1))]));
+        assert!(is_valid(item(blob(limits::BLOB_BYTES))));
+        assert!(!is_valid(vec![put(blob(limits::INLINE_BYTES as u64))]));
+        assert!(!is_valid(vec![put(blob(limits::BLOB_BYTES + 1))]));
+        assert!(!is_valid(vec![add(blob(20_000))]));
+        assert!(!is_valid(vec![Op::SetRemove { path: path("/a"), member: blob(20_000) }]));
+    }
+
+    #[test]
+    fn a_member_has_at_most_256_bytes_of_json() {
+        assert!(is_valid(vec![add(Value::Text("x".repeat(254)))]));
+        assert!(!is_valid(vec![add(Value::Text("x".repeat(255)))]));
+        assert!(!is_valid(vec![add(Value::Atomic("not JSON".into()))]));
+    }
+
+    #[test]
+    fn an_atomic_value_is_canonical_and_an_array_or_fields() {
+        for (json, valid) in [
+            ("[]", true),
+            ("{\"a\":1,\"b\":[1.5]}", true),
+            ("{}", false),
+            ("1", false),
+            ("[1.0]", false),
+            ("[ ]", false),
+            ("{\"b\":1,\"a\":1}", false),
+            ("[1", false),
+        ] {
+            assert_eq!(is_valid(vec![atomic("/a", json)]), valid, "{json}");
+        }
+        assert!(!is_valid(vec![atomic("/a", &format!("[\"{}\"]", "x".repeat(limits::INLINE_BYTES)))]));
+    }
+
+    #[test]
+    fn a_record_never_nests_deeper_than_json_is_read() {
+        assert!(is_valid(vec![atomic("/a", &arrays(63))]) && !is_valid(vec![atomic("/a", &arrays(64))]));
+        let deep = "/a".repeat(16);
+        assert!(is_valid(vec![atomic(&deep, &arrays(48))]) && !is_valid(vec![atomic(&deep, &arrays(49))]));
+        let nested = |depth| Value::Atomic(arrays(depth));
+        assert!(is_valid(item(nested(47))) && !is_valid(item(nested(48))));
+        assert!(is_valid(vec![add(nested(62))]) && !is_valid(vec![add(nested(63))]));
+    }
+
+    #[test]
+    fn the_root_takes_an_empty_object_only() {
+        let root = Path::root;
+        assert!(is_valid(vec![Op::Put { path: root(), value: Value::EmptyObject }]));
+        assert!(!is_valid(vec![Op::Put { path: root(), value: Value::Null }]));
+        for op in [atomic("", "[1]"), Op::Remove { path: root() }, Op::MakeList { path: root() }] {
+            assert!(!is_valid(vec![op]));
+        }
+    }
+
+    #[test]
+    fn an_increment_and_a_splice_are_bounded() {
+        let by = |by| vec![Op::Increment { path: path("/n"), by }];
+        assert!(is_valid(by(1 << 32)) && is_valid(by(-(1 << 32))));
+        assert!(!is_valid(by((1 << 32) + 1)) && !is_valid(by(i64::MIN)));
+        let container = Container::Own(0);
+        let splice = |length| {
+            let insert = "x".repeat(length);
+            vec![Op::MakeText { path: path("/m") }, Op::SpliceText { container, index: 0, delete: 0, insert }]
+        };
+        assert!(is_valid(splice(limits::INLINE_BYTES)) && !is_valid(splice(limits::INLINE_BYTES + 1)));
+    }
+
+    #[test]
+    fn a_container_of_the_same_event_is_made_before() {
+        let remove = |made| Op::RemoveAt { container: Container::Own(made), index: 0 };
+        assert!(is_valid(vec![Op::Delete, remove(0)]));
+        assert!(!is_valid(vec![Op::Delete, remove(1)]));
+    }
+
+    #[test]
+    fn the_head_is_within_its_limits() {
+        let ids = |count: u8| (0..count).map(|n| EventId([n; 32])).collect::<Vec<_>>();
+        let batch = |index, count| Some(BatchMember { id: BatchId([1; 16]), index, count });
+        let key = |length| Some(Idempotency { key: "k".repeat(length), request_hash: [0; 32] });
+        let valid = event(Vec::new());
+        for (event, fault) in [
+            (Event { collection: String::new(), ..valid.clone() }, "collection"),
+            (Event { collection: "c".repeat(65), ..valid.clone() }, "collection"),
+            (Event { key: "k".repeat(257), ..valid.clone() }, "key"),
+            (Event { source: String::new(), ..valid.clone() }, "source"),
+            (Event { principal: Some(String::new()), ..valid.clone() }, "principal"),
+            (Event { reason: Some("r".repeat(1_025)), ..valid.clone() }, "reason"),
+            (Event { idempotency: key(257), ..valid.clone() }, "idempotency"),
+            (Event { parents: ids(65), ..valid.clone() }, "parents"),
+            (Event { parents: vec![EventId([1; 32]); 2], ..valid.clone() }, "sorted"),
+            (Event { parents: ids(2).into_iter().rev().collect(), ..valid.clone() }, "sorted"),
+            (Event { sequence: 0, ..valid.clone() }, "sequence"),
+            (Event { nth: 0, ..valid.clone() }, "nth"),
+            (Event { batch: batch(0, 0), ..valid.clone() }, "batch"),
+            (Event { batch: batch(1, 1), ..valid.clone() }, "batch"),
+            (Event { batch: batch(0, 4_097), ..valid.clone() }, "batch"),
+            (Event { body: Body::Ops(vec![Op::Delete; 4_097]), ..valid.clone() }, "operations"),
+        ] {
+            let refusal = event.validate().unwrap_err().to_string();
+            assert!(refusal.contains(fault), "{refusal}");
+        }
+        let largest = Event {
+            parents: ids(64),
+            batch: batch(4_095, 4_096),
+            idempotency: key(256),
+            key: "k".repeat(256),
+            ..valid
+        };
+        assert_eq!(largest.validate(), Ok(()));
+    }
 }

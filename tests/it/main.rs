@@ -1,5 +1,15 @@
 //! The integration tests, linked once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, and its helpers are no tests to clippy"
+)]
+#![allow(unreachable_pub, missing_docs, reason = "nothing outside sees this crate")]
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
@@ -8,9 +18,12 @@ mod cli_commands;
 mod cli_refusals;
 mod codec;
 mod convergence;
+mod fixtures;
 #[cfg(feature = "cli")]
 mod demo;
 mod histories;
 mod ledger;
 mod oracle;
 mod reference;
+mod tidy;
+mod totality;

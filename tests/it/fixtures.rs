@@ -1,0 +1,179 @@
+//! The bytes of every released version, read for ever.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use syncledger::document::Document;
+use syncledger::event::{
+    BatchId, BatchMember, BlobForm, BlobHash, BlobRef, Body, ConflictId, Container, Event, EventId, Idempotency, Op,
+    Path, RunId, Timestamp, Value, WriterId, hex,
+};
+
+use crate::histories::{LEDGER, changes};
+
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1").join(name)
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+fn path(text: &str) -> Path {
+    Path::parse(text).unwrap()
+}
+
+fn put(at: &str, value: Value) -> Op {
+    Op::Put { path: path(at), value }
+}
+
+fn values() -> Vec<Op> {
+    let blob = |form, byte| Value::Blob(BlobRef { hash: BlobHash([byte; 32]), bytes: 20_000, form });
+    vec![
+        put("/null", Value::Null),
+        put("/bool", Value::Bool(true)),
+        put("/int", Value::Int(-300)),
+        put("/uint", Value::Uint(u64::MAX)),
+        put("/float", Value::Float(0.1)),
+        put("/text", Value::Text("é🦀".into())),
+        put("/bytes", Value::Bytes(vec![0, 255])),
+        put("/object", Value::EmptyObject),
+        put("/blob/text", blob(BlobForm::Text, 1)),
+        put("/blob/bytes", blob(BlobForm::Bytes, 2)),
+        put("/blob/json", blob(BlobForm::Json, 3)),
+        put("/$field/~0~1", Value::Text("a key that is escaped".into())),
+        Op::PutAtomic { path: path("/atomic"), json: "{\"a\":[1,null]}".into() },
+    ]
+}
+
+fn fields() -> Vec<Op> {
+    let member = || Value::Text("u".into());
+    vec![
+        Op::Remove { path: path("/object") },
+        Op::Increment { path: path("/int"), by: 5 },
+        Op::Increment { path: path("/count"), by: -2 },
+        Op::MakeSet { path: path("/set") },
+        Op::SetAdd { path: path("/set"), member: member() },
+        Op::SetAdd { path: path("/set"), member: Value::Atomic("{\"x\":1}".into()) },
+        Op::SetRemove { path: path("/set"), member: member() },
+        Op::MakeList { path: path("/list") },
+        Op::Insert { container: Container::Own(7), index: 0, value: Value::Int(1) },
+        Op::MakeText { path: path("/text") },
+        Op::SpliceText { container: Container::Own(9), index: 0, delete: 0, insert: "né🦀".into() },
+    ]
+}
+
+fn inside(event: EventId) -> Vec<Op> {
+    vec![
+        Op::Insert { container: Container::Of(event, 7), index: 9, value: Value::Text("x".into()) },
+        Op::RemoveAt { container: Container::Of(event, 7), index: 0 },
+        Op::SpliceText { container: Container::Of(event, 9), index: 1, delete: 1, insert: "ew".into() },
+    ]
+}
+
+fn event(sequence: u64, parents: Vec<EventId>, ops: Vec<Op>) -> Event {
+    Event {
+        collection: "tasks".into(),
+        key: "T-1".into(),
+        writer: WriterId([1; 16]),
+        sequence,
+        lane: 0,
+        nth: sequence as u32,
+        parents,
+        at: Timestamp { millis: 1_790_000_000_000 + sequence as i64, counter: sequence as u32 },
+        occurred_at: None,
+        source: "app".into(),
+        principal: None,
+        reason: None,
+        run: None,
+        delivery: false,
+        idempotency: None,
+        batch: None,
+        resolves: None,
+        reverts: None,
+        body: Body::Ops(ops),
+    }
+}
+
+/// Every head field set.
+fn with_options(event: Event) -> Event {
+    Event {
+        occurred_at: Some(-1),
+        principal: Some("ann".into()),
+        reason: Some("asked by the customer".into()),
+        run: Some(RunId([2; 16])),
+        delivery: true,
+        idempotency: Some(Idempotency { key: "r-1".into(), request_hash: [3; 32] }),
+        batch: Some(BatchMember { id: BatchId([4; 16]), index: 1, count: 4_096 }),
+        resolves: Some(ConflictId([5; 32])),
+        reverts: Some(EventId([6; 32])),
+        ..event
+    }
+}
+
+/// The events of the fixture, as this program makes them: every operation, value and option, an event apart, a forked
+/// writer, a merge.
+fn made() -> Vec<(&'static str, Event)> {
+    let id = |event: &Event| event.identify(LEDGER).unwrap().0;
+    let values = event(1, Vec::new(), values());
+    let fields = event(2, vec![id(&values)], fields());
+    let options = with_options(event(3, vec![id(&fields)], inside(id(&fields))));
+    let forked = event(3, vec![id(&fields)], vec![put("/int", Value::Int(7))]);
+    let apart =
+        Event { lane: 1, nth: 1, ..event(4, vec![id(&values)], vec![put("/atomic/a", Value::Int(1)), Op::Delete]) };
+    let mut parents = vec![id(&options), id(&forked), id(&apart)];
+    parents.sort();
+    let merge = Event { nth: 4, ..event(5, parents, Vec::new()) };
+    let clear = vec![Op::Restore, put("", Value::EmptyObject), put("/n", Value::Int(0))];
+    let cleared = Event { nth: 5, ..event(6, vec![id(&merge)], clear) };
+    let names = ["values", "fields", "options", "forked", "apart", "merge", "cleared"];
+    names.into_iter().zip([values, fields, options, forked, apart, merge, cleared]).collect()
+}
+
+fn document(events: &[Event]) -> Document {
+    let ids: Vec<EventId> = events.iter().map(|event| event.identify(LEDGER).unwrap().0).collect();
+    Document::derive_all(ids.into_iter().zip(events)).unwrap()
+}
+
+#[test]
+fn the_fixture_holds_every_operation() {
+    let events = made();
+    let ops: BTreeMap<&str, &Op> =
+        events.iter().flat_map(|(_, event)| event.ops()).map(|op| (op.name(), op)).collect();
+    assert_eq!(ops.len(), 14);
+}
+
+/// Run with `SYNCLEDGER_WRITE_FIXTURES=1` to write the files of a new version; those of a released one never change.
+#[test]
+fn events_of_version_1_are_written_and_read_alike_for_ever() {
+    let mut lines = String::new();
+    for (name, event) in made() {
+        let (id, bytes) = event.identify(LEDGER).unwrap();
+        writeln!(lines, "{name} {id} {}", hex(&bytes)).unwrap();
+    }
+    if std::env::var_os("SYNCLEDGER_WRITE_FIXTURES").is_some() {
+        std::fs::write(file("events.hex"), &lines).unwrap();
+    }
+    let fixture = std::fs::read_to_string(file("events.hex")).unwrap();
+    assert_eq!(fixture, lines);
+    for (line, (_, expected)) in fixture.lines().zip(made()) {
+        let [_, id, bytes] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
+        let event = Event::decode(&unhex(bytes)).unwrap();
+        assert_eq!(event, expected);
+        assert_eq!(event.identify(LEDGER).unwrap().0, id.parse().unwrap());
+    }
+}
+
+#[test]
+fn events_of_version_1_derive_the_same_changes_for_ever() {
+    let bytes = std::fs::read_to_string(file("events.hex")).unwrap();
+    let events = bytes.lines().map(|line| Event::decode(&unhex(line.rsplit_once(' ').unwrap().1)).unwrap());
+    let mut document = document(&events.collect::<Vec<_>>());
+    assert_eq!(document.graph().len(), made().len());
+    let lines: String = changes(&mut document).iter().map(|hash| hex(hash) + "\n").collect();
+    if std::env::var_os("SYNCLEDGER_WRITE_FIXTURES").is_some() {
+        std::fs::write(file("changes.hex"), &lines).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(file("changes.hex")).unwrap(), lines);
+}
