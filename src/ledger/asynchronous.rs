@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use serde_json::Value as Json;
 
 use super::{
-    Context, Delivered, Delivery, Entry, Ledger, Look, Query, Receipt, Record, RecordConflict, Settlement, Transfer, Which,
-    Write,
+    Context, Delivered, Delivery, Entry, Ledger, Look, Query, Receipt, Record, RecordConflict, Settlement, Transfer,
+    Which, Write,
 };
 use crate::event::{ConflictId, LedgerId};
 use crate::{Error, ErrorKind, Result};
@@ -55,7 +55,10 @@ impl AsyncLedger {
     ///
     /// # Errors
     /// Those of `work`; `cancelled` where the runtime ended before it.
-    pub async fn with<T: Send + 'static>(&self, work: impl FnOnce(&Ledger) -> Result<T> + Send + 'static) -> Result<T> {
+    pub async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Ledger) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let ledger = self.0.clone();
         blocking(move || work(&ledger)).await
     }

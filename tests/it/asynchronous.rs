@@ -15,7 +15,9 @@ async fn many_tasks_write_and_one_follows() {
     let writers: Vec<_> = (0..16)
         .map(|n| {
             let ledger = ledger.clone();
-            tokio::spawn(async move { ledger.put("c", &format!("k{n}"), json!({ "n": n }), Context::default()).await })
+            tokio::spawn(
+                async move { ledger.put("c", &format!("k{n}"), json!({ "n": n }), Context::default()).await },
+            )
         })
         .collect();
     for writer in writers {

@@ -88,7 +88,7 @@ fn any_name_is_a_key_and_a_field() {
     let run = bench.run(["import", "d", &nul, "--key-field", "/id", "--json"]);
     assert!(run.code == 0 || run.code == 3, "{run:?}");
     let long = "k".repeat(300);
-    bench.refused(["put", "c", &long, "{}"], 1, "too_large");
+    bench.refused(["put", "c", &long, "{}"], 1, "validation");
 }
 
 #[test]

@@ -18,9 +18,9 @@ mod cli_commands;
 mod cli_refusals;
 mod codec;
 mod convergence;
-mod fixtures;
 #[cfg(feature = "cli")]
 mod demo;
+mod fixtures;
 mod histories;
 mod ledger;
 mod oracle;

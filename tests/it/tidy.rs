@@ -86,7 +86,17 @@ fn the_pure_layers_hold_no_input_output_clock_chance_or_hash_order() {
         if !["event", "document", "projection"].contains(&layer(&path).as_str()) {
             continue;
         }
-        for word in ["std::fs", "std::io", "std::net", "std::time", "std::thread", "HashMap", "HashSet", "getrandom", "async fn"] {
+        for word in [
+            "std::fs",
+            "std::io",
+            "std::net",
+            "std::time",
+            "std::thread",
+            "HashMap",
+            "HashSet",
+            "getrandom",
+            "async fn",
+        ] {
             if code(&text).contains(word) {
                 faults.push(format!("{} uses {word}", path.display()));
             }
@@ -115,7 +125,8 @@ fn bincode_is_known_to_few() {
         .filter(|path| !path.starts_with("src/event/codec.rs"))
         .collect();
     // Derived bytes that never leave a replica, and the frames of the log.
-    let mut expected = ["src/document/snapshot.rs", "src/ledger/packing.rs", "src/ledger/shared.rs"].map(str::to_owned).to_vec();
+    let mut expected =
+        ["src/document/snapshot.rs", "src/ledger/packing.rs", "src/ledger/shared.rs"].map(str::to_owned).to_vec();
     expected.retain(|path| knowing.contains(path));
     let mut knowing = knowing;
     knowing.sort();
