@@ -227,7 +227,11 @@ pub(crate) fn status(status: &Status) -> String {
 }
 
 fn candidate(candidate: &Candidate, width: usize) -> String {
-    format!("{} {}", style::dim(&candidate.source), content(candidate.value.as_ref(), width))
+    format!("{} {}", style::dim(&candidate.source), value_of(candidate, width))
+}
+
+fn value_of(candidate: &Candidate, width: usize) -> String {
+    candidate.value.as_ref().map_or_else(|| style::dim("removed"), |value| content(Some(value), width))
 }
 
 /// A projected value on one line.
@@ -261,7 +265,7 @@ pub(crate) fn conflict_in_full(found: &RecordConflict) -> String {
 }
 
 fn numbered(index: usize, candidate: &Candidate) -> String {
-    let value = candidate.value.as_ref().map_or_else(|| style::dim("removed"), |value| content(Some(value), 100));
+    let value = value_of(candidate, 100);
     let when = time::people(candidate.occurred_at.unwrap_or(candidate.at.millis));
     let who = who_of(&candidate.source, candidate.principal.as_deref());
     format!("  {:>4}  {value}  {}  {when}  {}", index + 1, style::name(who), style::dim(candidate.event.short()))

@@ -440,8 +440,8 @@ fn an_event_a_run_and_the_last_batch_are_taken_back() {
     let run = bench.json(["import", "d", &file, "--key-field", "/id"])["run"].as_str().unwrap().to_owned();
     bench.ok(["revert", "--run", &run[..8]]);
     assert!(bench.lines(["list", "d"]).is_empty());
-    let lines = "{\"op\":\"put\",\"collection\":\"e\",\"key\":\"1\",\"value\":{}}\n".repeat(1)
-        + "{\"op\":\"put\",\"collection\":\"e\",\"key\":\"2\",\"value\":{}}\n";
+    let put = |key: &str| json!({ "op": "put", "collection": "e", "key": key, "value": {} });
+    let lines = format!("{}\n{}\n", put("1"), put("2"));
     bench.ok(["batch", &bench.file("b.ndjson", lines)]);
     assert_eq!(bench.lines(["list", "e"]).len(), 2);
     assert_fields(&bench.json(["undo"]), "status events skipped");

@@ -3,7 +3,6 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -150,10 +149,9 @@ fn ctrl_c_ends_an_import_after_its_chunk_and_keeps_what_is_done() {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let (id, mut number) = (child.id().to_string(), 0);
-    let began = Instant::now();
     let mut is_told = false;
     // Lines come until the program has read enough and goes: then the pipe is closed.
-    while began.elapsed() < Duration::from_secs(60) {
+    while number < 10_000_000 {
         let chunk: String = (number..number + 64).map(|id| format!("{{\"id\":{id}}}\n")).collect();
         number += 64;
         if std::io::Write::write_all(&mut stdin, chunk.as_bytes()).is_err() {

@@ -67,11 +67,10 @@ fn warn_of_custom(app: &App, policy: &Policy) {
 
 /// The custom strategies that a policy names.
 pub(super) fn custom(policy: &Policy) -> impl Iterator<Item = &str> {
-    let name = |strategy| match strategy {
-        &Strategy::Custom(ref name) => Some(name.as_str()),
+    policy.fields.values().chain([&policy.default]).filter_map(|strategy| match strategy {
+        Strategy::Custom(name) => Some(name.as_str()),
         _ => None,
-    };
-    policy.fields.values().chain([&policy.default]).filter_map(name)
+    })
 }
 
 fn text(policy: &Policy) -> String {
