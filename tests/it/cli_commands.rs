@@ -343,6 +343,8 @@ fn conflicts_are_listed_decided_and_settled() {
     assert_eq!(office.json(["show", &id[..9]])["id"], id);
     office.refused(["resolve", &id[..9]], 2, "usage");
     office.refused(["resolve", &id[..9], "--take", "nobody"], 2, "usage");
+    let planned = office.json(["resolve", id, "--take", "app", "--dry-run"]);
+    assert_eq!([&planned["status"], &planned["value"]], ["planned", "blocked"]);
     office.refused(["resolve", id, "--take", "1", "--version", &"0".repeat(64)], 1, "conflict");
     office.ok(["resolve", &id[..9], "--take", "app", "-m", "agreed"]);
     laptop.pull(&office);
