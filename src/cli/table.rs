@@ -15,8 +15,14 @@ pub(crate) fn table(titles: &[&str]) -> Table {
     table
 }
 
+/// How far a table may be indented; so much of a terminal's width is left free.
+const INDENT: u16 = 6;
+
 /// A table's text.
 pub(crate) fn text(mut table: Table) -> String {
+    if let Some(width) = table.width() {
+        table.set_width(width.saturating_sub(INDENT));
+    }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
