@@ -185,20 +185,16 @@ impl<'a> Story<'a> {
     pub(super) fn decide(&mut self, stage: &Stage) -> Outcome<Json> {
         self.step("What is disputed is decided by a strategy, which can be changed at any time: nothing is lost")?;
         let mut figures = Map::new();
-        let mut rows = table(&["strategy", "open", "by rule", "example", "shown", "because"]);
+        let all = stage.laptop.ledger.conflicts(Some(COLLECTION), Which::All, None)?;
+        let example_of =
+            first(&all).map(|found| format!("{} {}", found.key, found.conflict.path)).unwrap_or_default();
+        let mut rows = table(&["strategy", "open", "by rule", &example_of, "because"]);
         for strategy in STRATEGIES {
             let policy = Policy::of(Strategy::parse(strategy).map_err(crate::Error::from)?);
             let found = stage.laptop.ledger.conflicts(Some(COLLECTION), Which::All, Some(&policy))?;
             let open = found.iter().filter(|found| found.conflict.status == Status::Open).count();
-            let [key, shown, because] = example(&found);
-            rows.add_row([
-                strategy.to_owned(),
-                open.to_string(),
-                (found.len() - open).to_string(),
-                key,
-                shown,
-                because,
-            ]);
+            let [shown, because] = example(&found);
+            rows.add_row([strategy.to_owned(), open.to_string(), (found.len() - open).to_string(), shown, because]);
             let name = strategy.split(':').next().unwrap_or(strategy).to_owned();
             figures.insert(name, json!({ "all": found.len(), "open": open, "auto": found.len() - open }));
         }
@@ -306,12 +302,12 @@ fn first(found: &[RecordConflict]) -> Option<&RecordConflict> {
     found.iter().find(|found| found.conflict.path == "/status").or_else(|| found.first())
 }
 
-/// Which record an example is of, what is shown there, and why.
-fn example(found: &[RecordConflict]) -> [String; 3] {
+/// What is shown in the example, and why; the strategy's name, which begins the reason, stands beside it already.
+fn example(found: &[RecordConflict]) -> [String; 2] {
     let cells = |found: &RecordConflict| {
-        let conflict = &found.conflict;
-        let place = format!("{} {}", found.key, conflict.path);
-        [place, people::content(conflict.shown.as_ref(), 24), dim(&conflict.because)]
+        let because = &found.conflict.because;
+        let because = because.split_once(": ").map_or(because.as_str(), |(_, reason)| reason);
+        [people::content(found.conflict.shown.as_ref(), 24), dim(because)]
     };
     first(found).map(cells).unwrap_or_default()
 }
