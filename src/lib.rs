@@ -1,4 +1,41 @@
-//! `syncledger`: an embeddable, event-sourced sync ledger with field-level merge.
+//! An embeddable, event-sourced sync ledger with field-level merge.
+//!
+//! Every change of every record is appended as an immutable event to a durable log, and materialised into one Automerge
+//! document per record. Edits made apart merge field by field; what really conflicts stays visible as a value, and
+//! *strategies* are projections over the same events: they can be changed afterwards, and no losing value is ever lost.
+//!
+//! It is not a database to query, not a server, and not a network protocol: a service embeds a [`Ledger`], and replicas
+//! exchange its events however they like.
+//!
+//! ```
+//! use serde_json::json;
+//! use syncledger::Store;
+//! use syncledger::ledger::{Context, Options, Which};
+//!
+//! let office = Store::in_memory(Options::default())?.create_ledger("main")?;
+//! let laptop = Store::in_memory(Options::default())?.create_ledger("main")?;
+//! let (ann, ravi) = (Context::from_source("app").by("ann"), Context::from_source("app").by("ravi"));
+//!
+//! office.put("issues", "EE-1", json!({ "title": "Crash", "status": "open" }), &ann)?;
+//! laptop.pull(&office)?;
+//!
+//! // Apart, they edit different fields, and one field both.
+//! office.patch("issues", "EE-1", json!({ "title": "Crash at start", "status": "done" }), &ann)?;
+//! laptop.patch("issues", "EE-1", json!({ "priority": 1, "status": "blocked" }), &ravi)?;
+//! office.pull(&laptop)?;
+//! laptop.pull(&office)?;
+//!
+//! let record = office.get("issues", "EE-1")?.unwrap();
+//! assert_eq!(record.value["title"], "Crash at start");
+//! assert_eq!(record.value["priority"], 1);
+//! let conflicts = office.conflicts(None, Which::Open, None)?;
+//! assert_eq!(conflicts[0].conflict.path, "/status");
+//! assert_eq!(office.digest()?, laptop.digest()?);
+//! # Ok::<(), syncledger::Error>(())
+//! ```
+//!
+//! The layers, each using only those below it: `cli`, [`ledger`], [`projection`], [`document`], [`event`], [`error`];
+//! beside them [`journal`] and [`blob`], the storage seams. `docs/architecture.md` tells the rest.
 
 #[cfg(not(target_arch = "wasm32"))]
 pub mod blob;
@@ -18,3 +55,8 @@ pub mod projection;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(not(target_arch = "wasm32"))]
 pub use ledger::{Ledger, Store};
+
+/// The README's example compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;

@@ -33,7 +33,7 @@ pub(crate) struct Globals {
     #[arg(long, global = true, default_value = "main", value_name = "NAME")]
     pub(crate) ledger: String,
     /// Answer programs: one JSON object, or one a line for lists; errors are objects on stderr.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, overrides_with = "json")]
     pub(crate) json: bool,
     /// When to use colours.
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]

@@ -73,7 +73,7 @@ pub(crate) fn records(records: &[Record]) -> String {
         let deleted = if record.deleted { style::bad("deleted ") } else { String::new() };
         table.add_row([style::name(&record.key), conflicts, deleted + &short(&record.value, 100)]);
     }
-    table::text(&table)
+    table::text(table)
 }
 
 /// Who edited, from where: `User 1 (jira)`.
@@ -129,7 +129,7 @@ pub(crate) fn entry_in_full(entry: &Entry) -> String {
         }
     }
     let ops = event.ops().iter().map(|op| format!("\n  {}", self::op(op, 200)));
-    format!("{}\n{}{}", table::text(&table), style::dim("ops"), ops.collect::<String>())
+    format!("{}\n{}{}", table::text(table), style::dim("ops"), ops.collect::<String>())
 }
 
 fn ids(events: &[EventId]) -> String {
@@ -159,11 +159,18 @@ pub(crate) fn revision(revision: &Revision, most: usize) -> String {
     let mut lines = vec![head];
     lines.extend(revision.changes.iter().take(most).map(|change| format!("         {}", self::change(change, 60))));
     match revision.changes.len() {
+        0 if event.resolves.is_some() => lines.push(settles(event)),
         0 => lines.push(style::dim("         nothing that it saw")),
         count if count > most => lines.push(style::dim(format!("         and {} more fields", count - most))),
         _ => {}
     }
     lines.join("\n")
+}
+
+/// A settlement that changes nothing its writer was shown still says what holds from then on.
+fn settles(event: &Event) -> String {
+    let ops: Vec<_> = event.ops().iter().map(|op| self::op(op, 60)).collect();
+    format!("         {} {}", style::good("settles a conflict:"), ops.join(", "))
 }
 
 /// What differs between two moments.
@@ -174,22 +181,22 @@ pub(crate) fn changes(changes: &[Change]) -> String {
         let path = style::name(change.path.as_str());
         table.add_row([path, side(&change.before, "absent"), side(&change.after, "removed")]);
     }
-    table::text(&table)
+    table::text(table)
 }
 
-/// Who wrote each field.
-pub(crate) fn blame(lines: &[Line]) -> String {
-    let mut table = table::table(&["path", "value", "by", "stamped", "event"]);
-    for line in lines {
+/// Who wrote each field, with the events that did.
+pub(crate) fn blame(lines: &[(Line, Option<Entry>)]) -> String {
+    let mut table = table::table(&["path", "value", "by", "when", "event"]);
+    for (line, entry) in lines {
         table.add_row([
             style::name(&line.path),
             short(&line.value, 40),
             line.source.as_ref().map(|source| who_of(source, line.principal.as_deref())).unwrap_or_default(),
-            line.at.map(|at| time::people(at.millis)).unwrap_or_default(),
+            entry.as_ref().map(|entry| when(&entry.event)).unwrap_or_default(),
             style::dim(line.event.map(|event| event.short()).unwrap_or_default()),
         ]);
     }
-    table::text(&table)
+    table::text(table)
 }
 
 /// Conflicts in a table.
@@ -207,7 +214,7 @@ pub(crate) fn conflicts(found: &[RecordConflict]) -> String {
             content(conflict.shown.as_ref(), 24),
         ]);
     }
-    table::text(&table)
+    table::text(table)
 }
 
 /// The status of a conflict in its colour.
@@ -220,7 +227,11 @@ pub(crate) fn status(status: &Status) -> String {
 }
 
 fn candidate(candidate: &Candidate, width: usize) -> String {
-    format!("{} {}", style::dim(&candidate.source), content(candidate.value.as_ref(), width))
+    format!("{} {}", style::dim(&candidate.source), value_of(candidate, width))
+}
+
+fn value_of(candidate: &Candidate, width: usize) -> String {
+    candidate.value.as_ref().map_or_else(|| style::dim("removed"), |value| content(Some(value), width))
 }
 
 /// A projected value on one line.
@@ -254,7 +265,7 @@ pub(crate) fn conflict_in_full(found: &RecordConflict) -> String {
 }
 
 fn numbered(index: usize, candidate: &Candidate) -> String {
-    let value = candidate.value.as_ref().map_or_else(|| style::dim("removed"), |value| content(Some(value), 100));
+    let value = value_of(candidate, 100);
     let when = time::people(candidate.occurred_at.unwrap_or(candidate.at.millis));
     let who = who_of(&candidate.source, candidate.principal.as_deref());
     format!("  {:>4}  {value}  {}  {when}  {}", index + 1, style::name(who), style::dim(candidate.event.short()))

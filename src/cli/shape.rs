@@ -26,7 +26,7 @@ pub(crate) fn receipt(receipt: &Receipt) -> Json {
     let events: Vec<_> = receipt.events.iter().map(event).collect();
     let mut object = json!({ "status": receipt.outcome.name(), "events": events });
     if let Some(run) = receipt.run {
-        object["run"] = text(run);
+        set(&mut object, "run", text(run));
     }
     object
 }
@@ -39,7 +39,7 @@ pub(crate) fn revert(answer: &Receipt) -> Json {
         .map(|left| json!({ "collection": left.collection, "key": left.key, "path": left.path, "why": left.why }));
     let skipped: Vec<_> = skipped.collect();
     let mut object = receipt(answer);
-    object["skipped"] = skipped.into();
+    set(&mut object, "skipped", skipped);
     object
 }
 
@@ -65,10 +65,10 @@ pub(crate) fn record(record: &Record) -> Json {
 /// An event of the log.
 pub(crate) fn entry(entry: &Entry) -> Json {
     let mut object = event(&entry.event);
-    object["position"] = entry.position.into();
-    object["event"] = text(entry.id);
-    object["received_at"] = time::to_json(entry.received_at);
-    object["run"] = entry.run.or(entry.event.run).map(text).into();
+    set(&mut object, "position", entry.position);
+    set(&mut object, "event", text(entry.id));
+    set(&mut object, "received_at", time::to_json(entry.received_at));
+    set(&mut object, "run", entry.run.or(entry.event.run).map(text));
     object
 }
 
@@ -104,25 +104,27 @@ fn ops(ops: &[Op]) -> Json {
 pub(crate) fn op(op: &Op) -> Json {
     let mut object = json!({ "op": op.name() });
     if let Some(path) = op.path() {
-        object["path"] = path.as_str().into();
+        set(&mut object, "path", path.as_str());
     }
     if let Some(at) = op.container() {
-        object["container"] = container(at);
+        set(&mut object, "container", container(at));
     }
     match op {
-        Op::Put { value: it, .. } => object["value"] = value(it),
-        Op::PutAtomic { json, .. } => object["value"] = serde_json::from_str(json).unwrap_or_default(),
-        Op::Increment { by, .. } => object["by"] = (*by).into(),
-        Op::SetAdd { member, .. } | Op::SetRemove { member, .. } => object["member"] = value(member),
-        Op::Insert { index, value: it, .. } => {
-            object["index"] = (*index).into();
-            object["value"] = value(it);
+        Op::Put { value: it, .. } => set(&mut object, "value", value(it)),
+        Op::PutAtomic { json, .. } => {
+            set(&mut object, "value", serde_json::from_str::<Json>(json).unwrap_or_default())
         }
-        Op::RemoveAt { index, .. } => object["index"] = (*index).into(),
+        Op::Increment { by, .. } => set(&mut object, "by", *by),
+        Op::SetAdd { member, .. } | Op::SetRemove { member, .. } => set(&mut object, "member", value(member)),
+        Op::Insert { index, value: it, .. } => {
+            set(&mut object, "index", *index);
+            set(&mut object, "value", value(it));
+        }
+        Op::RemoveAt { index, .. } => set(&mut object, "index", *index),
         Op::SpliceText { index, delete, insert, .. } => {
-            object["index"] = (*index).into();
-            object["delete"] = (*delete).into();
-            object["insert"] = insert.as_str().into();
+            set(&mut object, "index", *index);
+            set(&mut object, "delete", *delete);
+            set(&mut object, "insert", insert.as_str());
         }
         Op::Remove { .. }
         | Op::MakeSet { .. }
@@ -164,10 +166,10 @@ pub(crate) fn content(content: &Content) -> Json {
 pub(crate) fn change(change: &Change) -> Json {
     let mut object = json!({ "path": change.path.as_str(), "before": change.before, "after": change.after });
     if change.before.is_none() {
-        object["added"] = true.into();
+        set(&mut object, "added", true);
     }
     if change.after.is_none() {
-        object["removed"] = true.into();
+        set(&mut object, "removed", true);
     }
     object
 }
@@ -186,8 +188,8 @@ pub(crate) fn revision(revision: &Revision, full: bool) -> Json {
         "changes": revision.changes.iter().map(change).collect::<Vec<_>>(),
     });
     if full {
-        object["before"] = revision.before.clone().into();
-        object["after"] = revision.after.clone().into();
+        set(&mut object, "before", revision.before.clone());
+        set(&mut object, "after", revision.after.clone());
     }
     object
 }
@@ -224,7 +226,7 @@ pub(crate) fn conflict(found: &RecordConflict) -> Json {
     });
     for (part, flag) in [(&conflict.base, "base_absent"), (&conflict.shown, "shown_absent")] {
         if part.is_none() {
-            object[flag] = true.into();
+            set(&mut object, flag, true);
         }
     }
     add_status(&mut object, &conflict.status);
@@ -234,9 +236,9 @@ pub(crate) fn conflict(found: &RecordConflict) -> Json {
 fn add_status(object: &mut Json, status: &Status) {
     match status {
         Status::Open => {}
-        Status::Auto { rule } => object["rule"] = rule.as_str().into(),
+        Status::Auto { rule } => set(object, "rule", rule.as_str()),
         Status::Resolved { event, principal, reason } => {
-            object["resolved"] = json!({ "event": text(event), "principal": principal, "reason": reason });
+            set(object, "resolved", json!({ "event": text(event), "principal": principal, "reason": reason }));
         }
     }
 }
@@ -251,10 +253,17 @@ fn candidate(candidate: &Candidate) -> Json {
         "at": time::to_json(candidate.at.millis),
     });
     match &candidate.value {
-        Some(value) => object["value"] = content(value),
-        None => object["removed"] = true.into(),
+        Some(value) => set(&mut object, "value", content(value)),
+        None => set(&mut object, "removed", true),
     }
     object
+}
+
+/// Adds a field to an object.
+pub(crate) fn set(object: &mut Json, name: &str, value: impl Into<Json>) {
+    if let Json::Object(fields) = object {
+        fields.insert(name.to_owned(), value.into());
+    }
 }
 
 /// The name of a kind or a severity, as it is stored: `update-update`.

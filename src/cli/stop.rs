@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value as Json, json};
 
-use super::style;
+use super::{shape, style};
 use crate::{Error, ErrorKind};
 
 /// What a command answers.
@@ -121,10 +121,10 @@ impl Fault {
     fn to_json(&self) -> Json {
         let mut object = json!({ "code": self.code, "message": self.message, "retryable": self.retryable });
         if let Some(hint) = &self.hint {
-            object["hint"] = hint.as_str().into();
+            shape::set(&mut object, "hint", hint.as_str());
         }
         if !self.pointers.is_empty() {
-            object["pointers"] = self.pointers.clone().into();
+            shape::set(&mut object, "pointers", self.pointers.clone());
         }
         object
     }

@@ -1,6 +1,6 @@
 //! Text for people: tables, counts and shortened values.
 
-use comfy_table::{Cell, ContentArrangement, Table};
+use comfy_table::{ContentArrangement, Table};
 use serde_json::Value as Json;
 
 use super::style;
@@ -9,16 +9,24 @@ use super::style;
 pub(crate) fn table(titles: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    // Colours are taken out by the stream, so that one option decides for tables and text alike.
-    table.enforce_styling();
-    table.set_header(titles.iter().map(|title| Cell::new(title).add_attribute(comfy_table::Attribute::Bold)));
+    if !titles.is_empty() {
+        table.set_header(titles.iter().map(style::bold));
+    }
     table
 }
 
-/// A table's text, without the padding on its right.
-pub(crate) fn text(table: &Table) -> String {
-    let lines = table.trim_fmt();
-    lines.lines().map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n")
+/// How far a table may be indented; so much of a terminal's width is left free.
+const INDENT: u16 = 6;
+
+/// A table's text.
+pub(crate) fn text(mut table: Table) -> String {
+    if let Some(width) = table.width() {
+        table.set_width(width.saturating_sub(INDENT));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
 }
 
 /// A value on one line, shortened to `width` characters.

@@ -8,7 +8,7 @@
 //! alone would elide an equal put, and a resolution that takes the shown value would leave no trace.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::cell::{Cell, ContainerKind};
 use super::graph::{Graph, Place};
@@ -75,12 +75,50 @@ pub(crate) fn derive(graph: &Graph, place: &Place, event: &Event, state: &dyn St
     Deriving::new(graph, place, state, 2).run(event)
 }
 
+/// Which keys live, as far as the event's operations asked: every part of the record is looked through once, so that
+/// no event costs its number of operations times the record's number of keys.
+#[derive(Default)]
+struct Below {
+    /// The keys below which everything is known.
+    known: BTreeSet<String>,
+    live: BTreeSet<String>,
+    fields: BTreeSet<String>,
+}
+
+impl Below {
+    fn note<'c>(&mut self, key: &str, cells: impl IntoIterator<Item = &'c Cell>) {
+        let (mut live, mut field) = (false, false);
+        for cell in cells {
+            (live, field) = (live || cell.is_live(), field || cell.is_field());
+        }
+        for (is, keys) in [(live, &mut self.live), (field, &mut self.fields)] {
+            if is {
+                keys.insert(key.to_owned());
+            } else {
+                keys.remove(key);
+            }
+        }
+    }
+
+    fn knows(&self, path: &Path) -> bool {
+        let mut above = Some(path.clone());
+        while let Some(path) = above {
+            if self.known.contains(path.to_key().as_str()) {
+                return true;
+            }
+            above = path.parent();
+        }
+        false
+    }
+}
+
 struct Deriving<'a> {
     graph: &'a Graph,
     place: &'a Place,
     state: &'a dyn State,
     /// What the event's earlier operations made of keys.
     keys: BTreeMap<String, Vec<(OpRef, Cell)>>,
+    below: Below,
     counters: BTreeMap<String, i64>,
     /// The items of the containers that the event works in more than once.
     items: BTreeMap<ObjectRef, Vec<OpRef>>,
@@ -91,7 +129,7 @@ impl<'a> Deriving<'a> {
     fn new(graph: &'a Graph, place: &'a Place, state: &'a dyn State, start_op: u64) -> Self {
         let derived = Derived { start_op, ..Derived::default() };
         let (keys, counters, items) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { graph, place, state, keys, counters, items, derived }
+        Self { graph, place, state, keys, below: Below::default(), counters, items, derived }
     }
 
     fn run(mut self, event: &Event) -> Derived {
@@ -140,15 +178,35 @@ impl<'a> Deriving<'a> {
         }
     }
 
-    /// The keys below `key` of which a live operation passes the test, in byte order.
-    fn below(&self, key: &FlatKey, test: impl Fn(&Cell) -> bool) -> Vec<String> {
-        let range = key.below_range();
-        let mut keys = self.state.keys(&range);
-        keys.extend(self.keys.range(range).map(|(key, _)| key.clone()));
-        keys.sort_unstable();
-        keys.dedup();
-        keys.retain(|below| FlatKey::from_document(below).is_below(key) && self.any(below, &test));
-        keys
+    fn look_below(&mut self, path: &Path) {
+        if self.below.knows(path) {
+            return;
+        }
+        let key = path.to_key();
+        for below in self.state.keys(&key.below_range()) {
+            // What the event itself wrote is known.
+            if !self.keys.contains_key(&below) {
+                let lives = self.state.lives(&below);
+                self.below.note(&below, lives.iter().map(|live| &live.cell));
+            }
+        }
+        self.below.known.insert(key.into_string());
+    }
+
+    /// The keys below a path that live, in byte order.
+    fn live_below(&mut self, path: &Path) -> Vec<String> {
+        self.look_below(path);
+        let key = path.to_key();
+        let keys = self.below.live.range(key.below_range());
+        keys.filter(|below| FlatKey::from_document(below.as_str()).is_below(&key)).cloned().collect()
+    }
+
+    /// Whether there is a field below a path.
+    fn has_fields_below(&mut self, path: &Path) -> bool {
+        self.look_below(path);
+        let key = path.to_key();
+        let mut keys = self.below.fields.range(key.below_range());
+        keys.any(|below| FlatKey::from_document(below.as_str()).is_below(&key))
     }
 
     fn counter(&self, key: &str) -> Option<i64> {
@@ -171,6 +229,7 @@ impl<'a> Deriving<'a> {
             self.emit(ChangeOp::Clear { key: key.to_owned(), live });
         }
         let op = self.emit(ChangeOp::Set { key: key.to_owned(), cell: cell.clone() });
+        self.below.note(key, [&cell]);
         self.keys.insert(key.to_owned(), vec![(op, cell)]);
         op
     }
@@ -178,7 +237,7 @@ impl<'a> Deriving<'a> {
     /// Puts a cell at a path: what lives below goes, and every value above that bears no fields.
     fn put(&mut self, path: &Path, cell: Cell) -> OpRef {
         let key = path.to_key();
-        for below in self.below(&key, Cell::is_live) {
+        for below in self.live_below(path) {
             self.set(&below, Cell::Tombstone);
         }
         self.clear_above(path);
@@ -207,19 +266,19 @@ impl<'a> Deriving<'a> {
 
     /// Empties the record: the one value that its root takes.
     fn clear_record(&mut self, value: &Value) {
-        let root = Path::root().to_key();
-        for key in self.below(&root, Cell::is_live) {
+        let root = Path::root();
+        for key in self.live_below(&root) {
             self.set(&key, Cell::Tombstone);
         }
-        self.set(root.as_str(), Cell::Value(value.clone()));
+        self.set(root.to_key().as_str(), Cell::Value(value.clone()));
     }
 
     fn remove(&mut self, path: &Path) {
         let key = path.to_key();
-        if !self.any(key.as_str(), Cell::is_field) && self.below(&key, Cell::is_field).is_empty() {
+        if !self.any(key.as_str(), Cell::is_field) && !self.has_fields_below(path) {
             return;
         }
-        for below in self.below(&key, Cell::is_live) {
+        for below in self.live_below(path) {
             self.set(&below, Cell::Tombstone);
         }
         self.set(key.as_str(), Cell::Tombstone);
@@ -232,7 +291,7 @@ impl<'a> Deriving<'a> {
         let Some(parent) = removed.parent() else { return };
         let key = parent.to_key();
         let is_marked = |cell: &Cell| *cell == Cell::Value(Value::EmptyObject);
-        if self.below(&key, Cell::is_field).is_empty() && !self.any(key.as_str(), is_marked) {
+        if !self.has_fields_below(&parent) && !self.any(key.as_str(), is_marked) {
             self.set(key.as_str(), Cell::Value(Value::EmptyObject));
         }
     }
@@ -240,7 +299,7 @@ impl<'a> Deriving<'a> {
     fn increment(&mut self, path: &Path, by: i64) {
         let (key, counter) = (path.to_key(), FlatKey::counter(path));
         let is_count = self.any(key.as_str(), |cell| matches!(cell, Cell::Value(Value::Int(_))));
-        let is_absent = !self.any(key.as_str(), Cell::is_live) && self.below(&key, Cell::is_live).is_empty();
+        let is_absent = !self.any(key.as_str(), Cell::is_live) && !self.has_fields_below(path);
         if is_absent {
             self.put(path, Cell::Value(Value::Int(0)));
         } else if !is_count {

@@ -109,6 +109,17 @@ fn set_operations_need_a_set_and_increments_a_number() {
 }
 
 #[test]
+fn members_that_outlived_their_set_are_nothing_to_a_count() {
+    let mut story = Story::default();
+    story.write("set", &[], 1, "app", vec![put("/b", 0), Op::MakeSet { path: path("/t") }]);
+    story.write("removed", &["set"], 2, "app", vec![remove("/t")]);
+    story.write("added", &["set"], 3, "jira", vec![add("/t", "u")]);
+    story.write("count", &["removed", "added"], 4, "app", vec![increment("/t", 1)]);
+    assert_eq!((cells(&story, "t"), story.document.registers().counter("$#t")), (vec![int(0)], 1));
+    assert_eq!(cells(&story, "t/\"u\""), [Cell::Tombstone]);
+}
+
+#[test]
 fn a_value_put_beside_a_counter_is_what_is_missing_to_it() {
     let mut story = Story::default();
     story.write("a", &[], 1, "app", vec![increment("/n", 5), put("/n", 3), increment("/n", 2)]);
@@ -270,4 +281,42 @@ fn bytes_that_are_no_snapshot_of_this_version_are_refused() {
     assert!(Document::load(&saved[..20]).is_err());
     assert!(Document::load(&[&[2], &saved[1..]].concat()).is_err());
     assert_eq!(Document::load(&saved).unwrap().registers(), story.document.registers());
+}
+
+/// Counts what deriving reads.
+struct Counting<'a>(&'a Registers, std::cell::Cell<usize>);
+
+impl State for Counting<'_> {
+    fn lives(&self, key: &str) -> Cow<'_, [Live]> {
+        self.1.set(self.1.get() + 1);
+        self.0.lives(key)
+    }
+
+    fn keys(&self, range: &KeyRange) -> Vec<String> {
+        let keys = State::keys(self.0, range);
+        self.1.set(self.1.get() + keys.len());
+        keys
+    }
+
+    fn counter(&self, counter_key: &str) -> Option<i64> {
+        State::counter(self.0, counter_key)
+    }
+
+    fn items(&self, _: &ObjectRef) -> Vec<OpRef> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn an_event_looks_through_a_large_record_once_however_many_operations_it_has() {
+    let mut story = Story::default();
+    let fields = |from: i64| (from..from + 1_000).map(|n| put(&format!("/a/{n}"), n)).collect();
+    story.write("a", &[], 1, "app", fields(0)).write("b", &["a"], 2, "app", fields(1_000));
+    for op in [put("/a", 1), remove("/a"), remove("/a/x/y"), increment("/a", 1), put("/a/7/x", 1)] {
+        let event = story.draft(&["b"], 3, "app", vec![op.clone(); 1_000]);
+        let place = story.document.graph.place(EventId([1; 32]), &event).unwrap();
+        let state = Counting(story.document.registers(), std::cell::Cell::new(0));
+        derive::derive(&story.document.graph, &place, &event, &state);
+        assert!(state.1.get() < 10_000, "{op:?} reads {} keys", state.1.get());
+    }
 }

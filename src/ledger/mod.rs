@@ -8,6 +8,8 @@
 //!
 //! Invariant: the log is the only truth. Rows, documents' snapshots and counts can be deleted at any time.
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod audit;
 mod cache;
 mod clock;
@@ -28,6 +30,8 @@ mod shared;
 mod state;
 mod store;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod waiting;
 mod writer;
 
@@ -37,6 +41,8 @@ use std::path::Path;
 use serde_json::Value as Json;
 use tracing::info_span;
 
+#[cfg(feature = "tokio")]
+pub use asynchronous::AsyncLedger;
 pub use collection::Collection;
 pub use request::*;
 pub use store::{Options, Store};

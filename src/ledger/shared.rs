@@ -479,3 +479,17 @@ impl Published {
         self.clean.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+impl Shared {
+    /// Forgets the rows that are remembered from the row file.
+    pub(crate) fn forget_clean(&self) {
+        let mut clean = self.published.clean();
+        clean.generation += 1;
+        clean.rows.clear();
+    }
+
+    pub(crate) fn clean_generation(&self) -> u64 {
+        self.published.clean().generation
+    }
+}

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use syncledger::document::{ApplyFault, Cell, Clock, ContainerKind, Document, NodeIx, PlaceFault, View};
 use syncledger::event::{
@@ -220,7 +221,7 @@ pub fn for_histories(name: &str, cases: u64, property: impl Fn(&History, &mut Rn
     let seeds = only.map_or(1..=from_env("SYNCLEDGER_CASES").unwrap_or(cases), |seed| seed..=seed);
     let mut coverage = Coverage::default();
     for seed in seeds {
-        let case = || property(&History::new(seed), &mut Rng::new(seed ^ 0xca5e));
+        let case = || property(&History::shared(seed), &mut Rng::new(seed ^ 0xca5e));
         match catch_unwind(AssertUnwindSafe(case)) {
             Ok(held) => coverage.note(held),
             Err(panic) => {
@@ -254,7 +255,19 @@ struct Device {
     skew: i64,
 }
 
+/// The histories made so far: every property looks at the same ones.
+static MADE: Mutex<BTreeMap<u64, Arc<History>>> = Mutex::new(BTreeMap::new());
+
 impl History {
+    fn shared(seed: u64) -> Arc<Self> {
+        let made = MADE.lock().unwrap_or_else(PoisonError::into_inner).get(&seed).cloned();
+        made.unwrap_or_else(|| {
+            let history = Arc::new(Self::new(seed));
+            MADE.lock().unwrap_or_else(PoisonError::into_inner).insert(seed, Arc::clone(&history));
+            history
+        })
+    }
+
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let mut devices: Vec<Device> = (1..=3)

@@ -8,6 +8,8 @@
 )]
 #![allow(unreachable_pub, missing_docs, reason = "nothing outside sees this crate")]
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
@@ -16,13 +18,19 @@ mod cli_commands;
 mod cli_refusals;
 mod codec;
 mod convergence;
+mod crashes;
 #[cfg(feature = "cli")]
 mod demo;
 mod drafting;
 mod fixtures;
 mod histories;
+mod hostile;
 mod ledger;
 mod oracle;
+mod real_edits;
 mod reference;
+mod replicas;
 mod settling;
+mod spans;
+mod tidy;
 mod totality;

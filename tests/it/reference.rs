@@ -203,7 +203,7 @@ impl Doing<'_, '_> {
     fn increment(&mut self, path: &Path, by: i64) -> Result<(), Unborn> {
         let (key, counter) = (path.to_key(), FlatKey::counter(path));
         let lives = all(self.tx, key.as_str());
-        let absent = !lives.iter().any(is_live) && below(self.tx, key.as_str(), is_live).is_empty();
+        let absent = !lives.iter().any(is_live) && below(self.tx, key.as_str(), is_field).is_empty();
         if !absent && !lives.iter().any(|seen| matches!(seen, Some(ScalarValue::Int(_)))) {
             return Ok(());
         }

@@ -3,10 +3,12 @@
 use clap::Args;
 
 use super::history::no_record;
+use crate::Result;
 use crate::cli::app::App;
 use crate::cli::people;
 use crate::cli::shape;
 use crate::cli::stop::Outcome;
+use crate::ledger::{Entry, Ledger, Line};
 
 /// Show who wrote each field of a record.
 #[derive(Debug, Args)]
@@ -24,7 +26,19 @@ impl Blame {
             return Err(no_record(&self.collection, &self.key).into());
         }
         let lines = ledger.blame(&self.collection, &self.key)?;
-        let rows: Vec<_> = lines.iter().map(shape::line).collect();
-        app.out.list(&rows, || people::blame(&lines))
+        if app.out.json {
+            return lines.iter().try_for_each(|line| app.out.object(&shape::line(line)));
+        }
+        let lines = with_entries(&ledger, lines)?;
+        app.out.line(people::blame(&lines))
     }
+}
+
+/// The lines, each with the event that wrote it: people want to know when it happened, not only when it was stamped.
+pub(in crate::cli) fn with_entries(ledger: &Ledger, lines: Vec<Line>) -> Result<Vec<(Line, Option<Entry>)>> {
+    let with_entry = |line: Line| {
+        let entry = line.event.map(|event| ledger.entry(event)).transpose()?.flatten();
+        Ok((line, entry))
+    };
+    lines.into_iter().map(with_entry).collect()
 }

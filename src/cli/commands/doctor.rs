@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use super::policy::custom;
+use super::verify;
 use crate::ErrorKind;
 use crate::cli::app::App;
 use crate::cli::stop::{Outcome, Stop};
@@ -60,8 +61,12 @@ impl Doctor {
 }
 
 fn examine(ledger: &Ledger) -> Outcome<Vec<Finding>> {
-    let status = ledger.status()?;
     let mut findings = problems(ledger)?;
+    if !findings.is_empty() {
+        // What a damaged store says of itself otherwise is not worth reading.
+        return Ok(findings);
+    }
+    let status = ledger.status()?;
     findings.extend(forks(&status));
     findings.extend(waiting(&status));
     findings.extend(policies(ledger)?);
@@ -72,7 +77,7 @@ fn examine(ledger: &Ledger) -> Outcome<Vec<Finding>> {
 fn problems(ledger: &Ledger) -> Outcome<Vec<Finding>> {
     let to_do = "run `syncledger rebuild`; if it stays, restore a backup, or pull into a fresh store from a replica";
     let finding = |what| Finding { level: Level::Corrupt, what, to_do: to_do.to_owned() };
-    Ok(ledger.verify()?.problems.into_iter().map(finding).collect())
+    Ok(verify::examine(ledger)?.problems.into_iter().map(finding).collect())
 }
 
 fn forks(status: &Status) -> impl Iterator<Item = Finding> {

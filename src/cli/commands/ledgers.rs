@@ -51,7 +51,7 @@ fn list(app: &mut App) -> Outcome {
         for info in &ledgers {
             table.add_row([style::name(&info.name), info.id.to_string(), info.writer.to_string()]);
         }
-        table::text(&table)
+        table::text(table)
     })
 }
 

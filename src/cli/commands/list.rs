@@ -113,6 +113,6 @@ fn collections(app: &mut App, ledger: &Ledger) -> Outcome {
         for info in &found {
             table.add_row([style::name(&info.name), thousands(info.records), thousands(info.events)]);
         }
-        table::text(&table)
+        table::text(table)
     })
 }

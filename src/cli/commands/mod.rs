@@ -1,7 +1,7 @@
 //! The commands, one file for each or for a small family.
 
 mod batch;
-mod blame;
+pub(super) mod blame;
 mod completions;
 mod conflicts;
 mod delete;

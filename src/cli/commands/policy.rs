@@ -67,11 +67,10 @@ fn warn_of_custom(app: &App, policy: &Policy) {
 
 /// The custom strategies that a policy names.
 pub(super) fn custom(policy: &Policy) -> impl Iterator<Item = &str> {
-    let name = |strategy| match strategy {
-        &Strategy::Custom(ref name) => Some(name.as_str()),
+    policy.fields.values().chain([&policy.default]).filter_map(|strategy| match strategy {
+        Strategy::Custom(name) => Some(name.as_str()),
         _ => None,
-    };
-    policy.fields.values().chain([&policy.default]).filter_map(name)
+    })
 }
 
 fn text(policy: &Policy) -> String {
@@ -83,7 +82,7 @@ fn text(policy: &Policy) -> String {
         table.add_row([style::name(path.as_str()), short_form(&strategy.to_json())]);
     }
     table.add_row(["deletes".to_owned(), part("deletes")]);
-    table::text(&table)
+    table::text(table)
 }
 
 /// A strategy as people write it: `source_wins:jira,app`.

@@ -17,7 +17,8 @@ pub(crate) struct Put {
     /// The record's key.
     key: String,
     /// The record: JSON, @FILE, or - for stdin.
-    json: String,
+    #[arg(value_name = "JSON")]
+    value: String,
     #[command(flatten)]
     base: BaseOptions,
     #[command(flatten)]
@@ -26,7 +27,7 @@ pub(crate) struct Put {
 
 impl Put {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
-        let act = Act::Put(input::json(&self.json)?);
+        let act = Act::Put(input::json(&self.value)?);
         write::one(app, (self.collection, self.key), act, &self.write, &self.base)
     }
 }
@@ -39,9 +40,10 @@ pub(crate) struct Patch {
     /// The record's key.
     key: String,
     /// The merge patch: JSON, @FILE, or - for stdin.
-    json: Option<String>,
+    #[arg(value_name = "JSON")]
+    patch: Option<String>,
     /// Set one field; here null is a value. May be repeated.
-    #[arg(long, value_name = "POINTER=JSON", conflicts_with = "json")]
+    #[arg(long, value_name = "POINTER=JSON", conflicts_with = "patch")]
     set: Vec<String>,
     #[command(flatten)]
     base: BaseOptions,
@@ -51,7 +53,7 @@ pub(crate) struct Patch {
 
 impl Patch {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
-        let act = match &self.json {
+        let act = match &self.patch {
             Some(argument) => Act::Patch(input::json(argument)?),
             None if self.set.is_empty() => return Err(Stop::usage("expected a merge patch, or --set POINTER=JSON")),
             None => Act::Edit(self.edits()?),

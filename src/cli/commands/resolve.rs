@@ -3,17 +3,19 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use clap::Args;
+use serde_json::json;
 
 use super::write;
 use crate::cli::app::App;
 use crate::cli::input;
 use crate::cli::options::WriteOptions;
 use crate::cli::people;
+use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
-use crate::event::hex;
+use crate::event::{WriterId, hex};
 use crate::ledger::{RecordConflict, Settlement};
-use crate::projection::{Candidate, Conflict};
+use crate::projection::{Candidate, Conflict, Content};
 use crate::{Error, ErrorKind};
 
 /// Settle a conflict. On a terminal without options it shows the candidates and asks.
@@ -51,7 +53,7 @@ impl Resolve {
         self.check_version(&found.conflict)?;
         let Some(settlement) = self.settlement(app, &found)? else { return Ok(()) };
         if self.write.dry_run {
-            return app.out.line(format!("would settle {} with {settlement:?}", found.conflict.id));
+            return plan(app, &found, &settlement, ledger.info().writer);
         }
         // The version is of what was shown: a candidate that came since makes this fail instead of being lost.
         let version = Some(found.conflict.version);
@@ -80,6 +82,36 @@ impl Resolve {
             _ if app.out.json || !io::stdin().is_terminal() => Err(no_choice(found)),
             _ => ask(found),
         }
+    }
+}
+
+/// Says what would be settled with what.
+fn plan(app: &mut App, found: &RecordConflict, settlement: &Settlement, here: WriterId) -> Outcome {
+    let conflict = &found.conflict;
+    let value = outcome(conflict, settlement, here).ok_or_else(|| Stop::usage("there is no such candidate"))?;
+    let mut object = json!({ "status": "planned", "dry_run": true, "conflict": conflict.id.to_string() });
+    shape::set(&mut object, "path", conflict.path.as_str());
+    match &value {
+        Some(value) => shape::set(&mut object, "value", shape::content(value)),
+        None => shape::set(&mut object, "removed", true),
+    }
+    let place = format!("{}/{} {}", found.collection, found.key, conflict.path);
+    app.out.answer(&object, || format!("{place} would be {}", people::content(value.as_ref(), 100)))
+}
+
+/// What a settlement comes to; none where no candidate fits it.
+fn outcome(conflict: &Conflict, settlement: &Settlement, here: WriterId) -> Option<Option<Content>> {
+    let latest = |fits: &dyn Fn(&Candidate) -> bool| {
+        conflict.candidates.iter().rev().find(|candidate| fits(candidate)).map(|candidate| candidate.value.clone())
+    };
+    match settlement {
+        Settlement::Take(index) => conflict.candidates.get(*index).map(|candidate| candidate.value.clone()),
+        Settlement::TakeSource(source) => latest(&|candidate| candidate.source == *source),
+        Settlement::TakeEvent(event) => latest(&|candidate| candidate.event == *event),
+        Settlement::TakeLocal => latest(&|candidate| candidate.writer == here),
+        Settlement::TakeRemote => latest(&|candidate| candidate.writer != here),
+        Settlement::Value(value) => Some(Some(Content::of(value.clone()))),
+        Settlement::Base => Some(conflict.base.clone()),
     }
 }
 

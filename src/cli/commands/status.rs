@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use crate::cli::app::App;
+use crate::cli::shape;
 use crate::cli::stop::Outcome;
 use crate::cli::style;
 use crate::cli::table::{self, bytes, count, thousands};
@@ -17,16 +18,16 @@ impl Status {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let ledger = app.ledger()?;
         let (found, info) = (ledger.status()?, ledger.info());
-        let mut object = shape(&found);
-        object["store"] = app.globals.store.display().to_string().into();
-        object["ledger"] = info.name.as_str().into();
-        object["id"] = info.id.to_string().into();
-        object["writer"] = info.writer.to_string().into();
+        let mut object = counts(&found);
+        shape::set(&mut object, "store", app.globals.store.display().to_string());
+        shape::set(&mut object, "ledger", info.name.as_str());
+        shape::set(&mut object, "id", info.id.to_string());
+        shape::set(&mut object, "writer", info.writer.to_string());
         app.out.answer(&object, || text(&found, &info.name))
     }
 }
 
-fn shape(found: &Found) -> Json {
+fn counts(found: &Found) -> Json {
     let conflict = |(kind, severity, status, count): &(String, String, String, u64)| json!({ "kind": kind, "severity": severity, "status": status, "count": count });
     let (log, rows, blobs) = found.bytes;
     json!({
@@ -57,7 +58,7 @@ fn text(found: &Found, name: &str) -> String {
     for (name, fact) in facts {
         table.add_row([style::dim(name), fact]);
     }
-    table::text(&table)
+    table::text(table)
 }
 
 fn conflicts(found: &Found) -> String {

@@ -7,6 +7,8 @@ use crate::cli::app::App;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::cli::table::count;
+use crate::ledger::{Ledger, Verification};
+use crate::{ErrorKind, Result};
 
 /// Check checksums, ids, lanes, forks, and that the derived state equals a replay of the log.
 #[derive(Debug, Args)]
@@ -14,7 +16,7 @@ pub(crate) struct Verify {}
 
 impl Verify {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
-        let found = app.ledger()?.verify()?;
+        let found = examine(&app.ledger()?)?;
         let ok = found.problems.is_empty();
         let events = count(found.events, "event", "events");
         let object = json!({ "ok": ok, "events": found.events, "problems": found.problems });
@@ -30,5 +32,15 @@ impl Verify {
         Err(Stop::corrupt(format!("{problems} in {events}")).hint(
             "wrong derived state goes away with `syncledger rebuild`; for a damaged log pull from another replica",
         ))
+    }
+}
+
+/// What is wrong with a ledger; where its damage ends the examination, that is the problem.
+pub(super) fn examine(ledger: &Ledger) -> Result<Verification> {
+    match ledger.verify() {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            Ok(Verification { problems: vec![error.to_string()], ..Verification::default() })
+        }
+        found => found,
     }
 }

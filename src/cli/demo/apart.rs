@@ -10,7 +10,7 @@ use super::check;
 use super::stage::{Replica, Stage};
 use super::{COLLECTION, Issue};
 use crate::Result;
-use crate::event::{Container, Path};
+use crate::event::Path;
 use crate::ledger::{Act, Context, Edit, Place, Write};
 
 /// How two edits of an issue made apart relate.
@@ -136,8 +136,11 @@ fn put(pointer: &str, value: Json) -> Result<Act> {
 }
 
 fn splice(index: u64, insert: &str) -> Result<Act> {
-    let place = Place::Path(Path::parse("/note")?);
-    Ok(Act::Edit(vec![Edit::SpliceText { place, index, delete: 0, insert: insert.to_owned() }]))
+    Ok(Act::Edit(vec![Edit::SpliceText { place: note()?, index, delete: 0, insert: insert.to_owned() }]))
+}
+
+fn note() -> Result<Place> {
+    Ok(Place::Path(Path::parse("/note")?))
 }
 
 /// The issues, each with how it is edited apart.
@@ -159,8 +162,7 @@ pub(super) fn prepare(stage: &Stage, issues: &[Issue]) -> Result<()> {
 fn preparation(pair: Pair) -> Result<Option<Act>> {
     Ok(match pair {
         Pair::Text => {
-            let (place, insert) = (Place::Container(Container::Own(0)), NOTE.to_owned());
-            let write = Edit::SpliceText { place, index: 0, delete: 0, insert };
+            let write = Edit::SpliceText { place: note()?, index: 0, delete: 0, insert: NOTE.to_owned() };
             Some(Act::Edit(vec![Edit::MakeText(Path::parse("/note")?), write]))
         }
         Pair::Members => Some(Act::Edit(vec![Edit::MakeSet(Path::parse("/reviewers")?)])),

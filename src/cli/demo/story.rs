@@ -11,6 +11,7 @@ use super::replay;
 use super::stage::Stage;
 use super::{COLLECTION, Issue, broken};
 use crate::cli::app::App;
+use crate::cli::commands::blame::with_entries;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::people;
 use crate::cli::stop::{Outcome, Stop};
@@ -176,7 +177,7 @@ impl<'a> Story<'a> {
             rows.add_row([pair.words().to_owned(), all.to_string(), outcome]);
             figures.insert(pair.name().to_owned(), json!({ "issues": all, "merged": merged }));
         }
-        self.more(&text(&rows))?;
+        self.more(&text(rows))?;
         Ok(figures.into())
     }
 
@@ -184,24 +185,20 @@ impl<'a> Story<'a> {
     pub(super) fn decide(&mut self, stage: &Stage) -> Outcome<Json> {
         self.step("What is disputed is decided by a strategy, which can be changed at any time: nothing is lost")?;
         let mut figures = Map::new();
-        let mut rows = table(&["strategy", "open", "by rule", "example", "shown", "because"]);
+        let all = stage.laptop.ledger.conflicts(Some(COLLECTION), Which::All, None)?;
+        let example_of =
+            first(&all).map(|found| format!("{} {}", found.key, found.conflict.path)).unwrap_or_default();
+        let mut rows = table(&["strategy", "open", "by rule", &example_of, "because"]);
         for strategy in STRATEGIES {
             let policy = Policy::of(Strategy::parse(strategy).map_err(crate::Error::from)?);
             let found = stage.laptop.ledger.conflicts(Some(COLLECTION), Which::All, Some(&policy))?;
             let open = found.iter().filter(|found| found.conflict.status == Status::Open).count();
-            let [key, shown, because] = example(&found);
-            rows.add_row([
-                strategy.to_owned(),
-                open.to_string(),
-                (found.len() - open).to_string(),
-                key,
-                shown,
-                because,
-            ]);
+            let [shown, because] = example(&found);
+            rows.add_row([strategy.to_owned(), open.to_string(), (found.len() - open).to_string(), shown, because]);
             let name = strategy.split(':').next().unwrap_or(strategy).to_owned();
             figures.insert(name, json!({ "all": found.len(), "open": open, "auto": found.len() - open }));
         }
-        self.more(&text(&rows))?;
+        self.more(&text(rows))?;
         Ok(figures.into())
     }
 
@@ -251,6 +248,7 @@ impl<'a> Story<'a> {
         lines.sort_by_key(|line| std::cmp::Reverse(line.at));
         lines.truncate(SHOWN);
         self.say(format!("\n   {}", bold("and who wrote what it shows now, latest first:")))?;
+        let lines = with_entries(&stage.office.ledger, lines)?;
         self.more(&people::blame(&lines))
     }
 
@@ -277,19 +275,23 @@ impl<'a> Story<'a> {
         let took = took_words(self.began.elapsed());
         self.say(format!("\n{} {took}. The stores stay in {}", good("Done"), name(dir.display())))?;
         let key = issues.first().map(|issue| issue.key.as_str()).unwrap_or_default();
-        self.say(format!(
-            "Look around, with {}:",
-            bold(format!("export SYNCLEDGER_STORE={}", quoted(&dir.join("office"))))
-        ))?;
+        let export = format!("export SYNCLEDGER_STORE={}", quoted(&dir.join("office")));
+        self.say(format!("Look around, with {}:", bold(export)))?;
+        let program = program();
         for (command, what) in [
-            (format!("syncledger get {COLLECTION} {key}"), "the record"),
-            (format!("syncledger history {COLLECTION} {key}"), "who changed what, when"),
-            ("syncledger conflicts --strategy manual".to_owned(), "what is open under a strategy"),
-            ("syncledger resolve ID --take jira".to_owned(), "settle one"),
-            (format!("syncledger policy set {COLLECTION} source_wins:jira,app"), "or decide all of them by a rule"),
-            ("syncledger verify".to_owned(), "check every byte"),
+            (format!("get {COLLECTION} {key}"), "the record"),
+            (format!("history {COLLECTION} {key}"), "who changed what, when"),
+            ("conflicts --strategy manual".to_owned(), "what is open under a strategy"),
+            ("resolve ID --take jira".to_owned(), "settle one"),
+            (format!("policy set {COLLECTION} source_wins:jira,app"), "or decide all of them by a rule"),
+            ("verify".to_owned(), "check every byte"),
         ] {
-            self.say(format!("  {command:<52} {}", dim(what)))?;
+            self.say(format!(
+                "  {:<width$} {}",
+                format!("{program} {command}"),
+                dim(what),
+                width = program.len() + 42
+            ))?;
         }
         Ok(())
     }
@@ -300,12 +302,12 @@ fn first(found: &[RecordConflict]) -> Option<&RecordConflict> {
     found.iter().find(|found| found.conflict.path == "/status").or_else(|| found.first())
 }
 
-/// Which record an example is of, what is shown there, and why.
-fn example(found: &[RecordConflict]) -> [String; 3] {
+/// What is shown in the example, and why; the strategy's name, which begins the reason, stands beside it already.
+fn example(found: &[RecordConflict]) -> [String; 2] {
     let cells = |found: &RecordConflict| {
-        let conflict = &found.conflict;
-        let place = format!("{} {}", found.key, conflict.path);
-        [place, people::content(conflict.shown.as_ref(), 24), dim(&conflict.because)]
+        let because = &found.conflict.because;
+        let because = because.split_once(": ").map_or(because.as_str(), |(_, reason)| reason);
+        [people::content(found.conflict.shown.as_ref(), 24), dim(because)]
     };
     first(found).map(cells).unwrap_or_default()
 }
@@ -327,6 +329,12 @@ fn times(number: usize) -> String {
 
 fn took_words(took: Duration) -> String {
     format!("in {:.1} s", took.as_secs_f64())
+}
+
+/// The program as it was called, so that what is suggested can be typed.
+fn program() -> String {
+    let called = std::env::args().next().filter(|name| name.contains('/'));
+    called.map_or_else(|| "syncledger".to_owned(), |name| quoted(FilePath::new(&name)))
 }
 
 /// A path as a shell reads it.

@@ -19,7 +19,8 @@ use line::{Change, Line};
 
 /// Make many changes of many records, all or nothing. Each line of the file is an object with `op`, `collection` and
 /// `key`: put (with `value`), patch (with `patch`), delete, undelete, or an operation on a field such as
-/// {"op":"increment","path":"/votes","by":1}. Operations on the same record that follow each other are one event.
+/// {"op":"increment","path":"/votes","by":1}. Operations on the same record that follow each other are one event, and a
+/// later one finds by its path the list or text that an earlier one made.
 #[derive(Debug, Args)]
 pub(crate) struct Batch {
     /// The file, or - for stdin.

@@ -12,6 +12,7 @@ use crate::cli::app::App;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::options::{self, WriteOptions};
 use crate::cli::progress;
+use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::cli::table::{count, thousands};
@@ -62,6 +63,8 @@ struct Tally {
     updated: u64,
     unchanged: u64,
     failed: u64,
+    /// Records that a dry run found to be in order.
+    checked: u64,
     first_position: Option<u64>,
     last_position: Option<u64>,
 }
@@ -124,7 +127,7 @@ impl Import {
             }
         }
         if self.write.dry_run {
-            tally.unchanged += deliveries.len() as u64;
+            tally.checked += deliveries.len() as u64;
         } else if !deliveries.is_empty() {
             let delivered = ledger.import(&self.collection, deliveries, context)?;
             let each = numbers.into_iter().zip(delivered);
@@ -143,7 +146,7 @@ impl Import {
     }
 
     fn answer(&self, app: &mut App, tally: &Tally, run: RunId) -> Outcome {
-        let object = json!({
+        let mut object = json!({
             "run": run.to_string(),
             "read": tally.read,
             "created": tally.created,
@@ -152,8 +155,11 @@ impl Import {
             "failed": tally.failed,
             "first_position": tally.first_position,
             "last_position": tally.last_position,
-            "dry_run": self.write.dry_run,
         });
+        if self.write.dry_run {
+            shape::set(&mut object, "dry_run", true);
+            shape::set(&mut object, "checked", tally.checked);
+        }
         app.out.answer(&object, || if self.write.dry_run { tally.checked() } else { tally.text(run) })?;
         app.out.flush()
     }
@@ -238,6 +244,6 @@ impl Tally {
     }
 
     fn checked(&self) -> String {
-        format!("{} read, {} can be imported, {} refused", self.read, self.unchanged, self.failed)
+        format!("{} read: {} in order, {} refused; nothing is written", self.read, self.checked, self.failed)
     }
 }
