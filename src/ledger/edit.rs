@@ -247,6 +247,9 @@ impl Writing<'_> {
 
     /// Applies a plan to a copy of its record, so that the batch's next write of it is planned on that.
     fn rehearse(&mut self, copy: &mut Working, plan: &mut Plan) -> Result<()> {
+        if plan.events() == 0 {
+            return Ok(());
+        }
         let sequence = self.state.sequence.saturating_add(1 << 32);
         let stamping = Stamping::new(self.state, self.now(), sequence, copy.document.graph(), plan)?;
         let events = stamping.events(None, None)?;
