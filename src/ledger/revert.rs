@@ -22,8 +22,8 @@ enum Whose {
     Ours(NodeIx),
     /// It stands for nothing.
     Nobodys,
-    /// It is of an event that stays.
-    Others,
+    /// It is of an event that stays, or stands for one of such an event; which says whether that one shows something.
+    Others(bool),
 }
 
 /// What a key held before the events.
@@ -66,37 +66,44 @@ impl<'a, 'v> Reverting<'a, 'v> {
 
     /// Whose a live operation of a key is.
     fn whose(&self, key: &str, live: &Live) -> Whose {
-        let mut at = live.node;
+        let (mut at, mut cell) = (live.node, live.cell.clone());
         loop {
             if self.taken.contains(&at) {
                 return Whose::Ours(at);
             }
-            let Some(&target) = self.undone.get(&at) else { return Whose::Others };
+            // The mark of a removal or an object that was taken back may stay, since it shows nothing.
+            let left = cell.bears_fields() && self.undone.values().any(|of| *of == at);
+            let target = self.undone.get(&at).copied().or(left.then_some(at));
+            let Some(target) = target else { return Whose::Others(cell.is_live()) };
             let then = self.view.field_at(self.view.graph().ancestors(target), &FlatKey::from_document(key));
             match then.registers().get(key) {
                 [] => return Whose::Nobodys,
-                [before] => at = before.node,
-                _ => return Whose::Others,
+                [before] => (at, cell) = (before.node, before.cell.clone()),
+                _ => return Whose::Others(true),
             }
         }
     }
 
     fn is_others(&self, key: &str, live: &Live) -> bool {
-        live.cell.is_live() && self.whose(key, live) == Whose::Others
+        live.cell.is_live() && self.whose(key, live) == Whose::Others(true)
     }
 
     /// Whether nothing lives but what the events made, and they made the record.
     fn made_the_record(&self) -> bool {
         let graph = self.view.graph();
         let roots = graph.nodes().filter(|(_, node)| node.parents.is_empty()).all(|(ix, _)| self.taken.contains(&ix));
-        let stays = |ix: NodeIx| !self.taken.contains(&ix) && !self.is_undoing(ix);
         let counts = |ix| !self.view.item_edits(ix).is_empty() || !self.view.increments(ix).is_empty();
         let root = Path::root().to_key();
         let fields = self.view.registers().iter().filter(|(key, _)| *key != root.as_str());
         roots
             && !self.is_deleted()
             && !fields.into_iter().any(|(key, lives)| lives.iter().any(|live| self.is_others(key, live)))
-            && !graph.nodes().any(|(ix, _)| stays(ix) && counts(ix))
+            && !graph.nodes().any(|(ix, _)| self.stays_in(ix) && counts(ix))
+    }
+
+    /// Whether an event is neither taken back now, nor one of a pair of which one took back the other.
+    fn stays_in(&self, ix: NodeIx) -> bool {
+        !self.taken.contains(&ix) && !self.is_undoing(ix)
     }
 
     /// Whether an event took back another one, or was taken back.
@@ -126,20 +133,24 @@ impl<'a, 'v> Reverting<'a, 'v> {
         lives.iter().any(|live| matches!(live.cell, Cell::Value(Value::Int(_))))
     }
 
-    /// How much the events added to a counter, those of them in a past where one is given.
-    fn counted(&self, key: &FlatKey, within: Option<&Clock>) -> i64 {
-        let graph = self.view.graph();
-        let events = self.taken.iter().filter(|&&ix| within.is_none_or(|past| graph.contains(past, ix)));
-        let increments = events.flat_map(|&ix| self.view.increments(ix)).filter(|(at, _)| at == key.as_str());
+    /// How much some events added to a counter.
+    fn counted(&self, path: &Path, events: impl Fn(NodeIx) -> bool) -> i64 {
+        let key = FlatKey::counter(path);
+        let events = self.view.graph().nodes().map(|(ix, _)| ix).filter(|&ix| events(ix));
+        let increments = events.flat_map(|ix| self.view.increments(ix)).filter(|(at, _)| at == key.as_str());
         increments.fold(0, |sum: i64, (_, by)| sum.wrapping_add(by))
     }
 
-    /// What others added to a counter since it stood at `then`.
+    /// What others added to a counter since it stood at `then`, but for what is taken back.
     fn counted_by_others(&self, path: &Path, then: &View<'_>) -> i64 {
-        let key = FlatKey::counter(path);
-        let now = self.view.registers().counter(key.as_str()).wrapping_sub(self.counted(&key, None));
-        let then = then.registers().counter(key.as_str()).wrapping_sub(self.counted(&key, Some(then.clock())));
-        now.wrapping_sub(then)
+        let graph = self.view.graph();
+        self.counted(path, |ix| self.stays_in(ix) && !graph.contains(then.clock(), ix))
+    }
+
+    /// What the events themselves had added to a counter as it stood at `then`.
+    fn counted_before(&self, path: &Path, then: &View<'_>) -> i64 {
+        let graph = self.view.graph();
+        self.counted(path, |ix| self.taken.contains(&ix) && graph.contains(then.clock(), ix))
     }
 
     // --- registers -----------------------------------------------------------------------------------------------
@@ -152,7 +163,10 @@ impl<'a, 'v> Reverting<'a, 'v> {
             if lives.is_empty() {
                 continue;
             }
-            let others = lives.iter().filter(|live| self.whose(&key, live) == Whose::Others).count();
+            let others = lives.iter().filter(|live| matches!(self.whose(&key, live), Whose::Others(_))).count();
+            if others == 0 && !lives.iter().any(|live| matches!(self.whose(&key, live), Whose::Ours(_))) {
+                continue;
+            }
             if others > 0 {
                 let beside = others < lives.len();
                 let why =
@@ -216,7 +230,9 @@ impl<'a, 'v> Reverting<'a, 'v> {
         if gone || stays {
             return None;
         }
-        if self.below(&flat).any(|(key, live)| self.is_others(key, live)) {
+        // Members that a set loses with it come back with it.
+        let comes_back = |live: &Live| *before.cell() == Cell::Set && live.cell == Cell::Member;
+        if self.below(&flat).any(|(key, live)| self.is_others(key, live) && !comes_back(live)) {
             return Some("what lies below it was changed since");
         }
         if !before.is_absent()
@@ -227,7 +243,7 @@ impl<'a, 'v> Reverting<'a, 'v> {
         if before.is_absent() && self.is_count(&path) && self.counted_by_others(&path, &before.view) != 0 {
             return Some("others counted with it since");
         }
-        let ours = |container| self.item_changes(container).any(|(ix, _)| !self.taken.contains(&ix));
+        let ours = |container| self.item_changes(container).any(|(ix, _)| self.stays_in(ix));
         let others = now.iter().filter_map(|live| self.view.container(live)).any(ours);
         others.then_some("its items were changed since")
     }
@@ -270,7 +286,9 @@ impl<'a, 'v> Reverting<'a, 'v> {
         while let Some(parent) = topmost.parent().filter(|parent| !parent.is_root()) {
             let key = parent.to_key();
             let past = self.view.field_at(then.clock().clone(), &key);
-            let was_there = past.registers().iter().any(|(_, lives)| lives.iter().any(|live| live.cell.is_live()));
+            let stood =
+                |key: &str, live: &Live| live.cell.is_live() && !matches!(self.whose(key, live), Whose::Ours(_));
+            let was_there = past.registers().iter().any(|(key, lives)| lives.iter().any(|live| stood(key, live)));
             let at = self.view.registers().get(key.as_str()).iter().map(|live| (key.as_str(), live));
             if was_there || at.chain(self.below(&key)).any(|(key, live)| self.is_others(key, live)) {
                 break;
@@ -317,19 +335,34 @@ impl<'a, 'v> Reverting<'a, 'v> {
         let Some(mut content) = before.content(&path) else { return Ok(()) };
         match (before.cell(), content.json.as_i64()) {
             (Cell::Value(Value::Int(_)), Some(value)) => {
-                let ours = self.counted(&FlatKey::counter(&path), Some(before.view.clock()));
+                let ours = self.counted_before(&path, &before.view);
                 let others = self.counted_by_others(&path, &before.view);
                 content.json = value.wrapping_sub(ours).wrapping_add(others).into();
             }
-            // Its members have keys of their own.
             (Cell::Set, _) => {
                 self.draft.ops.push(Op::MakeSet { path });
+                let members = self.members(&flat, before);
+                members.iter().for_each(|key| self.member(&FlatKey::from_document(key.as_str()), true));
                 return Ok(());
             }
             (Cell::Container(kind), _) => content = self.items_before(*kind, before, content),
             _ => {}
         }
         self.draft.settle(&path, Some(&content), Settled::of(before.cell()), before.view.registers())
+    }
+
+    /// The keys of a set's members: of those before the events, and of those that it hides while it is none.
+    fn members(&self, set: &FlatKey, before: &Before<'_>) -> BTreeSet<String> {
+        let is_member = |live: &Live| live.cell == Cell::Member;
+        let here = self.below(set).filter(|(key, live)| is_member(live) && self.is_others(key, live));
+        let mut members: BTreeSet<String> = here.map(|(key, _)| key.to_owned()).collect();
+        for (key, lives) in before.view.registers().iter().filter(|(_, lives)| lives.iter().any(is_member)) {
+            let ours = lives.iter().any(|live| matches!(self.whose(key, live), Whose::Ours(_)));
+            if !ours || !self.before(key, lives).is_absent() {
+                members.insert(key.to_owned());
+            }
+        }
+        members
     }
 
     /// What a list or text held before the events.
@@ -370,7 +403,7 @@ impl<'a, 'v> Reverting<'a, 'v> {
         here.any(|(key, live)| {
             let path = FlatKey::from_document(key).to_path();
             let left = path.is_some_and(|path| self.skipped.iter().any(|(skipped, _)| *skipped == path.as_str()));
-            left || self.whose(key, live) == Whose::Others
+            left || matches!(self.whose(key, live), Whose::Others(_))
         })
     }
 

@@ -116,9 +116,10 @@ impl Writing<'_> {
         }
         let reverting = Reverting::new(&view, &taken, &back);
         let (draft, skipped) = reverting.run()?;
-        let skipped = skipped.into_iter().map(skip).collect();
+        let skipped: Vec<Skipped> = skipped.into_iter().map(skip).collect();
         self.store_blobs(&draft.blobs)?;
-        if draft.ops.is_empty() {
+        // Where nothing is left of the events, one without operations says that they are taken back.
+        if draft.ops.is_empty() && !skipped.is_empty() {
             return Ok((Vec::new(), skipped));
         }
         Ok((vec![Plan::new(key.clone(), parents, draft.ops, context.clone(), marks)?], skipped))

@@ -447,7 +447,7 @@ fn taking_back_restores_what_was_there_when_nothing_came_between() {
             assert_eq!(restored(shown(), &after), restored(after.clone(), &after), "again");
         }
     });
-    assert!(taken_back > 600, "{taken_back}");
+    assert!(taken_back > 500, "{taken_back}");
 }
 
 /// The log, for people.
@@ -487,7 +487,7 @@ fn undoing_all_of_ones_changes_goes_back_through_every_state() {
                 // A list that was replaced and brought back is another list.
                 return;
             }
-            assert_eq!(undone.skipped, []);
+            assert_eq!(undone.skipped, [], "{}", script(&ledger));
             assert_eq!(shown(), *before, "{}", script(&ledger));
         }
         ledger.undo(&app()).unwrap();
