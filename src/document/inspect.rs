@@ -8,7 +8,7 @@ use super::derive::{ObjectRef, OpRef};
 use super::graph::NodeIx;
 use super::registers::{Live, State};
 use super::{Cell, View};
-use crate::event::{Container, Value};
+use crate::event::{Container, EventId, Value};
 
 /// What an event did in one list or text.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,31 +74,13 @@ impl View<'_> {
         })
     }
 
-    /// How to take back what an event did in one list or text, as this view shows it; `before` is the view that the
-    /// event was made on.
+    /// How to take back what some events did in one list or text, as this view shows it, in the order of taking back:
+    /// the latest event first, each with the view that it was made on.
     #[must_use]
-    pub fn repair_items(&self, edits: &ItemEdits, before: &View<'_>) -> Vec<ItemRepair> {
-        let mut now = self.moment().items(&edits.object);
-        let mut repairs = Vec::new();
-        for inserted in &edits.inserted {
-            if let Some(index) = now.iter().position(|item| item == inserted) {
-                now.remove(index);
-                repairs.push(ItemRepair::Remove(index as u64));
-            }
-        }
-        let old = before.moment().items(&edits.object);
-        let values = before.item_values(&edits.object);
-        for (place, (item, value)) in old.iter().zip(values).enumerate() {
-            if !edits.removed.contains(item) || now.contains(item) {
-                continue;
-            }
-            let neighbours = old.get(..place).unwrap_or_default().iter().rev();
-            let after = neighbours.filter_map(|left| now.iter().position(|item| item == left)).next();
-            let index = after.map_or(0, |left| left + 1);
-            now.insert(index, *item);
-            repairs.push(ItemRepair::Insert(index as u64, value));
-        }
-        repairs
+    pub fn repair_items(&self, edits: &[(ItemEdits, View<'_>)]) -> Vec<ItemRepair> {
+        let Some((first, _)) = edits.first() else { return Vec::new() };
+        let mut now = self.moment().items(&first.object);
+        edits.iter().flat_map(|(edits, before)| edits.repair(before, &mut now)).collect()
     }
 
     fn item_values(&self, object: &ObjectRef) -> Vec<Value> {
@@ -106,6 +88,22 @@ impl View<'_> {
             ContainerKind::List => self.moment().list(object),
             ContainerKind::Text => self.moment().text(object).chars().map(|c| Value::Text(c.into())).collect(),
         }
+    }
+
+    /// What an operation of an event made: a list or a text, or neither.
+    #[must_use]
+    pub fn kind(&self, event: EventId, op: u32) -> Option<ContainerKind> {
+        let ix = self.graph().find(&event).filter(|&ix| self.graph().contains(self.clock(), ix))?;
+        self.graph().node(ix)?.makes.iter().find(|make| make.0 == op).map(|make| make.2)
+    }
+
+    /// How many items or characters the list or text has that an operation of an event made.
+    #[must_use]
+    pub fn length(&self, event: EventId, op: u32) -> Option<u64> {
+        let ix = self.graph().find(&event)?;
+        let make = self.graph().node(ix)?.makes.iter().find(|make| make.0 == op)?;
+        let object = ObjectRef { op: OpRef { counter: make.1, actor: self.graph().actor_of(ix) }, kind: make.2 };
+        Some(self.moment().items(&object).len() as u64)
     }
 
     /// The only operation that lives at a key, where there is one.
@@ -119,6 +117,30 @@ impl View<'_> {
 }
 
 impl ItemEdits {
+    /// How to take these edits back, as the items are now; afterwards `now` is as they will be.
+    fn repair(&self, before: &View<'_>, now: &mut Vec<OpRef>) -> Vec<ItemRepair> {
+        let mut repairs = Vec::new();
+        for inserted in &self.inserted {
+            if let Some(index) = now.iter().position(|item| item == inserted) {
+                now.remove(index);
+                repairs.push(ItemRepair::Remove(index as u64));
+            }
+        }
+        let old = before.moment().items(&self.object);
+        let values = before.item_values(&self.object);
+        for (place, (item, value)) in old.iter().zip(values).enumerate() {
+            if !self.removed.contains(item) || now.contains(item) {
+                continue;
+            }
+            let neighbours = old.get(..place).unwrap_or_default().iter().rev();
+            let after = neighbours.filter_map(|left| now.iter().position(|item| item == left)).next();
+            let index = after.map_or(0, |left| left + 1);
+            now.insert(index, *item);
+            repairs.push(ItemRepair::Insert(index as u64, value));
+        }
+        repairs
+    }
+
     fn add(&mut self, op: OpRef, change: &LegacyOp) {
         if change.insert {
             self.inserted.push(op);

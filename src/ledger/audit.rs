@@ -6,11 +6,13 @@ use std::path::Path;
 use tracing::info_span;
 
 use super::request::{AsOf, Digest, Entry, Rebuilt, Verification};
+use super::row::Row;
 use super::shared::Shared;
-use super::state::{RecordKey, State};
+use super::state::{self, RecordKey, State};
 use super::{Ledger, Store, digest, packing};
 use crate::blob::MemoryBlobs;
-use crate::event::{Op, Value, WriterId};
+use crate::document::Document;
+use crate::event::{EventId, Op, Value, WriterId};
 use crate::journal::rows::MemoryRows;
 use crate::journal::{Append, LedgerEntry};
 use crate::{Error, ErrorKind, Result};
@@ -24,6 +26,7 @@ impl Ledger {
     /// # Errors
     /// None today.
     pub fn digest(&self) -> Result<Digest> {
+        let _reading = self.shared().reading();
         Ok(self.shared().meta(self.id(), |meta| digest::digest(&meta.digests, meta.totals().events, meta.position)))
     }
 
@@ -34,7 +37,8 @@ impl Ledger {
     /// `storage` where the disk fails; what is wrong with the ledger is an answer.
     pub fn verify(&self) -> Result<Verification> {
         let _reading = self.shared().reading();
-        let until = self.position();
+        // Up to there readers are shown everything.
+        let until = self.shared().meta(self.id(), |meta| meta.position);
         let mut check = Check::new(self)?;
         let mut read = 0;
         let log = self.log_reader();
@@ -77,10 +81,10 @@ impl Ledger {
         let (id, random) = (self.id(), (self.shared().world.random)()?);
         let entry = LedgerEntry { number: 1, id, name: self.name.clone(), meta: random.to_vec() };
         store.shared().journal.put_ledger(entry)?;
-        let events = self.copy_log(&store, until)?;
         for hash in self.shared().blobs.list()? {
             store.shared().blobs.put_many(&[&self.shared().blobs.get(hash)?])?;
         }
+        let events = self.copy_log(&store, until)?;
         let rebuilt = store.ledger(&self.name)?;
         let records = rebuilt.shared().meta(id, |meta| meta.totals().records);
         store.close()?;
@@ -134,6 +138,15 @@ impl Copy<'_> {
         let frames = packing::pack(&chunk)?;
         Ok(self.store.shared().journal.append(&[Append { ledger: self.ledger, expected_head, frames }])?)
     }
+}
+
+/// What lives in a document, and its heads, by the events' ids: their indexes may differ where a writer forked.
+fn lives(document: &Document) -> (Vec<EventId>, Vec<String>) {
+    let id = |ix| document.graph().node(ix).map(|node| node.id);
+    let keys = document.registers().iter().flat_map(|(key, lives)| lives.iter().map(move |live| (key, live)));
+    let lives =
+        keys.map(|(key, live)| format!("{key} {} {:?} {:?}", live.counter, id(live.node), live.cell)).collect();
+    (document.graph().head_ids(), lives)
 }
 
 /// A replay of the log beside the derived state that readers see.
@@ -194,25 +207,60 @@ impl<'a> Check<'a> {
 
     fn finish(&mut self, until: u64) -> Result<()> {
         self.publish()?;
-        let (id, shared) = (self.ledger.id(), self.ledger.shared());
-        for (key, last) in &self.last {
-            let seen = shared.row(id, key)?;
-            let expected = self.replay.row(id, key)?;
-            match (seen, expected) {
-                (Some(seen), _) if seen.last > until => {}
-                (Some(seen), Some(expected)) if seen == expected => {}
-                // A row of another policy is projected again when it is read.
-                (Some(seen), Some(expected)) if seen.policy != expected.policy && seen.heads == expected.heads => {}
-                _ => self.problems.push(format!(
-                    "{}/{}: what is shown is not what its events up to position {last} say: rebuild",
-                    key.0, key.1
-                )),
-            }
+        for (key, last) in std::mem::take(&mut self.last) {
+            self.row(&key, last, until)?;
+            self.snapshot(&key, until)?;
         }
-        if shared.journal.head(id) == until {
-            let same = shared.meta(id, |seen| self.replay.meta(id, |expected| seen == expected));
-            if !same {
-                self.problems.push("the ledger's counts are not what its events say: rebuild".to_owned());
+        self.strangers(until)?;
+        let (id, shared) = (self.ledger.id(), self.ledger.shared());
+        let same =
+            shared.meta(id, |seen| seen.position != until || self.replay.meta(id, |expected| seen == expected));
+        if !same {
+            self.problems.push("the ledger's counts are not what its events say: rebuild".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Compares what readers are shown of a record with what its events say.
+    fn row(&mut self, key: &RecordKey, last: u64, until: u64) -> Result<()> {
+        let id = self.ledger.id();
+        let expected = self.replay.row(id, key)?;
+        let as_expected = |seen: &Row| {
+            let same = expected.as_deref().is_some_and(|expected| {
+                // A row of another policy is projected again when it is read.
+                let waits =
+                    seen.policy != expected.policy && seen.heads == expected.heads && seen.last == expected.last;
+                seen == expected || waits
+            });
+            same || seen.last > until
+        };
+        if !matches!(self.ledger.shared().row(id, key), Ok(Some(seen)) if as_expected(&seen)) {
+            self.problems.push(format!(
+                "{}/{}: what is shown is not what its events up to position {last} say: rebuild",
+                key.0, key.1
+            ));
+        }
+        Ok(())
+    }
+
+    /// Compares a record's stored snapshot, where it has one, with what its events say.
+    fn snapshot(&mut self, key: &RecordKey, until: u64) -> Result<()> {
+        let (id, shared) = (self.ledger.id(), self.ledger.shared());
+        let Some(saved) = state::snapshot(shared, id, key).filter(|saved| saved.last <= until) else { return Ok(()) };
+        let whole = state::load_until(&self.replay, id, key, saved.last)?;
+        if lives(&saved.document) != lives(&whole.document) {
+            self.problems.push(format!("{}/{}: its snapshot is not what its events say: rebuild", key.0, key.1));
+        }
+        Ok(())
+    }
+
+    /// Rows of records that the log does not have.
+    fn strangers(&mut self, until: u64) -> Result<()> {
+        let (id, shared) = (self.ledger.id(), self.ledger.shared());
+        for key in shared.record_keys(id)? {
+            let known = self.replay.row(id, &key)?.is_some();
+            if !known && shared.row(id, &key).is_ok_and(|row| row.is_some_and(|row| row.last <= until)) {
+                self.problems.push(format!("{}/{}: it is shown, but has no event: rebuild", key.0, key.1));
             }
         }
         Ok(())

@@ -34,6 +34,11 @@ impl<K: Ord + Clone, V> TwoGenerations<K, V> {
         self.young.get_mut(key).map(|(value, _)| value)
     }
 
+    /// The value, without its counting as a use.
+    pub(crate) fn peek(&self, key: &K) -> Option<&V> {
+        self.young.get(key).or_else(|| self.old.get(key)).map(|(value, _)| value)
+    }
+
     pub(crate) fn insert(&mut self, key: K, value: V, weight: usize) {
         self.remove(&key);
         self.young_weight += weight;
@@ -61,7 +66,12 @@ impl<K: Ord + Clone, V> TwoGenerations<K, V> {
 
     /// Forgets the old half, once the young one holds half of the limit.
     pub(crate) fn trim(&mut self) {
-        if self.young_weight > self.limit / 2 {
+        self.trim_to(self.limit);
+    }
+
+    /// The same with a lower limit.
+    pub(crate) fn trim_to(&mut self, limit: usize) {
+        if self.young_weight > limit.min(self.limit) / 2 {
             self.old = std::mem::take(&mut self.young);
             self.old_weight = std::mem::take(&mut self.young_weight);
         }

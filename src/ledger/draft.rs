@@ -1,19 +1,20 @@
 //! Drafting: what a caller wants of a record becomes operations, against what the record showed as of the edit's base.
 //!
-//! Here kinds act, no-ops are dropped and large values leave for blobs. Pure: it neither reads nor writes anything.
+//! Here kinds act, no-ops are dropped and large values leave for blobs. It writes nothing, and reads nothing but large
+//! values that are edited inside.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::request::{Act, Edit, Place};
-use crate::document::{Cell, ContainerKind, Live, View};
+use crate::document::{Cell, ContainerKind, Live, Registers, View};
 use crate::event::{
-    BlobHash, BlobRef, Container, Op, Path, Value,
+    BlobForm, BlobHash, BlobRef, Container, FlatKey, Op, Path, Value,
     diff::{PatchOp, merge_patch},
     json, limits,
 };
-use crate::projection::{Content, Projection};
+use crate::projection::{Conflict, Content, DELETED, Projection, Severity};
 use crate::{Error, ErrorKind, Result};
 
 /// A record as of an edit's base.
@@ -22,6 +23,20 @@ pub(crate) struct Shown<'a, 'v> {
     pub(crate) projection: &'a Projection,
     /// Whether the record has any event there.
     pub(crate) exists: bool,
+    /// Reads a large value.
+    pub(crate) read: &'a dyn Fn(&BlobRef) -> Result<Json>,
+}
+
+impl Shown<'_, '_> {
+    /// Whether a live operation holds an object that is replaced as a whole.
+    fn is_atom(&self, live: &Live) -> bool {
+        match &live.cell {
+            Cell::Value(Value::Blob(blob)) if is_atom(&live.cell) => {
+                (self.read)(blob).is_ok_and(|json| json.is_object())
+            }
+            cell => is_atom(cell),
+        }
+    }
 }
 
 /// What an act comes to.
@@ -43,8 +58,7 @@ fn absent(what: &str) -> Error {
 impl Draft {
     /// Drafts an act on what its writer was shown.
     pub(crate) fn new(act: &Act, shown: &Shown<'_, '_>) -> Result<Self> {
-        let (draft, made, touched, atoms) = Default::default();
-        let mut drafting = Drafting { shown, draft, made, touched, atoms };
+        let mut drafting = Drafting::new(shown);
         match act {
             Act::Put(value) => drafting.put_record(value)?,
             Act::Patch(patch) => {
@@ -70,33 +84,38 @@ impl Draft {
         Ok(drafting.draft)
     }
 
-    /// The operations that make a field show a content, whatever it shows now: of a resolution or a revert.
-    pub(crate) fn settle(&mut self, path: &Path, content: Option<&Content>, kind: Option<Settled>) -> Result<()> {
+    /// The operations that make a field show a content, whatever it shows now: of a resolution or a revert. `then` are
+    /// the registers that the content comes from.
+    pub(crate) fn settle(
+        &mut self,
+        path: &Path,
+        content: Option<&Content>,
+        kind: Option<Settled>,
+        then: &Registers,
+    ) -> Result<()> {
         let Some(content) = content else {
             self.ops.push(Op::Remove { path: path.clone() });
             return Ok(());
         };
         match kind {
-            None if content.json.is_object() && content.blobs.is_empty_at_root() => self.settle_object(path, content),
-            None => {
-                let value = content.leaf_value("");
-                self.put(path, value)
-            }
-            Some(Settled::List) => self.make_list(path, content),
-            Some(Settled::Text) => self.make_text(path, content.json.as_str().unwrap_or_default()),
-            Some(Settled::Set) => self.make_set(path, content),
-            Some(Settled::Atomic) => {
-                let value = content.leaf_value("");
-                self.put(path, value)
-            }
+            Some(Settled::List) if content.json.is_array() => self.make_list(path, content),
+            Some(Settled::Text) if content.json.is_string() => self.make_text(path, content),
+            Some(Settled::Set) if content.json.is_array() => self.make_set(path, content),
+            None if content.json.is_object() => self.settle_object(path, content, then),
+            _ => self.put(path, content.leaf_value("")),
         }
     }
 
-    fn settle_object(&mut self, path: &Path, content: &Content) -> Result<()> {
+    /// Field by field; what is more than a plain value stays what it is.
+    fn settle_object(&mut self, path: &Path, content: &Content, then: &Registers) -> Result<()> {
         self.put(path, Value::EmptyObject)?;
-        for (below, value) in content.leaves()? {
-            if !below.is_root() {
-                self.put(&Path::parse(&format!("{path}{below}"))?, value)?;
+        let kinds = kinds_below(path, then);
+        for (below, value) in content.leaves_above(&kinds.keys().cloned().collect())? {
+            let at = Path::parse(&format!("{path}{below}"))?;
+            match (kinds.get(&below), content.at(below.as_str())) {
+                (Some(kind), Some(inner)) => self.settle(&at, Some(&inner), Some(*kind), then)?,
+                _ if below.is_root() => {}
+                _ => self.put(&at, value)?,
             }
         }
         Ok(())
@@ -112,7 +131,8 @@ impl Draft {
         Ok(())
     }
 
-    fn make_text(&mut self, path: &Path, text: &str) -> Result<()> {
+    fn make_text(&mut self, path: &Path, content: &Content) -> Result<()> {
+        let text = content.json.as_str().unwrap_or_default();
         let container = self.make(Op::MakeText { path: path.clone() });
         self.splice(container, 0, 0, text);
         Ok(())
@@ -183,6 +203,39 @@ fn comparable(value: Value) -> Value {
     as_blob(&value).map(|(_, reference)| Value::Blob(reference)).unwrap_or(value)
 }
 
+/// Whether a content is this value.
+fn is_same(value: &Value, content: &Content) -> bool {
+    match value {
+        // Large as a whole, but its fields are shown one by one.
+        Value::Atomic(json) if content.blobs.is_empty() => *json == json::canonical(&content.json),
+        value => content.leaf_value("").canonical() == comparable(value.clone()).canonical(),
+    }
+}
+
+/// What the fields below an object are made as, where they are more than plain values, by their paths from there.
+fn kinds_below(path: &Path, then: &Registers) -> BTreeMap<Path, Settled> {
+    let kind = |(key, lives): (&str, &[Live])| {
+        let at = FlatKey::from_document(key).to_path().filter(|at| path.is_prefix_of(at))?;
+        let below = Path::parse(at.as_str().strip_prefix(path.as_str())?).ok()?;
+        let kind = lives.iter().find_map(|live| match &live.cell {
+            cell if is_atom(cell) => Some(Settled::Atomic),
+            Cell::Set | Cell::Container(_) => Settled::of(&live.cell),
+            _ => None,
+        })?;
+        Some((below, kind))
+    };
+    then.iter().filter_map(kind).collect()
+}
+
+/// Whether a cell holds an object that is replaced as a whole. Of a large value only the reader knows; it counts as one.
+fn is_atom(cell: &Cell) -> bool {
+    match cell {
+        Cell::Value(Value::Atomic(json)) => json.starts_with('{'),
+        Cell::Value(Value::Blob(blob)) => blob.form == BlobForm::Json,
+        _ => false,
+    }
+}
+
 /// What a settled field is made as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Settled {
@@ -218,9 +271,55 @@ struct Drafting<'a, 'v> {
     touched: BTreeSet<Path>,
     /// Objects replaced as a whole, as the draft changes fields inside them.
     atoms: BTreeMap<Path, Json>,
+    /// Members that the draft adds or removes, by the canonical JSON of each.
+    members: BTreeMap<(Path, String), bool>,
+    /// The lengths of the lists and texts that the draft works in.
+    lengths: BTreeMap<Container, u64>,
+    /// Whether the draft leaves the record deleted, where it says anything of that.
+    deleted: Option<bool>,
+}
+
+impl<'a, 'v> Drafting<'a, 'v> {
+    fn new(shown: &'a Shown<'a, 'v>) -> Self {
+        let (draft, made, touched, atoms) = Default::default();
+        let (members, lengths, deleted) = Default::default();
+        Self { shown, draft, made, touched, atoms, members, lengths, deleted }
+    }
 }
 
 impl Drafting<'_, '_> {
+    /// The draft writes a field anew: nothing that it did at, above or below it counts any more.
+    fn touch(&mut self, path: &Path) {
+        let apart = |other: &Path| other != path && !other.is_prefix_of(path) && !path.is_prefix_of(other);
+        self.made.retain(|other, _| apart(other));
+        self.atoms.retain(|other, _| apart(other));
+        self.members.retain(|(other, _), _| apart(other));
+        self.touched.insert(path.clone());
+    }
+
+    /// Refuses an edit of what is no field: it lies inside an array, a list or a text.
+    fn is_field(&self, path: &Path) -> Result<()> {
+        let mut above = std::iter::successors(path.parent(), Path::parent).filter(|above| !above.is_root());
+        let is_array = |above: &Path| {
+            let shown = self.is_untouched(above) && self.content_at(above).is_some_and(|shown| shown.json.is_array());
+            shown || self.made.contains_key(above)
+        };
+        match above.find(is_array) {
+            None => Ok(()),
+            Some(array) => Err(invalid(format!("expected the path of a field: `{array}` is an array"), path)
+                .with_hint("insert and remove its items, or put it as a whole")),
+        }
+    }
+
+    /// Refuses to make anything but a plain value inside an object that is replaced as a whole.
+    fn is_free(&self, path: &Path) -> Result<()> {
+        self.is_field(path)?;
+        match self.atom_above(path) {
+            None => Ok(()),
+            Some((atom, _)) => Err(invalid(format!("expected a plain value: `{atom}` is replaced as a whole"), path)),
+        }
+    }
+
     fn must_exist(&self) -> Result<()> {
         if self.shown.exists { Ok(()) } else { Err(absent("does not exist")) }
     }
@@ -255,9 +354,7 @@ impl Drafting<'_, '_> {
         let shown = self.content_at(path);
         let same = match (value, shown) {
             (None, None) => true,
-            (Some(value), Some(content)) => {
-                content.leaf_value("").canonical() == comparable(value.clone()).canonical()
-            }
+            (Some(value), Some(content)) => is_same(value, &content),
             _ => false,
         };
         same && !self.is_disputed(path) && self.is_untouched(path)
@@ -281,6 +378,9 @@ impl Drafting<'_, '_> {
         if self.shown.projection.deleted && self.shown.exists {
             self.draft.ops.push(Op::Restore);
         }
+        if value.as_object().is_some_and(serde_json::Map::is_empty) && self.shows_something() {
+            return self.draft.put(&Path::root(), Value::EmptyObject);
+        }
         let atoms = self.atoms();
         let after = Content::of(value).leaves_above(&atoms)?;
         let before = match self.shown.exists {
@@ -299,45 +399,44 @@ impl Drafting<'_, '_> {
         Ok(())
     }
 
+    fn shows_something(&self) -> bool {
+        let shown = &self.shown.projection.content.json;
+        self.shown.exists && shown.as_object().is_some_and(|fields| !fields.is_empty())
+    }
+
     /// The fields that hold an object which is replaced as a whole.
     fn atoms(&self) -> BTreeSet<Path> {
-        let is_atom = |live: &Live| match &live.cell {
-            Cell::Value(Value::Atomic(json)) => json.starts_with('{'),
-            Cell::Value(Value::Blob(blob)) => blob.form == crate::event::BlobForm::Json,
-            _ => false,
-        };
-        let atoms = self.shown.view.registers().iter().filter(|(_, lives)| lives.iter().any(is_atom));
-        atoms.filter_map(|(key, _)| crate::event::FlatKey::from_document(key).to_path()).collect()
+        let holds = |(_, lives): &(&str, &[Live])| lives.iter().any(|live| self.shown.is_atom(live));
+        let atoms = self.shown.view.registers().iter().filter(holds);
+        atoms.filter_map(|(key, _)| FlatKey::from_document(key).to_path()).collect()
     }
 
     /// The object replaced as a whole that a field lies in, as the draft has made it so far.
-    fn atom_above(&self, path: &Path) -> Option<(Path, Content)> {
+    fn atom_above(&self, path: &Path) -> Option<(Path, Json)> {
         let mut above = std::iter::successors(path.parent(), Path::parent).take_while(|above| !above.is_root());
         above.find_map(|above| {
             if let Some(json) = self.atoms.get(&above) {
-                return Some((above, Content::of(json.clone())));
+                return Some((above, json.clone()));
             }
             let [live] = self.shown.view.registers().get(above.to_key().as_str()) else { return None };
-            let is_atom = matches!(&live.cell, Cell::Value(Value::Atomic(_) | Value::Blob(_)));
-            let content = self.content_at(&above).filter(|_| is_atom && !self.touched.contains(&above))?;
-            Some((above, content))
+            let here = self.is_untouched(&above) && self.shown.is_atom(live);
+            let content = self.content_at(&above).filter(|_| here)?;
+            let json = content.fill(|blob| (self.shown.read)(blob)).ok()?;
+            Some((above, json))
         })
     }
 
     /// Changes a field inside an object that is replaced as a whole; false where it lies in none.
     fn change_atom(&mut self, path: &Path, value: Option<&Value>) -> Result<bool> {
-        let Some((atom, content)) = self.atom_above(path) else { return Ok(false) };
+        let Some((atom, mut json)) = self.atom_above(path) else { return Ok(false) };
         let below = path.as_str().strip_prefix(atom.as_str()).unwrap_or_default();
-        let mut json = content.json;
-        if !content.blobs.is_empty() || !json.is_object() {
-            return Err(invalid(format!("expected a whole value for `{atom}`, which is replaced as a whole"), path));
-        }
         match value {
             Some(value) => set_member(&mut json, &Path::parse(below)?, value.to_json().unwrap_or_default()),
             None => remove_member(&mut json, &Path::parse(below)?),
         }
-        self.atoms.insert(atom.clone(), json.clone());
+        self.touch(&atom);
         self.draft.put(&atom, Value::from_json(&json))?;
+        self.atoms.insert(atom, json);
         Ok(true)
     }
 
@@ -416,14 +515,13 @@ impl Drafting<'_, '_> {
         };
         for (path, op) in merge_patch(&json::normalize(patch.clone())?)? {
             match op {
-                PatchOp::Remove => self.edit(&Edit::Remove(path))?,
+                PatchOp::Remove => self.remove(&path)?,
                 PatchOp::MergeObject if self.content_at(&path).is_some_and(|shown| shown.json.is_object()) => {}
                 PatchOp::MergeObject => self.put_value(&path, Value::EmptyObject)?,
                 PatchOp::Put(value) => {
                     let value = Value::from_json(&value);
                     if !self.shows(&path, Some(&value)) {
                         self.put_leaf(&path, value)?;
-                        self.touched.insert(path);
                     }
                 }
             }
@@ -436,11 +534,8 @@ impl Drafting<'_, '_> {
     fn edit(&mut self, edit: &Edit) -> Result<()> {
         match edit {
             Edit::Put(path, value) => self.put(path, value),
-            Edit::PutAtomic(path, value) => {
-                let value = Value::from_json(&json::normalize(value.clone())?);
-                self.put_value(path, value)
-            }
-            Edit::Remove(path) => self.remove(path),
+            Edit::PutAtomic(path, value) => self.put_atomic(path, value),
+            Edit::Remove(path) => self.is_field(path).and_then(|()| self.remove(path)),
             Edit::Increment(path, by) => self.increment(path, *by),
             Edit::MakeSet(path) => self.make(path, Cell::Set, Op::MakeSet { path: path.clone() }),
             Edit::MakeList(path) => {
@@ -452,17 +547,8 @@ impl Drafting<'_, '_> {
             Edit::SetAdd(path, member) => self.member(path, member, true),
             Edit::SetRemove(path, member) => self.member(path, member, false),
             Edit::Insert(place, index, value) => self.insert(place, *index, value),
-            Edit::RemoveAt(place, index) => {
-                let container = self.place(place, ContainerKind::List)?;
-                self.push(Op::RemoveAt { container, index: *index })
-            }
-            Edit::SpliceText { place, index, delete, insert } => {
-                let container = self.place(place, ContainerKind::Text)?;
-                if *delete > 0 || !insert.is_empty() {
-                    self.draft.splice(container, *index, *delete, insert);
-                }
-                Ok(())
-            }
+            Edit::RemoveAt(place, index) => self.remove_at(place, *index),
+            Edit::SpliceText { place, index, delete, insert } => self.splice(place, *index, *delete, insert),
             Edit::Delete => self.delete(),
             Edit::Restore => self.restore(),
         }
@@ -474,6 +560,7 @@ impl Drafting<'_, '_> {
     }
 
     fn put(&mut self, path: &Path, value: &Json) -> Result<()> {
+        self.is_field(path)?;
         let value = json::normalize(value.clone())?;
         let fields = match &value {
             Json::Object(fields) if !fields.is_empty() => Content::of(value.clone()).leaves()?,
@@ -482,24 +569,35 @@ impl Drafting<'_, '_> {
             }
             _ => return self.put_value(path, Value::from_json(&value)),
         };
-        self.put_value(path, Value::EmptyObject)?;
-        for (below, value) in fields {
-            let below = Path::parse(&format!("{path}{below}"))?;
-            self.draft.put(&below, value)?;
+        let whole = Value::from_json(&value);
+        if self.shows(path, Some(&whole)) || self.change_atom(path, Some(&whole))? {
+            return Ok(());
         }
-        self.touched.insert(path.clone());
+        self.touch(path);
+        self.draft.put(path, Value::EmptyObject)?;
+        for (below, value) in fields {
+            self.draft.put(&Path::parse(&format!("{path}{below}"))?, value)?;
+        }
+        Ok(())
+    }
+
+    fn put_atomic(&mut self, path: &Path, value: &Json) -> Result<()> {
+        self.is_field(path)?;
+        let json = json::normalize(value.clone())?;
+        let before = self.draft.ops.len();
+        self.put_value(path, Value::from_json(&json))?;
+        // Later edits of the draft find it, unless it went into another one.
+        if json.is_object() && self.draft.ops.len() > before && self.atom_above(path).is_none() {
+            self.atoms.insert(path.clone(), json);
+        }
         Ok(())
     }
 
     fn put_value(&mut self, path: &Path, value: Value) -> Result<()> {
-        if self.shows(path, Some(&value)) {
+        if self.shows(path, Some(&value)) || self.change_atom(path, Some(&value))? {
             return Ok(());
         }
-        if self.change_atom(path, Some(&value))? {
-            return Ok(());
-        }
-        self.touched.insert(path.clone());
-        self.made.remove(path);
+        self.touch(path);
         self.draft.put(path, value)
     }
 
@@ -510,11 +608,12 @@ impl Drafting<'_, '_> {
         if self.shows(path, None) || self.change_atom(path, None)? {
             return Ok(());
         }
-        self.touched.insert(path.clone());
+        self.touch(path);
         self.push(Op::Remove { path: path.clone() })
     }
 
     fn increment(&mut self, path: &Path, by: i64) -> Result<()> {
+        self.is_free(path)?;
         let shown = self.content_at(path).filter(|_| self.is_untouched(path));
         if shown.is_some_and(|content| content.json.as_i64().is_none()) {
             return Err(invalid(format!("expected an integer or nothing at `{path}`, to count from"), path));
@@ -522,10 +621,23 @@ impl Drafting<'_, '_> {
         if by.unsigned_abs() > limits::INCREMENT_MAX {
             return Err(invalid("expected an increment of at most 4294967296 either way", path));
         }
-        if by == 0 { Ok(()) } else { self.push(Op::Increment { path: path.clone(), by }) }
+        if by == 0 {
+            return Ok(());
+        }
+        self.touched.insert(path.clone());
+        self.push(Op::Increment { path: path.clone(), by })
     }
 
     fn make(&mut self, path: &Path, cell: Cell, op: Op) -> Result<()> {
+        self.is_free(path)?;
+        let is_there = self.container_at(path).is_some_and(|live| live.cell == cell) && self.is_untouched(path);
+        let is_empty = self
+            .content_at(path)
+            .is_some_and(|content| matches!(content.json.as_str(), Some("")) || content.json == json!([]));
+        if is_there && is_empty {
+            return Ok(());
+        }
+        self.touch(path);
         let container = match cell {
             Cell::Container(_) => Some(self.draft.make(op)),
             _ => {
@@ -533,71 +645,147 @@ impl Drafting<'_, '_> {
                 None
             }
         };
+        self.lengths.extend(container.map(|container| (container, 0)));
         self.made.insert(path.clone(), (cell, container));
-        self.touched.insert(path.clone());
         Ok(())
     }
 
     fn member(&mut self, path: &Path, member: &Json, add: bool) -> Result<()> {
+        self.is_free(path)?;
         let member = json::normalize(member.clone())?;
-        let made = self.made.get(path).is_some_and(|(cell, _)| *cell == Cell::Set);
-        let is_set =
-            made || self.shown.view.registers().get(path.to_key().as_str()).iter().any(|live| live.cell == Cell::Set);
-        if !is_set {
-            if !add || self.content_at(path).is_some() {
+        let text = json::canonical(&member);
+        if !self.is_set(path) {
+            if !add || self.touched.contains(path) || self.content_at(path).is_some() {
                 return Err(
                     invalid(format!("expected a set at `{path}`"), path).with_hint("make it one with make_set")
                 );
             }
             self.make(path, Cell::Set, Op::MakeSet { path: path.clone() })?;
         }
-        let text = json::canonical(&member);
-        let shown = self.content_at(path);
-        let is_member = shown.and_then(|content| content.json.as_array().cloned()).unwrap_or_default();
-        let is_member = is_member.iter().any(|other| json::canonical(other) == text);
-        if !self.made.contains_key(path) && self.is_untouched(path) && is_member == add {
+        let at = (path.clone(), text);
+        if self.is_member(&at) == add {
             return Ok(());
         }
         let (path, member) = (path.clone(), Value::from_json(&member));
+        self.members.insert(at, add);
         self.push(if add { Op::SetAdd { path, member } } else { Op::SetRemove { path, member } })
+    }
+
+    fn is_set(&self, path: &Path) -> bool {
+        if let Some((cell, _)) = self.made.get(path) {
+            return *cell == Cell::Set;
+        }
+        let lives = self.shown.view.registers().get(path.to_key().as_str());
+        self.is_untouched(path) && lives.iter().any(|live| live.cell == Cell::Set)
+    }
+
+    fn is_member(&self, at: &(Path, String)) -> bool {
+        if let Some(is_member) = self.members.get(at) {
+            return *is_member;
+        }
+        let shown = self.content_at(&at.0).filter(|_| !self.made.contains_key(&at.0));
+        let members = shown.and_then(|content| content.json.as_array().cloned()).unwrap_or_default();
+        members.iter().any(|other| json::canonical(other) == at.1)
     }
 
     fn insert(&mut self, place: &Place, index: u64, value: &Json) -> Result<()> {
         let container = self.place(place, ContainerKind::List)?;
         let value = Value::from_json(&json::normalize(value.clone())?);
         let value = self.draft.inline(&Path::root(), value)?;
+        *self.length(container) += 1;
         self.push(Op::Insert { container, index, value })
+    }
+
+    fn remove_at(&mut self, place: &Place, index: u64) -> Result<()> {
+        let container = self.place(place, ContainerKind::List)?;
+        let length = self.length(container);
+        if index >= *length {
+            return Ok(());
+        }
+        *length -= 1;
+        self.push(Op::RemoveAt { container, index })
+    }
+
+    fn splice(&mut self, place: &Place, index: u64, delete: u64, insert: &str) -> Result<()> {
+        let container = self.place(place, ContainerKind::Text)?;
+        let length = self.length(container);
+        let index = index.min(*length);
+        let delete = delete.min(*length - index);
+        *length = *length - delete + insert.chars().count() as u64;
+        if delete > 0 || !insert.is_empty() {
+            self.draft.splice(container, index, delete, insert);
+        }
+        Ok(())
+    }
+
+    /// How many items or characters a list or text has, as the draft leaves it.
+    fn length(&mut self, container: Container) -> &mut u64 {
+        let view = self.shown.view;
+        self.lengths.entry(container).or_insert_with(|| match container {
+            Container::Of(event, op) => view.length(event, op).unwrap_or(0),
+            Container::Own(_) => 0,
+        })
     }
 
     /// The container that an edit works in.
     fn place(&self, place: &Place, kind: ContainerKind) -> Result<Container> {
-        let path = match place {
-            Place::Container(container) => return Ok(*container),
-            Place::Path(path) => path,
-        };
         let name = if kind == ContainerKind::List { "list" } else { "text" };
-        if let Some((cell, made)) = self.made.get(path)
-            && *cell == Cell::Container(kind)
-        {
-            return made.ok_or_else(|| invalid(format!("expected a {name} at `{path}`"), path));
+        match place {
+            Place::Path(path) => self.container_of(path, kind).ok_or_else(|| {
+                invalid(format!("expected a {name} at `{path}`"), path)
+                    .with_hint(format!("make it one with make_{name}"))
+            }),
+            Place::Container(container) if self.is_made(*container, kind) => Ok(*container),
+            Place::Container(container) => {
+                Err(Error::new(ErrorKind::Validation, format!("expected a {name}, but {container:?} made none"))
+                    .with_hint("name the event, and the index of its operation, that made it"))
+            }
+        }
+    }
+
+    fn is_made(&self, container: Container, kind: ContainerKind) -> bool {
+        match container {
+            Container::Own(op) => match self.draft.ops.get(op as usize) {
+                Some(Op::MakeList { .. }) => kind == ContainerKind::List,
+                Some(Op::MakeText { .. }) => kind == ContainerKind::Text,
+                _ => false,
+            },
+            Container::Of(event, op) => self.shown.view.kind(event, op) == Some(kind),
+        }
+    }
+
+    /// The list or text that is shown at a path, as the draft leaves it.
+    fn container_of(&self, path: &Path, kind: ContainerKind) -> Option<Container> {
+        if let Some((cell, made)) = self.made.get(path) {
+            return made.filter(|_| *cell == Cell::Container(kind));
+        }
+        if !self.is_untouched(path) {
+            return None;
         }
         let lives = self.shown.view.registers().get(path.to_key().as_str());
         let shown = self.shown.projection.blame.iter().find(|blame| blame.path == *path).and_then(|blame| blame.node);
         let live = lives.iter().filter(|live| live.cell == Cell::Container(kind));
-        let live = live.max_by_key(|live| Some(live.node) == shown);
-        live.and_then(|live| self.shown.view.container(live)).ok_or_else(|| {
-            invalid(format!("expected a {name} at `{path}`"), path).with_hint(format!("make it one with make_{name}"))
-        })
+        live.max_by_key(|live| Some(live.node) == shown).and_then(|live| self.shown.view.container(live))
     }
 
     fn delete(&mut self) -> Result<()> {
-        let disputed = self.shown.projection.conflicts.iter().any(|c| c.path == crate::projection::DELETED);
-        if self.shown.projection.deleted && !disputed { Ok(()) } else { self.push(Op::Delete) }
+        self.must_exist()?;
+        self.set_deleted(true, Op::Delete)
     }
 
     fn restore(&mut self) -> Result<()> {
-        let disputed = self.shown.projection.conflicts.iter().any(|c| c.path == crate::projection::DELETED);
-        if self.shown.projection.deleted || disputed { self.push(Op::Restore) } else { Ok(()) }
+        self.must_exist()?;
+        self.set_deleted(false, Op::Restore)
+    }
+
+    fn set_deleted(&mut self, deleted: bool, op: Op) -> Result<()> {
+        let is_deletion = |conflict: &Conflict| conflict.path == DELETED && conflict.severity == Severity::High;
+        let disputed = self.deleted.is_none() && self.shown.projection.conflicts.iter().any(is_deletion);
+        if self.deleted.unwrap_or(self.shown.projection.deleted) == deleted && !disputed {
+            return Ok(());
+        }
+        self.deleted = Some(deleted);
+        self.push(op)
     }
 }
 
@@ -687,15 +875,5 @@ fn remove_member(json: &mut Json, path: &Path) {
     let (Some(parent), Some(name)) = (path.parent(), path.segments().next_back()) else { return };
     if let Some(Json::Object(members)) = json.pointer_mut(parent.as_str()) {
         members.remove(name.as_ref());
-    }
-}
-
-trait AtRoot {
-    fn is_empty_at_root(&self) -> bool;
-}
-
-impl AtRoot for Vec<(String, BlobRef)> {
-    fn is_empty_at_root(&self) -> bool {
-        !self.iter().any(|(at, _)| at.is_empty())
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::draft::{Draft, Shown};
-use super::request::{Act, Context, Delivered, Delivery, Outcome, Receipt, Write};
-use super::state::{RecordKey, Working, internal};
+use super::request::{self, Act, Context, Delivered, Delivery, Outcome, Receipt, Write};
+use super::state::{RecordKey, State, Working, internal};
 use super::writer::Writing;
 use crate::document::{Graph, NodeIx};
 use crate::event::{
-    BatchId, BatchMember, Body, ConflictId, Container, Event, EventId, FirstImport, Idempotency, LedgerId, Op, RunId,
-    Timestamp, WriterId, limits, split,
+    BatchId, BatchMember, BlobRef, Body, ConflictId, Container, DecodeError, Event, EventId, FirstImport,
+    Idempotency, LedgerId, Op, Part, RunId, Timestamp, WriterId, chain, limits,
 };
 use crate::projection::{Projection, RecordId, project};
 use crate::{Error, ErrorKind, Result};
@@ -19,7 +19,8 @@ use crate::{Error, ErrorKind, Result};
 pub(crate) struct Marks {
     pub(crate) delivery: bool,
     pub(crate) resolves: Option<ConflictId>,
-    pub(crate) reverts: Option<EventId>,
+    /// The events that the change takes back, oldest first: one event says so of each.
+    pub(crate) reverts: Vec<EventId>,
     /// The execution that brings the events, kept beside them.
     pub(crate) brought_by: Option<RunId>,
 }
@@ -29,24 +30,32 @@ pub(crate) struct Marks {
 pub(crate) struct Plan {
     pub(crate) key: RecordKey,
     pub(crate) parents: Vec<EventId>,
-    /// The operations of each event: at least one event, unless nothing changes.
-    pub(crate) parts: Vec<Vec<Op>>,
-    pub(crate) context: Context,
-    pub(crate) marks: Marks,
+    pub(crate) ops: Vec<Op>,
+    /// How many events the operations take; 0 where nothing changes.
+    parts: usize,
+    context: Context,
+    marks: Marks,
     /// The ids of the events that its rehearsal made, by which later plans of the batch name them.
     rehearsed: Vec<EventId>,
 }
 
 impl Plan {
-    /// A plan of one event on these parents.
-    pub(crate) fn single(
+    /// A plan of these operations on these parents: at least one event, also without an operation.
+    pub(crate) fn new(
         key: RecordKey,
         parents: Vec<EventId>,
         ops: Vec<Op>,
         context: Context,
         marks: Marks,
     ) -> Result<Self> {
-        Ok(Self { key, parents, parts: split(ops)?, context, marks, rehearsed: Vec::new() })
+        let parts = parts(&ops)?;
+        Ok(Self { key, parents, ops, parts, context, marks, rehearsed: Vec::new() })
+    }
+
+    /// A plan that changes nothing.
+    fn nothing(key: RecordKey, context: Context) -> Self {
+        let (parents, ops, parts, marks, rehearsed) = Default::default();
+        Self { key, parents, ops, parts, context, marks, rehearsed }
     }
 
     /// The plan with the ids of rehearsed events replaced by those of the staged ones.
@@ -56,7 +65,8 @@ impl Plan {
         }
         let renamed = |id: &EventId| staged.get(id).copied().unwrap_or(*id);
         self.parents = self.parents.iter().map(renamed).collect();
-        for op in self.parts.iter_mut().flatten() {
+        self.parents.sort_unstable();
+        for op in &mut self.ops {
             if let Op::Insert { container, .. } | Op::RemoveAt { container, .. } | Op::SpliceText { container, .. } =
                 op
                 && let Container::Of(id, _) = container
@@ -66,15 +76,54 @@ impl Plan {
         }
     }
 
-    /// How many events the plan takes, with those that merge heads beyond the limit of parents.
-    fn events(&self) -> usize {
-        merges(self.parents.len()) + self.parts.len()
+    /// How many events the plan takes, with those that merge heads beyond the limit of parents and those that say what
+    /// is taken back.
+    pub(crate) fn events(&self) -> usize {
+        match self.parts {
+            0 => 0,
+            parts => merges(self.parents.len()) + self.marks.reverts.len().saturating_sub(1) + parts,
+        }
     }
+}
+
+/// How many events operations take.
+fn parts(ops: &[Op]) -> Result<usize, DecodeError> {
+    let mut parts = 0;
+    chain(ops.to_vec(), |_| {
+        parts += 1;
+        Ok::<_, DecodeError>(EventId([0; 32]))
+    })?;
+    Ok(parts)
 }
 
 /// How many events it takes to bring a number of heads down to the limit of parents.
 fn merges(heads: usize) -> usize {
     heads.saturating_sub(limits::PARENTS).div_ceil(limits::PARENTS - 1)
+}
+
+/// Parts of a change that are each within the limits of a batch, in order.
+fn batches(plans: Vec<Plan>) -> Result<Vec<Vec<Plan>>> {
+    let (mut batches, mut batch, mut count) = (Vec::new(), Vec::new(), 0);
+    for plan in plans {
+        let events = plan.events();
+        check_batch(events)?;
+        if count + events > limits::BATCH_EVENTS {
+            batches.push(std::mem::take(&mut batch));
+            count = 0;
+        }
+        count += events;
+        batch.push(plan);
+    }
+    batches.push(batch);
+    Ok(batches)
+}
+
+fn check_batch(events: usize) -> Result<()> {
+    if events > limits::BATCH_EVENTS {
+        let message = format!("a batch has at most {} events, this one takes {events}", limits::BATCH_EVENTS);
+        return Err(Error::new(ErrorKind::TooLarge, message).with_hint("split it into several"));
+    }
+    Ok(())
 }
 
 impl Writing<'_> {
@@ -88,7 +137,7 @@ impl Writing<'_> {
 
     /// Makes all writes or none.
     pub(crate) fn write_all(&mut self, writes: &[Write], context: &Context) -> Result<Receipt> {
-        let request = context.idempotency_key.as_ref().map(|_| request_hash(writes, context));
+        let request = context.idempotency_key.as_ref().map(|_| request::hash(writes, context));
         if let Some(receipt) = self.answered(context, request)? {
             return Ok(receipt);
         }
@@ -107,10 +156,10 @@ impl Writing<'_> {
     /// The operations that writes would come to.
     pub(crate) fn dry_run(&mut self, writes: &[Write], context: &Context) -> Result<Vec<(RecordKey, Vec<Op>)>> {
         let (plans, _) = self.plan_all(writes, context)?;
-        Ok(plans.into_iter().map(|plan| (plan.key, plan.parts.concat())).collect())
+        Ok(plans.into_iter().map(|plan| (plan.key, plan.ops)).collect())
     }
 
-    fn store_blobs(&self, blobs: &[Vec<u8>]) -> Result<()> {
+    pub(crate) fn store_blobs(&self, blobs: &[Vec<u8>]) -> Result<()> {
         if !blobs.is_empty() {
             let contents: Vec<&[u8]> = blobs.iter().map(Vec::as_slice).collect();
             self.shared.blobs.put_many(&contents)?;
@@ -118,11 +167,26 @@ impl Writing<'_> {
         Ok(())
     }
 
+    /// Does what a request asks, or answers as before.
+    pub(crate) fn once(
+        &mut self,
+        context: &Context,
+        hash: [u8; 32],
+        work: impl FnOnce(&mut Self) -> Result<Receipt>,
+    ) -> Result<Receipt> {
+        match self.answered(context, Some(hash))? {
+            Some(receipt) => Ok(receipt),
+            None => work(self),
+        }
+    }
+
     /// The receipt of a request that was answered before.
-    fn answered(&self, context: &Context, hash: Option<[u8; 32]>) -> Result<Option<Receipt>> {
+    pub(crate) fn answered(&self, context: &Context, hash: Option<[u8; 32]>) -> Result<Option<Receipt>> {
         let (Some(name), Some(hash)) = (&context.idempotency_key, hash) else { return Ok(None) };
         let staged = self.state.staged.iter().filter(|entry| {
-            entry.event.source == context.source && entry.event.idempotency.as_ref().is_some_and(|i| i.key == *name)
+            let event = &entry.event;
+            let is_named = event.idempotency.as_ref().is_some_and(|request| request.key == *name);
+            is_named && event.source == context.source && event.writer == self.state.writer
         });
         let staged: Vec<_> = staged.collect();
         let (known, positions) = match staged.first().and_then(|entry| entry.event.idempotency.as_ref()) {
@@ -170,6 +234,7 @@ impl Writing<'_> {
             if repeated.contains(&key) && !copies.contains_key(&key) {
                 copies.insert(key.clone(), self.state.record(self.shared, &key)?.clone());
             }
+            expect_heads(self.state.record(self.shared, &key)?, write).map_err(at)?;
             let (mut plan, contents) = self.plan(write, context, copies.get_mut(&key)).map_err(at)?;
             if let Some(copy) = copies.get_mut(&key) {
                 self.rehearse(copy, &mut plan)?;
@@ -182,8 +247,9 @@ impl Writing<'_> {
 
     /// Applies a plan to a copy of its record, so that the batch's next write of it is planned on that.
     fn rehearse(&mut self, copy: &mut Working, plan: &mut Plan) -> Result<()> {
-        let stamping = Stamping::new(self.state.writer, self.now(), copy.document.graph(), plan)?;
-        let events = stamping.events(self.state.id, self.state.sequence + (1 << 32), None, None)?;
+        let sequence = self.state.sequence.saturating_add(1 << 32);
+        let stamping = Stamping::new(self.state, self.now(), sequence, copy.document.graph(), plan)?;
+        let events = stamping.events(None, None)?;
         for (id, event) in &events {
             copy.document.apply(*id, event)?;
         }
@@ -202,7 +268,6 @@ impl Writing<'_> {
             Some(copy) => copy,
             None => self.state.record(shared, &key)?,
         };
-        expect_heads(working, write)?;
         let base = base(working, write)?;
         let parents = match &base {
             Some(base) => working.document.graph().ids(base.iter().copied()),
@@ -217,48 +282,57 @@ impl Writing<'_> {
                 None => working.document.view()?,
             };
             let projection = project(&view, &policy.policy, &shared.resolvers, &record);
-            let shown = Shown { view: &view, projection: &projection, exists: !parents.is_empty() };
+            let read = |blob: &BlobRef| shared.read_blob(blob);
+            let shown = Shown { view: &view, projection: &projection, exists: !parents.is_empty(), read: &read };
             Draft::new(&write.act, &shown).map_err(|fault| of_record(fault, &key))?
         };
-        let parts = match draft.ops.is_empty() && context.idempotency_key.is_none() {
-            true => Vec::new(),
-            false => split(draft.ops)?,
+        let context = context.clone();
+        let plan = match draft.ops.is_empty() && context.idempotency_key.is_none() {
+            true => Plan::nothing(key, context),
+            false => Plan::new(key, parents, draft.ops, context, Marks::default())?,
         };
-        let (context, marks) = (context.clone(), Marks::default());
-        Ok((Plan { key, parents, parts, context, marks, rehearsed: Vec::new() }, draft.blobs))
+        Ok((plan, draft.blobs))
     }
 
     /// Stages all plans as one batch, or nothing.
     pub(crate) fn commit(&mut self, plans: Vec<Plan>, request: Option<[u8; 32]>) -> Result<Receipt> {
-        let plans: Vec<Plan> = plans.into_iter().filter(|plan| !plan.parts.is_empty()).collect();
-        let count: usize = plans.iter().map(Plan::events).sum();
-        if count > limits::BATCH_EVENTS {
-            let message = format!("a batch has at most {} events, this one takes {count}", limits::BATCH_EVENTS);
-            return Err(Error::new(ErrorKind::TooLarge, message).with_hint("split it into several"));
-        }
-        let batch = match count {
-            0 => {
-                return Ok(Receipt {
-                    outcome: Outcome::Unchanged,
-                    events: Vec::new(),
-                    run: None,
-                    skipped: Vec::new(),
-                });
+        check_batch(plans.iter().map(Plan::events).sum())?;
+        self.whole(|writing| writing.stage_batch(plans, request))
+    }
+
+    /// Stages all plans, in as many batches as it takes, or nothing.
+    pub(crate) fn commit_all(&mut self, plans: Vec<Plan>, request: Option<[u8; 32]>) -> Result<Receipt> {
+        let batches = batches(plans)?;
+        self.whole(|writing| {
+            let mut receipt = Receipt::unchanged();
+            for batch in batches {
+                let part = writing.stage_batch(batch, request)?;
+                if part.outcome == Outcome::Appended {
+                    receipt.outcome = part.outcome;
+                    receipt.events.extend(part.events);
+                }
             }
-            1 => None,
-            _ => Some(BatchMember {
-                id: BatchId(self.random()?),
-                index: 0,
-                count: u32::try_from(count).unwrap_or(u32::MAX),
-            }),
-        };
-        let (staged, head, sequence) = (self.state.staged.len(), self.state.head, self.state.sequence);
-        let keys: Vec<RecordKey> = plans.iter().map(|plan| plan.key.clone()).collect();
-        self.stage_all(plans, batch, request).inspect_err(|_| {
-            self.state.staged.truncate(staged);
-            (self.state.head, self.state.sequence) = (head, sequence);
-            keys.iter().for_each(|key| self.state.forget(key));
+            Ok(receipt)
         })
+    }
+
+    /// What `work` stages stays only where all of it succeeds.
+    fn whole<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let before = self.state.savepoint();
+        work(self).inspect_err(|_| self.state.go_back(before))
+    }
+
+    fn stage_batch(&mut self, plans: Vec<Plan>, request: Option<[u8; 32]>) -> Result<Receipt> {
+        let plans: Vec<Plan> = plans.into_iter().filter(|plan| plan.parts > 0).collect();
+        let batch = match plans.iter().map(Plan::events).sum() {
+            0 => return Ok(Receipt::unchanged()),
+            1 => None,
+            count => {
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                Some(BatchMember { id: BatchId(self.random()?), index: 0, count })
+            }
+        };
+        self.stage_all(plans, batch, request)
     }
 
     fn stage_all(
@@ -267,14 +341,14 @@ impl Writing<'_> {
         mut batch: Option<BatchMember>,
         request: Option<[u8; 32]>,
     ) -> Result<Receipt> {
-        let mut receipt = Receipt { outcome: Outcome::Appended, events: Vec::new(), run: None, skipped: Vec::new() };
+        let mut receipt = Receipt { outcome: Outcome::Appended, ..Receipt::unchanged() };
         let mut staged: BTreeMap<EventId, EventId> = BTreeMap::new();
         let (shared, now) = (self.shared, self.now());
         for mut plan in plans {
             plan.rename(&staged);
-            let (ledger, writer, sequence) = (self.state.id, self.state.writer, self.state.sequence);
-            let graph = self.state.record(shared, &plan.key)?.document.graph();
-            let events = Stamping::new(writer, now, graph, &plan)?.events(ledger, sequence, batch, request)?;
+            self.state.record(shared, &plan.key)?;
+            let graph = self.state.held(&plan.key)?.document.graph();
+            let events = Stamping::new(self.state, now, self.state.sequence, graph, &plan)?.events(batch, request)?;
             staged.extend(plan.rehearsed.iter().copied().zip(events.iter().map(|(id, _)| *id)));
             for (id, event) in events {
                 let position = self.state.stage(shared, id, event, now, plan.marks.brought_by)?;
@@ -336,23 +410,32 @@ impl Writing<'_> {
         let mut nothing = crate::document::Document::default();
         let draft = {
             let view = nothing.view()?;
-            let shown = Shown { view: &view, projection: &Projection::default(), exists: false };
+            let read = |blob: &BlobRef| self.shared.read_blob(blob);
+            let shown = Shown { view: &view, projection: &Projection::default(), exists: false, read: &read };
             Draft::new(&write.act, &shown).map_err(|fault| of_record(fault, &key))?
         };
         let import = FirstImport { source: &context.source, collection: &key.0, key: &key.1, occurred_at };
         let ledger = self.state.id;
-        let events = import.events(draft.ops, |event| Ok(event.identify(ledger)?.0))?;
+        let events = import.events(draft.ops, |event| Ok(event.identify(ledger)?.0));
+        let events = events.map_err(|fault| of_record(fault.into(), &key))?;
         self.store_blobs(&draft.blobs)?;
-        let (shared, now) = (self.shared, self.now());
-        let mut receipt = Receipt { outcome: Outcome::Appended, events: Vec::new(), run: None, skipped: Vec::new() };
+        let receipt = self.whole(|writing| writing.stage_delivery(&key, events, run))?;
+        if receipt.events.is_empty() { Ok(Delivered::Unchanged) } else { Ok(Delivered::Created(receipt)) }
+    }
+
+    /// Stages the events of a first import. Others may have made the same ones, and theirs may wait for these.
+    fn stage_delivery(&mut self, key: &RecordKey, events: Vec<Event>, run: Option<RunId>) -> Result<Receipt> {
+        let (ledger, shared, now) = (self.state.id, self.shared, self.now());
+        let mut receipt = Receipt { outcome: Outcome::Appended, ..Receipt::unchanged() };
         for event in events {
             let (id, _) = event.identify(ledger)?;
-            if self.state.record(shared, &key)?.document.graph().find(&id).is_none() {
+            if self.state.record(shared, key)?.document.graph().find(&id).is_none() {
                 let position = self.state.stage(shared, id, event, now, run)?;
                 receipt.events.push((id, position));
+                self.release(id)?;
             }
         }
-        if receipt.events.is_empty() { Ok(Delivered::Unchanged) } else { Ok(Delivered::Created(receipt)) }
+        Ok(receipt)
     }
 
     fn later_delivery(
@@ -379,60 +462,63 @@ impl Writing<'_> {
 /// Stamps the events of one plan, each on the one before.
 struct Stamping<'a> {
     plan: &'a Plan,
+    ledger: LedgerId,
     writer: WriterId,
     now: i64,
+    sequence: u64,
     heads: Vec<EventId>,
     lane: u32,
     nth: u32,
     past: Vec<Timestamp>,
-    /// The plan's events so far, with how many operations each has.
-    made: Vec<(EventId, usize)>,
+    batch: Option<BatchMember>,
+    request: Option<Idempotency>,
+    made: Vec<(EventId, Event)>,
 }
 
 impl<'a> Stamping<'a> {
-    fn new(writer: WriterId, now: i64, graph: &Graph, plan: &'a Plan) -> Result<Self> {
+    fn new(state: &State, now: i64, sequence: u64, graph: &Graph, plan: &'a Plan) -> Result<Self> {
         let parents: Vec<NodeIx> = plan.parents.iter().filter_map(|id| graph.find(id)).collect();
         if parents.len() != plan.parents.len() {
             return Err(internal("a planned event's parents are not known"));
         }
-        let (lane, nth) = graph.free_lane(writer, &graph.closure(parents.iter().copied()));
+        // The lane must be free as of the first event, which may have only some of the heads as parents.
+        let first = parents.iter().copied().take(limits::PARENTS);
+        let (lane, nth) = graph.free_lane(state.writer, &graph.closure(first));
         let stamps = parents.iter().filter_map(|&ix| graph.node(ix)).map(|node| node.at);
-        let past = stamps.chain(graph.last_stamp(writer)).collect();
-        Ok(Self { plan, writer, now, heads: plan.parents.clone(), lane, nth, past, made: Vec::new() })
+        let past = stamps.chain(graph.last_stamp(state.writer)).collect();
+        let (ledger, writer, heads) = (state.id, state.writer, plan.parents.clone());
+        let (batch, request, made) = (None, None, Vec::new());
+        Ok(Self { plan, ledger, writer, now, sequence, heads, lane, nth, past, batch, request, made })
     }
 
-    /// The plan's events: first those that merge heads beyond the limit of parents, then each on the one before.
-    fn events(
-        mut self,
-        ledger: LedgerId,
-        sequence: u64,
-        mut batch: Option<BatchMember>,
-        request: Option<[u8; 32]>,
-    ) -> Result<Vec<(EventId, Event)>> {
-        let merges = merges(self.plan.parents.len());
-        let empty = std::iter::repeat_n(Vec::new(), merges);
-        let request = self.plan.context.idempotency_key.clone().zip(request);
-        let mut events = Vec::new();
-        for (index, ops) in empty.chain(self.plan.parts.iter().cloned()).enumerate() {
-            let mut event = self.event(ops, index < merges, sequence + index as u64, batch);
-            event.idempotency = request.clone().map(|(key, request_hash)| Idempotency { key, request_hash });
-            let (id, _) = event.identify(ledger).map_err(|fault| of_record(fault.into(), &self.plan.key))?;
-            self.follow(id, &event);
-            batch = batch.map(next_place);
-            events.push((id, event));
+    /// The plan's events, each on the one before: first those that merge heads beyond the limit of parents, then one
+    /// for each event that is taken back, the last of which has the operations.
+    fn events(mut self, batch: Option<BatchMember>, request: Option<[u8; 32]>) -> Result<Vec<(EventId, Event)>> {
+        let named = self.plan.context.idempotency_key.clone().zip(request);
+        self.request = named.map(|(key, request_hash)| Idempotency { key, request_hash });
+        self.batch = batch;
+        for _ in 0..merges(self.plan.parents.len()) {
+            self.add(Vec::new(), None, None)?;
         }
-        Ok(events)
+        let (resolves, reverts) = (self.plan.marks.resolves, &self.plan.marks.reverts);
+        if let Some((_, earlier)) = reverts.split_last() {
+            for reverted in earlier {
+                self.add(Vec::new(), None, Some(*reverted))?;
+            }
+        }
+        let last = reverts.last().copied();
+        chain(self.plan.ops.clone(), |Part { ops, .. }| self.add(ops, resolves, last))?;
+        Ok(self.made)
     }
 
-    fn event(&mut self, ops: Vec<Op>, merge: bool, sequence: u64, batch: Option<BatchMember>) -> Event {
-        let parents = self.heads.drain(..self.heads.len().min(limits::PARENTS)).collect();
-        let (context, marks) = (&self.plan.context, &self.plan.marks);
-        let last = !merge;
-        Event {
+    fn add(&mut self, ops: Vec<Op>, resolves: Option<ConflictId>, reverts: Option<EventId>) -> Result<EventId> {
+        let parents = self.parents();
+        let context = &self.plan.context;
+        let event = Event {
             collection: self.plan.key.0.clone(),
             key: self.plan.key.1.clone(),
             writer: self.writer,
-            sequence,
+            sequence: self.sequence,
             lane: self.lane,
             nth: self.nth,
             parents,
@@ -442,41 +528,34 @@ impl<'a> Stamping<'a> {
             principal: context.principal.clone(),
             reason: context.reason.clone(),
             run: context.run,
-            delivery: marks.delivery,
-            idempotency: None,
-            batch,
-            resolves: marks.resolves.filter(|_| last),
-            reverts: marks.reverts.filter(|_| last),
-            body: Body::Ops(ops.into_iter().map(|op| self.outside(op)).collect()),
-        }
+            delivery: self.plan.marks.delivery,
+            idempotency: self.request.clone(),
+            batch: self.batch,
+            resolves,
+            reverts,
+            body: Body::Ops(ops),
+        };
+        let (id, _) = event.identify(self.ledger).map_err(|fault| of_record(fault.into(), &self.plan.key))?;
+        self.follow(id, event);
+        Ok(id)
+    }
+
+    /// The event before, and as many of the heads as there is room for.
+    fn parents(&mut self) -> Vec<EventId> {
+        let mut parents: Vec<EventId> = self.made.last().map(|(id, _)| *id).into_iter().collect();
+        let room = limits::PARENTS - parents.len();
+        parents.extend(self.heads.drain(..self.heads.len().min(room)));
+        parents.sort_unstable();
+        parents
     }
 
     /// The event is made: the next one follows it.
-    fn follow(&mut self, id: EventId, event: &Event) {
-        self.made.push((id, event.ops().len()));
-        self.heads.push(id);
-        self.heads.sort_unstable();
-        self.nth += 1;
+    fn follow(&mut self, id: EventId, event: Event) {
+        self.nth = self.nth.saturating_add(1);
+        self.sequence = self.sequence.saturating_add(1);
+        self.batch = self.batch.map(next_place);
         self.past = vec![event.at];
-    }
-
-    /// An operation in a container that an operation of the draft makes, where that is in an earlier event of the plan.
-    fn outside(&self, mut op: Op) -> Op {
-        if let Op::Insert { container, .. } | Op::RemoveAt { container, .. } | Op::SpliceText { container, .. } =
-            &mut op
-            && let Container::Own(index) = container
-        {
-            let mut index = *index as usize;
-            for (id, count) in &self.made {
-                if index < *count {
-                    *container = Container::Of(*id, u32::try_from(index).unwrap_or(u32::MAX));
-                    return op;
-                }
-                index -= count;
-            }
-            *container = Container::Own(u32::try_from(index).unwrap_or(u32::MAX));
-        }
-        op
+        self.made.push((id, event));
     }
 }
 
@@ -564,24 +643,4 @@ fn base(working: &Working, write: &Write) -> Result<Option<Vec<NodeIx>>> {
     };
     let nodes = graph.maximal(&base.iter().map(find).collect::<Result<Vec<_>>>()?);
     Ok(Some(nodes).filter(|nodes| !graph.heads().eq(nodes.iter().copied())))
-}
-
-/// What identifies a request, beside its idempotency key.
-fn request_hash(writes: &[Write], context: &Context) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("syncledger 2026-11 request v1");
-    for write in writes {
-        // Debug output of plain data with sorted maps is one to one with the data.
-        let text = format!("{:?}", (&write.collection, &write.key, &write.base, &write.expect, normal(&write.act)));
-        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
-    }
-    let who = format!("{:?}", (&context.source, &context.principal, &context.occurred_at));
-    *hasher.update(who.as_bytes()).finalize().as_bytes()
-}
-
-fn normal(act: &Act) -> String {
-    match act {
-        Act::Put(value) => format!("put {}", crate::event::json::canonical(value)),
-        Act::Patch(value) => format!("patch {}", crate::event::json::canonical(value)),
-        other => format!("{other:?}"),
-    }
 }

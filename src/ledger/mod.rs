@@ -23,15 +23,19 @@ mod packing;
 mod read;
 mod replicate;
 pub mod request;
+mod revert;
 mod row;
 mod settle;
 mod shared;
 mod state;
 mod store;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod waiting;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value as Json;
@@ -47,6 +51,7 @@ pub use subscribe::Subscription;
 use crate::event::{LedgerId, Op, RunId, WriterId};
 use crate::{Error, ErrorKind, Result};
 use replicate::Foreign;
+use request::{Resolving, Reverting};
 
 /// One tenant's ledger in a store. Handles are cheap to clone and may be used from any thread.
 #[derive(Clone, Debug)]
@@ -285,12 +290,28 @@ impl Ledger {
         version: Option<[u8; 32]>,
         context: &Context,
     ) -> Result<Receipt> {
+        if let Some(receipt) = self.answered(&Resolving(conflict, &settlement, version), context)? {
+            return Ok(receipt);
+        }
         let found = self.conflict(conflict)?;
         let id = self.id();
         let span = info_span!("resolve", ledger = %id, collection = found.collection, conflict = %conflict);
         let _entered = span.enter();
         let (key, context) = ((found.collection, found.key), context.clone());
-        self.store.queue().run(id, move |writing| writing.resolve(&key, conflict, &settlement, version, &context))
+        self.store.queue().run(id, move |writing| {
+            let hash = request::hash(&Resolving(conflict, &settlement, version), &context);
+            writing
+                .once(&context, hash, |writing| writing.resolve(&key, conflict, &settlement, version, &context, hash))
+        })
+    }
+
+    /// The receipt of a request with this context that was answered before.
+    fn answered(&self, request: &impl request::Request, context: &Context) -> Result<Option<Receipt>> {
+        if context.idempotency_key.is_none() {
+            return Ok(None);
+        }
+        let (hash, context) = (request::hash(request, context), context.clone());
+        self.store.queue().run(self.id(), move |writing| writing.answered(&context, Some(hash)))
     }
 
     /// Takes back an event, a batch or an execution: fields that nobody changed since go back to their value before,
@@ -299,13 +320,11 @@ impl Ledger {
     /// # Errors
     /// `not_found` where there is no such event, batch or execution.
     pub fn revert(&self, target: &Target, context: &Context) -> Result<Receipt> {
-        let events = self.events_of(target)?;
-        if events.is_empty() {
-            return Err(Error::new(ErrorKind::NotFound, "there is no event to take back")
-                .with_hint("list events, batches and runs with `syncledger log`"));
+        let request = Reverting(Some(target));
+        match self.answered(&request, context)? {
+            Some(receipt) => Ok(receipt),
+            None => self.take_back(target, request::hash(&request, context), context),
         }
-        let context = context.clone();
-        self.store.queue().run(self.id(), move |writing| writing.revert(events, &context))
     }
 
     /// Takes back the last change that this installation made and that is not taken back yet.
@@ -313,8 +332,25 @@ impl Ledger {
     /// # Errors
     /// `not_found` where there is none.
     pub fn undo(&self, context: &Context) -> Result<Receipt> {
-        let target = self.last_own()?;
-        self.revert(&target, context)
+        let request = Reverting(None);
+        match self.answered(&request, context)? {
+            Some(receipt) => Ok(receipt),
+            None => self.take_back(&self.last_own()?, request::hash(&request, context), context),
+        }
+    }
+
+    fn take_back(&self, target: &Target, hash: [u8; 32], context: &Context) -> Result<Receipt> {
+        let events = self.events_of(target)?;
+        if events.is_empty() {
+            return Err(Error::new(ErrorKind::NotFound, "there is no event to take back")
+                .with_hint("list events, batches and runs with `syncledger log`"));
+        }
+        let (id, context) = (self.id(), context.clone());
+        let span = info_span!("append", ledger = %id, records = events.len());
+        let _entered = span.enter();
+        self.store
+            .queue()
+            .run(id, move |writing| writing.once(&context, hash, |writing| writing.revert(events, &context, hash)))
     }
 
     // --- replication ---------------------------------------------------------------------------------------------
@@ -325,7 +361,6 @@ impl Ledger {
     /// # Errors
     /// `ledger_mismatch`, `validation`, `upgrade_needed` at the first event at fault; those before it are kept.
     pub fn apply(&self, from: LedgerId, events: &[Vec<u8>]) -> Result<Transfer> {
-        self.match_or_adopt(from)?;
         let span = info_span!("apply", ledger = %from, events = events.len());
         let _entered = span.enter();
         let mut foreign = Vec::with_capacity(events.len());
@@ -339,6 +374,13 @@ impl Ledger {
                 }
             }
         }
+        // What holds no event at all is no reason to become a replica of its ledger.
+        if foreign.is_empty()
+            && let Some(fault) = fault
+        {
+            return Err(fault);
+        }
+        self.match_or_adopt(from)?;
         let transfer = self.store.queue().run(from, move |writing| writing.apply(foreign))?;
         fault.map_or(Ok(transfer), Err)
     }
@@ -372,14 +414,17 @@ impl Ledger {
         self.match_or_adopt(other.id())?;
         let span = info_span!("pull", ledger = %self.id());
         let _entered = span.enter();
+        let (until, alike) = self.alike(other);
         self.pull_blobs(other)?;
         let (run, mut total) = (Some(self.new_run()?), Transfer::default());
         let mut chunk: Vec<Foreign> = Vec::new();
-        let until = other.position();
         let log = log::Log::new(&*other.store.shared().journal, other.id());
         log.each(0, until, |entry| {
             let last = entry.position == until;
-            chunk.push(Foreign::of(entry, run));
+            match alike.contains(&entry.event.collection) {
+                true => total.add(Transfer { offered: 1, duplicates: 1, ..Transfer::default() }),
+                false => chunk.push(Foreign::of(entry, run)),
+            }
             if chunk.len() == PULL_EVENTS || last {
                 let events = std::mem::take(&mut chunk);
                 let done = self.store.queue().run(self.id(), move |writing| writing.apply(events))?;
@@ -389,6 +434,17 @@ impl Ledger {
             Ok(true)
         })?;
         Ok(total)
+    }
+
+    /// Up to which position of another replica, and the collections of which both hold the same events up to there.
+    fn alike(&self, other: &Self) -> (u64, BTreeSet<String>) {
+        let theirs = other.shared().meta(other.id(), |meta| (meta.position, meta.digests.clone()));
+        let (until, theirs) = theirs;
+        let alike = self.shared().meta(self.id(), |meta| {
+            let same = theirs.into_iter().filter(|(name, sum)| meta.digests.get(name) == Some(sum));
+            same.map(|(name, _)| name).collect()
+        });
+        (until, alike)
     }
 
     /// Large values first: no event here names one that is not.

@@ -201,6 +201,7 @@ impl Ledger {
     /// # Errors
     /// None today.
     pub fn collections(&self) -> Result<Vec<CollectionInfo>> {
+        let _reading = self.shared().reading();
         Ok(self.shared().meta(self.id(), |meta| {
             let info = |(name, counts): (&String, &super::shared::Counts)| CollectionInfo {
                 name: name.clone(),
@@ -402,23 +403,39 @@ impl Ledger {
         Ok(events)
     }
 
-    /// The last change of this installation that takes nothing back and is not taken back.
+    /// The last change of this installation that is not taken back, and that itself takes back nothing or the taking back
+    /// of a change.
     pub(super) fn last_own(&self) -> Result<Target> {
         let (log, (_, writer)) = (self.log_reader(), self.ids());
         let (mut reverted, mut undone): (BTreeSet<EventId>, BTreeSet<BatchId>) = (BTreeSet::new(), BTreeSet::new());
         for position in (1..=log.head()).rev() {
             let Some(entry) = log.at(position)? else { continue };
-            reverted.extend(entry.event.reverts);
             let batch = entry.event.batch.map(|batch| batch.id);
             if reverted.contains(&entry.id) {
                 undone.extend(batch);
+                continue;
             }
-            let taken_back = reverted.contains(&entry.id) || batch.is_some_and(|batch| undone.contains(&batch));
-            if entry.event.writer == writer && entry.event.reverts.is_none() && !taken_back {
+            reverted.extend(entry.event.reverts);
+            let taken_back = batch.is_some_and(|batch| undone.contains(&batch));
+            if entry.event.writer == writer && !taken_back && !self.takes_back(&log, &entry)? {
                 return Ok(batch.map_or(Target::Event(entry.id), Target::Batch));
             }
         }
         Err(Error::new(ErrorKind::NotFound, "this installation has made no change that could be undone"))
+    }
+
+    /// Whether an event takes back a change, rather than the taking back of one.
+    fn takes_back(&self, log: &Log<'_>, entry: &Entry) -> Result<bool> {
+        let (mut entry, mut takes_back) = (entry.clone(), false);
+        while let Some(target) = entry.event.reverts {
+            takes_back = !takes_back;
+            let earlier = log.record(entry.previous, 0)?;
+            match earlier.into_iter().find(|earlier| earlier.id == target) {
+                Some(found) => entry = found,
+                None => break,
+            }
+        }
+        Ok(takes_back)
     }
 
     /// Counts and sizes.

@@ -11,7 +11,6 @@ pub(crate) struct Foreign {
     pub(crate) id: EventId,
     pub(crate) event: Event,
     pub(crate) run: Option<RunId>,
-    pub(crate) bytes: usize,
 }
 
 impl Foreign {
@@ -19,63 +18,72 @@ impl Foreign {
     pub(crate) fn decode(ledger: crate::event::LedgerId, bytes: &[u8], run: Option<RunId>) -> Result<Self> {
         let event = Event::decode(bytes)?;
         let id = crate::event::event_id(ledger, bytes);
-        Ok(Self { id, event, run, bytes: bytes.len() })
+        Ok(Self { id, event, run })
     }
 
     /// What another ledger of this program holds.
     pub(crate) fn of(entry: Entry, run: Option<RunId>) -> Self {
         let run = entry.run.filter(|_| entry.event.run.is_none() && entry.event.delivery).or(run);
-        Self { id: entry.id, event: entry.event, run, bytes: 256 }
+        Self { id: entry.id, event: entry.event, run }
     }
 }
 
 impl Writing<'_> {
     /// Takes in events, in their order. Stops at the first that can never be taken in.
     pub(crate) fn apply(&mut self, events: Vec<Foreign>) -> Result<Transfer> {
-        let mut transfer = Transfer::default();
+        let (mut transfer, mut held) = (Transfer::default(), Vec::new());
         for foreign in events {
             transfer.offered += 1;
-            self.apply_one(foreign, &mut transfer)?;
+            held.extend(self.apply_one(foreign, &mut transfer)?);
         }
+        held.retain(|id| self.state.waiting.contains(id));
+        transfer.waiting = held.len() as u64;
         Ok(transfer)
     }
 
-    fn apply_one(&mut self, foreign: Foreign, transfer: &mut Transfer) -> Result<()> {
+    /// Takes in an event, or holds it and returns its id.
+    fn apply_one(&mut self, foreign: Foreign, transfer: &mut Transfer) -> Result<Option<EventId>> {
         let key = (foreign.event.collection.clone(), foreign.event.key.clone());
         let shared = self.shared;
         let working = self.state.record(shared, &key)?;
         if working.document.graph().find(&foreign.id).is_some() || self.state.waiting.contains(&foreign.id) {
             transfer.duplicates += 1;
-            return Ok(());
+            return Ok(None);
         }
         match self.state.record(shared, &key)?.document.admit(foreign.id, &foreign.event) {
-            Ok(()) => self.take_in(foreign, transfer),
+            Ok(()) => {
+                self.state.stage(shared, foreign.id, foreign.event, (shared.world.now)(), foreign.run)?;
+                transfer.applied += 1 + self.release(foreign.id)?;
+                Ok(None)
+            }
             Err(PlaceFault::MissingParents(missing)) => {
-                transfer.waiting += 1;
-                self.state.waiting.hold(foreign.id, foreign.event, foreign.run, foreign.bytes, missing)
+                let Foreign { id, event, run } = foreign;
+                self.state.waiting.hold(id, event, run, missing)?;
+                Ok(Some(id))
             }
             Err(fault) => Err(refused(&foreign, &fault)),
         }
     }
 
-    /// Stages an event, and those that waited for it alone.
-    fn take_in(&mut self, foreign: Foreign, transfer: &mut Transfer) -> Result<()> {
-        let mut ready = vec![(foreign.id, foreign.event, foreign.run)];
+    /// Stages the events that waited for this one alone, and so on. Returns how many.
+    pub(crate) fn release(&mut self, arrived: EventId) -> Result<u64> {
         let (shared, now) = (self.shared, (self.shared.world.now)());
-        while let Some((id, event, run)) = ready.pop() {
-            self.state.stage(shared, id, event, now, run)?;
-            transfer.applied += 1;
-            for (id, waiter) in self.state.waiting.arrived(&id) {
-                transfer.waiting = transfer.waiting.saturating_sub(1);
+        let (mut arrived, mut released) = (vec![arrived], 0);
+        while let Some(parent) = arrived.pop() {
+            for (id, waiter) in self.state.waiting.arrived(&parent) {
                 let key = (waiter.event.collection.clone(), waiter.event.key.clone());
-                // One that turns out to break a rule was never accepted: it is dropped, and its sender told when it
-                // is sent again.
-                if self.state.record(shared, &key)?.document.admit(id, &waiter.event).is_ok() {
-                    ready.push((id, waiter.event, waiter.run));
+                // One that turns out to break a rule was never accepted: it is dropped, with all that waits for it, and
+                // its sender told when it is sent again.
+                if self.state.record(shared, &key)?.document.admit(id, &waiter.event).is_err() {
+                    self.state.waiting.give_up(id);
+                    continue;
                 }
+                self.state.stage(shared, id, waiter.event, now, waiter.run)?;
+                released += 1;
+                arrived.push(id);
             }
         }
-        Ok(())
+        Ok(released)
     }
 }
 

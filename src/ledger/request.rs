@@ -1,6 +1,6 @@
 //! What callers ask of a ledger, and what it answers: plain data.
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::event::{
     BatchId, ConflictId, Container, Event, EventId, LedgerId, Path, RunId, Timestamp, WriterId, diff::Change,
@@ -20,7 +20,8 @@ pub struct Context {
     pub occurred_at: Option<i64>,
     /// The execution that edits; random for a batch where it is missing.
     pub run: Option<RunId>,
-    /// The name of the request: a second one of the same name and source answers with the first one's receipt.
+    /// The name of the request: a second one of the same name and source answers with the first one's receipt. Imports
+    /// need none: delivering a version again changes nothing.
     pub idempotency_key: Option<String>,
 }
 
@@ -205,6 +206,13 @@ pub struct Receipt {
     pub run: Option<RunId>,
     /// What was left as it is, of a revert.
     pub skipped: Vec<Skipped>,
+}
+
+impl Receipt {
+    /// The receipt where there is nothing to do.
+    pub(crate) fn unchanged() -> Self {
+        Self { outcome: Outcome::Unchanged, events: Vec::new(), run: None, skipped: Vec::new() }
+    }
 }
 
 /// What a revert left as it is.
@@ -504,4 +512,114 @@ pub struct LedgerInfo {
     pub id: LedgerId,
     /// This installation's name in it.
     pub writer: WriterId,
+}
+
+// --- what identifies a request, beside its idempotency key ---------------------------------------------------------
+
+/// What writers of requests with an idempotency key ask for, as JSON that says the same in every version.
+pub(crate) trait Request {
+    fn described(&self) -> Json;
+}
+
+/// The hash by which a request of the same name is known to be the same request.
+pub(crate) fn hash(request: &(impl Request + ?Sized), context: &Context) -> [u8; 32] {
+    let who = json!([context.source, context.principal, context.occurred_at]);
+    let text = crate::event::json::canonical(&json!([who, request.described()]));
+    blake3::derive_key("syncledger 2026-11 request v1", text.as_bytes())
+}
+
+fn ids(events: &Option<Vec<EventId>>) -> Json {
+    events.as_ref().map_or(Json::Null, |events| events.iter().map(EventId::to_string).collect())
+}
+
+impl Request for [Write] {
+    fn described(&self) -> Json {
+        let write = |write: &Write| {
+            json!([write.collection, write.key, write.act.described(), ids(&write.base), ids(&write.expect)])
+        };
+        self.iter().map(write).collect()
+    }
+}
+
+impl Request for Act {
+    fn described(&self) -> Json {
+        match self {
+            Self::Put(value) => json!(["put", value]),
+            Self::Patch(patch) => json!(["patch", patch]),
+            Self::Edit(edits) => json!(["edit", edits.iter().map(Request::described).collect::<Json>()]),
+            Self::Delete => json!(["delete"]),
+            Self::Undelete => json!(["undelete"]),
+        }
+    }
+}
+
+impl Request for Edit {
+    fn described(&self) -> Json {
+        match self {
+            Self::Put(path, value) => json!(["put", path, value]),
+            Self::PutAtomic(path, value) => json!(["put_atomic", path, value]),
+            Self::Remove(path) => json!(["remove", path]),
+            Self::Increment(path, by) => json!(["increment", path, by]),
+            Self::MakeSet(path) => json!(["make_set", path]),
+            Self::SetAdd(path, member) => json!(["set_add", path, member]),
+            Self::SetRemove(path, member) => json!(["set_remove", path, member]),
+            Self::MakeList(path) => json!(["make_list", path]),
+            Self::MakeText(path) => json!(["make_text", path]),
+            Self::Insert(place, index, value) => json!(["insert", place.described(), index, value]),
+            Self::RemoveAt(place, index) => json!(["remove_at", place.described(), index]),
+            Self::SpliceText { place, index, delete, insert } => {
+                json!(["splice_text", place.described(), index, delete, insert])
+            }
+            Self::Delete => json!(["delete"]),
+            Self::Restore => json!(["restore"]),
+        }
+    }
+}
+
+impl Request for Place {
+    fn described(&self) -> Json {
+        match self {
+            Self::Path(path) => json!(path),
+            Self::Container(Container::Own(op)) => json!([op]),
+            Self::Container(Container::Of(event, op)) => json!([event.to_string(), op]),
+        }
+    }
+}
+
+/// The settling of a conflict.
+pub(crate) struct Resolving<'a>(pub(crate) ConflictId, pub(crate) &'a Settlement, pub(crate) Option<[u8; 32]>);
+
+impl Request for Resolving<'_> {
+    fn described(&self) -> Json {
+        let version = self.2.map(|version| crate::event::hex(&version));
+        json!(["resolve", self.0.to_string(), self.1.described(), version])
+    }
+}
+
+impl Request for Settlement {
+    fn described(&self) -> Json {
+        match self {
+            Self::Take(index) => json!(["take", index]),
+            Self::TakeSource(source) => json!(["source", source]),
+            Self::TakeEvent(event) => json!(["event", event.to_string()]),
+            Self::TakeLocal => json!(["local"]),
+            Self::TakeRemote => json!(["remote"]),
+            Self::Value(value) => json!(["value", value]),
+            Self::Base => json!(["base"]),
+        }
+    }
+}
+
+/// The taking back of a change; of the last one where there is no target.
+pub(crate) struct Reverting<'a>(pub(crate) Option<&'a Target>);
+
+impl Request for Reverting<'_> {
+    fn described(&self) -> Json {
+        match self.0 {
+            None => json!(["undo"]),
+            Some(Target::Event(event)) => json!(["revert", "event", event.to_string()]),
+            Some(Target::Batch(batch)) => json!(["revert", "batch", batch.to_string()]),
+            Some(Target::Run(run)) => json!(["revert", "run", run.to_string()]),
+        }
+    }
 }

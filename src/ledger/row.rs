@@ -5,7 +5,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::event::{EventId, LedgerId};
+use crate::journal::rows::MAX_VALUE_BYTES;
 use crate::projection::{Conflict, Content, Projection};
+use crate::{Error, ErrorKind, Result};
 
 /// What a reader sees of a record under its collection's policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,11 +30,20 @@ impl Row {
         Self { last, heads, content, deleted, conflicts, policy }
     }
 
-    /// The row's bytes; `None` when it cannot be written, which only costs its being made again.
-    pub(crate) fn encode(&self) -> Option<Vec<u8>> {
+    /// The row's bytes. A row that is too large is written without its value, under no policy: it is made again when it
+    /// is read.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         let mut bytes = vec![VERSION];
-        serde_json::to_writer(&mut bytes, self).ok()?;
-        Some(bytes)
+        serde_json::to_writer(&mut bytes, self)
+            .map_err(|fault| Error::new(ErrorKind::Consistency, format!("a row cannot be written: {fault}")))?;
+        if bytes.len() <= MAX_VALUE_BYTES {
+            return Ok(bytes);
+        }
+        let (last, heads, deleted) = (self.last, self.heads.clone(), self.deleted);
+        Self { last, heads, deleted, content: Content::default(), conflicts: Vec::new(), policy: 0 }.encode()
     }
 
     /// The row of bytes; `None` when another version wrote them.

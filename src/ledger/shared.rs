@@ -1,7 +1,8 @@
 //! What the writer thread and all readers of a store share: the storage seams, the published rows and counts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use bincode::Options as _;
 use serde::{Deserialize, Serialize};
@@ -10,12 +11,16 @@ use super::cache::TwoGenerations;
 use super::digest::LtHash;
 use super::request::Entry;
 use super::row::{self, Kind, Row};
-use super::state::{COLLECTIONS, CollectionPolicy, RecordKey};
-use crate::Result;
+use super::state::{COLLECTIONS, CollectionPolicy, Derived, RecordKey};
 use crate::blob::BlobStore;
 use crate::event::{BlobForm, BlobRef, Event, LedgerId, WriterId, hex};
-use crate::journal::{Journal, rows::Rows};
+use crate::journal::Journal;
+use crate::journal::rows::{Changes, Rows};
 use crate::projection::Resolvers;
+use crate::{Error, ErrorKind, Result};
+
+/// What the row file says of who derived what is in it.
+const MARK: &[u8] = b"syncledger 1";
 
 /// Where time and randomness come from: only tests give others than the defaults.
 pub(crate) struct World {
@@ -46,7 +51,7 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
-    /// Takes in an entry at the next position.
+    /// Takes in an entry at the next position. Writers whose fork shows only in a record are added by `publish`.
     pub(crate) fn absorb(&mut self, entry: &Entry) {
         self.position = entry.position;
         let event = &entry.event;
@@ -66,9 +71,9 @@ impl Meta {
             self.forked.insert(writer);
             return;
         }
-        let joins_before =
-            place.checked_sub(1).filter(|&before| runs.get(before).is_some_and(|run| run.1 + 1 == number));
-        let joins_after = runs.get(place).is_some_and(|run| run.0 == number + 1);
+        let joins = |run: &(u64, u64)| run.1.checked_add(1) == Some(number);
+        let joins_before = place.checked_sub(1).filter(|&before| runs.get(before).is_some_and(joins));
+        let joins_after = runs.get(place).is_some_and(|run| number.checked_add(1) == Some(run.0));
         match (joins_before, joins_after) {
             (Some(before), true) => {
                 let end = runs.remove(place).1;
@@ -95,8 +100,16 @@ impl Meta {
 
 /// Whether an event is of the chain that imports a record for the first time, whose writer is a hash.
 fn is_first_import(event: &Event) -> bool {
-    let alone = event.batch.is_none_or(|batch| batch.id.0 == event.writer.0);
-    event.delivery && alone && event.lane == 0 && u64::from(event.nth) == event.sequence && event.run.is_none()
+    let chained = event.batch.is_none_or(|batch| batch.id.0 == event.writer.0);
+    let placed = event.lane == 0 && u64::from(event.nth) == event.sequence;
+    let rooted = event.parents.len() == usize::from(event.nth > 1);
+    let timed = event.occurred_at == Some(event.at.millis) && event.at.counter.checked_add(1) == Some(event.nth);
+    event.delivery && chained && placed && rooted && timed && event.run.is_none() && event.principal.is_none()
+}
+
+fn unreadable() -> Error {
+    Error::new(ErrorKind::Corrupt, "a derived row cannot be read")
+        .with_hint("nothing is lost: run `syncledger rebuild`")
 }
 
 fn bincode_options() -> impl bincode::Options {
@@ -116,6 +129,12 @@ struct Clean {
     generation: u64,
 }
 
+/// A request's hash, and the positions of its events.
+type Answered = ([u8; 32], Vec<u64>);
+
+/// How many events wait for their parents, and how many records the writer holds, of how many bytes.
+type Gauge = (u64, (u64, u64));
+
 /// What the writer thread and all readers of a store share.
 pub(crate) struct Shared {
     pub(crate) journal: Arc<dyn Journal>,
@@ -127,11 +146,14 @@ pub(crate) struct Shared {
     pub(crate) metas: RwLock<BTreeMap<LedgerId, Meta>>,
     policies: RwLock<BTreeMap<(LedgerId, String), Arc<CollectionPolicy>>>,
     /// Requests with an idempotency key that are not yet in the row file: their hash and their events' positions.
-    requests: Mutex<BTreeMap<Vec<u8>, ([u8; 32], Vec<u64>)>>,
+    requests: Mutex<BTreeMap<Vec<u8>, Answered>>,
+    /// Told after each publication; the mutex only guards the telling.
+    shown: Condvar,
+    turn: Mutex<()>,
     /// Readers hold it to read; who makes all derived state again holds it to write.
     gate: RwLock<()>,
     /// Events that wait for their parents, and records held by the writer: count and bytes, by ledger.
-    pub(crate) gauges: Mutex<BTreeMap<LedgerId, (u64, (u64, u64))>>,
+    pub(crate) gauges: Mutex<BTreeMap<LedgerId, Gauge>>,
 }
 
 impl Shared {
@@ -146,7 +168,22 @@ impl Shared {
         let clean = Clean { rows: TwoGenerations::new(cache_bytes), generation: 0 };
         let published = Published { dirty: RwLock::default(), clean: Mutex::new(clean) };
         let (metas, policies, requests, gate, gauges) = Default::default();
-        Self { journal, rows, blobs, resolvers, world, published, metas, policies, requests, gate, gauges }
+        let (shown, turn) = Default::default();
+        Self {
+            journal,
+            rows,
+            blobs,
+            resolvers,
+            world,
+            published,
+            metas,
+            policies,
+            requests,
+            shown,
+            turn,
+            gate,
+            gauges,
+        }
     }
 
     /// Holds off who makes all derived state again.
@@ -186,7 +223,7 @@ impl Shared {
             clean.generation
         };
         let Some(bytes) = self.rows.get(at)? else { return Ok(None) };
-        let Some(row) = Row::decode(&bytes).map(Arc::new) else { return Ok(None) };
+        let row = Row::decode(&bytes).map(Arc::new).ok_or_else(unreadable)?;
         let mut clean = self.published.clean();
         if clean.generation == generation {
             clean.rows.insert(at.to_vec(), row.clone(), bytes.len() * 2 + 256);
@@ -212,9 +249,10 @@ impl Shared {
         let base = row::prefix(Kind::Row, ledger, collection);
         let start = [base.as_slice(), prefix.as_bytes()].concat();
         let after = after.map(|key| [base.as_slice(), key.as_bytes()].concat());
-        let mut keys = self.rows.keys(&start, after.as_deref(), limit)?;
         let from = after.clone().filter(|after| *after >= start).unwrap_or_else(|| start.clone());
+        // Held over both, so that no row moves from the one to the other unseen.
         let dirty = self.published.dirty();
+        let mut keys = self.rows.keys(&start, after.as_deref(), limit)?;
         let held = dirty.range(from..).map(|(key, _)| key).take_while(|key| key.starts_with(&start));
         keys.extend(held.filter(|key| after.as_ref() != Some(key)).take(limit).cloned());
         drop(dirty);
@@ -231,24 +269,28 @@ impl Shared {
         if let Some(policy) = self.policies.read().unwrap_or_else(PoisonError::into_inner).get(&name) {
             return Ok(policy.clone());
         }
-        let policy = match CollectionPolicy::of_system(collection) {
-            Some(policy) => policy,
-            None => {
-                let row = self.row(ledger, &(COLLECTIONS.to_owned(), collection.to_owned()))?;
-                CollectionPolicy::from_row(row.as_deref())
-            }
+        let row = match collection.starts_with('$') {
+            true => None,
+            false => self.row(ledger, &(COLLECTIONS.to_owned(), collection.to_owned()))?,
         };
-        let policy = Arc::new(policy);
+        let policy = Arc::new(CollectionPolicy::of(collection, row.as_deref(), &self.resolvers));
         // Where a newer one was published meanwhile, that one stays.
         let mut policies = self.policies.write().unwrap_or_else(PoisonError::into_inner);
         Ok(policies.entry(name).or_insert(policy).clone())
     }
 
     /// Shows durable entries and their records' rows to readers.
-    pub(crate) fn publish(&self, ledger: LedgerId, entries: &[Entry], rows: Vec<(RecordKey, Row)>) {
+    pub(crate) fn publish(&self, ledger: LedgerId, entries: &[Entry], derived: Derived) {
         let mut metas = self.metas.write().unwrap_or_else(PoisonError::into_inner);
-        let meta = metas.entry(ledger).or_default();
+        self.show(metas.entry(ledger).or_default(), ledger, entries, derived);
+        drop(metas);
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shown.notify_all();
+    }
+
+    fn show(&self, meta: &mut Meta, ledger: LedgerId, entries: &[Entry], Derived { rows, forked }: Derived) {
         entries.iter().for_each(|entry| meta.absorb(entry));
+        meta.forked.extend(forked);
         let mut dirty = self.published.dirty.write().unwrap_or_else(PoisonError::into_inner);
         let mut clean = self.published.clean();
         clean.generation += 1;
@@ -260,12 +302,22 @@ impl Shared {
                 meta.disputed.insert(key.clone());
             }
             if key.0 == COLLECTIONS {
-                policies.insert((ledger, key.1.clone()), Arc::new(CollectionPolicy::from_row(Some(&row))));
+                let policy = CollectionPolicy::of(&key.1, Some(&row), &self.resolvers);
+                policies.insert((ledger, key.1.clone()), Arc::new(policy));
             }
             let at = row::key(Kind::Row, ledger, &key.0, &key.1);
             clean.rows.remove(&at);
             dirty.insert(at, Arc::new(row));
         }
+    }
+
+    /// Waits until readers are shown everything up to a position, and returns up to which they are.
+    pub(crate) fn await_shown(&self, ledger: LedgerId, position: u64, timeout: Duration) -> u64 {
+        let shown = || self.meta(ledger, |meta| meta.position);
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.shown.wait_timeout_while(turn, timeout, |()| shown() < position);
+        drop(waited);
+        shown()
     }
 
     /// How many rows are not yet in the row file.
@@ -274,14 +326,27 @@ impl Shared {
     }
 
     /// The rows that are not yet in the row file, as they go there.
-    pub(crate) fn dirty_changes(&self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-        self.published.dirty().iter().map(|(key, row)| (key.clone(), row.encode())).collect()
+    pub(crate) fn dirty_changes(&self) -> Result<Changes> {
+        self.published.dirty().iter().map(|(key, row)| Ok((key.clone(), Some(row.encode()?)))).collect()
     }
 
-    /// Lets go of the rows that are in the row file now.
+    /// Lets go of the rows that are in the row file now. Who read there before that does not remember what it found.
     pub(crate) fn rows_are_stored(&self) {
-        self.published.dirty.write().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut dirty = self.published.dirty.write().unwrap_or_else(PoisonError::into_inner);
+        let mut clean = self.published.clean();
+        clean.generation += 1;
+        dirty.keys().for_each(|key| clean.rows.remove(key));
+        dirty.clear();
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The records that have rows.
+    pub(crate) fn record_keys(&self, ledger: LedgerId) -> Result<Vec<RecordKey>> {
+        let prefix = row::ledger_prefix(Kind::Row, ledger);
+        let dirty = self.published.dirty();
+        let mut keys: Vec<Vec<u8>> = dirty.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
+        keys.extend(self.rows.keys(&prefix, None, usize::MAX)?);
+        Ok(keys.iter().filter_map(|key| row::split(key)).map(|(_, record)| record).collect())
     }
 
     /// The records whose rows are not yet in the row file, by ledger.
@@ -296,12 +361,20 @@ impl Shared {
     }
 
     /// The counts of all ledgers as they go to the row file, and the mark that says that they are there.
-    pub(crate) fn encoded_metas(&self) -> (Vec<(Vec<u8>, Option<Vec<u8>>)>, Vec<u8>) {
+    pub(crate) fn encoded_metas(&self) -> (Changes, Vec<u8>) {
         let metas = self.metas.read().unwrap_or_else(PoisonError::into_inner);
         let encode = |(ledger, meta): (&LedgerId, &Meta)| {
             (row::key(Kind::Meta, *ledger, "", ""), bincode_options().serialize(meta).ok())
         };
-        (metas.iter().map(encode).collect(), b"syncledger 1".to_vec())
+        (metas.iter().map(encode).collect(), MARK.to_vec())
+    }
+
+    /// Removes rows that another version of this program derived.
+    pub(crate) fn check_mark(&self) -> Result<()> {
+        match self.rows.mark() {
+            Some(mark) if mark != MARK => Ok(self.rows.clear()?),
+            _ => Ok(()),
+        }
     }
 
     /// Takes up a ledger's counts from the row file.
@@ -321,8 +394,7 @@ impl Shared {
                 if keys.is_empty() {
                     break;
                 }
-                let mark = self.rows.mark().unwrap_or_default();
-                self.rows.write(keys.into_iter().map(|key| (key, None)).collect(), &mark)?;
+                self.rows.write(keys.into_iter().map(|key| (key, None)).collect(), MARK)?;
             }
         }
         Ok(())
@@ -334,23 +406,32 @@ impl Shared {
         for entry in entries.iter().filter(|entry| entry.event.writer == writer) {
             let Some(idempotency) = &entry.event.idempotency else { continue };
             let at = row::key(Kind::Request, ledger, &entry.event.source, &idempotency.key);
-            let request = requests.entry(at).or_insert_with(|| (idempotency.request_hash, Vec::new()));
-            request.1.push(entry.position);
+            // A part of its events may be in the row file already.
+            let stored = |at: &[u8]| self.stored_request(at).ok().flatten();
+            let request = requests
+                .entry(at.clone())
+                .or_insert_with(|| stored(&at).unwrap_or((idempotency.request_hash, Vec::new())));
+            if request.0 == idempotency.request_hash && !request.1.contains(&entry.position) {
+                request.1.push(entry.position);
+            }
         }
     }
 
+    fn stored_request(&self, at: &[u8]) -> Result<Option<Answered>> {
+        Ok(self.rows.get(at)?.and_then(|bytes| bincode_options().deserialize(&bytes).ok()))
+    }
+
     /// The hash of the request of this name, and the positions of its events.
-    pub(crate) fn request(&self, ledger: LedgerId, source: &str, name: &str) -> Result<Option<([u8; 32], Vec<u64>)>> {
+    pub(crate) fn request(&self, ledger: LedgerId, source: &str, name: &str) -> Result<Option<Answered>> {
         let at = row::key(Kind::Request, ledger, source, name);
         if let Some(request) = self.requests.lock().unwrap_or_else(PoisonError::into_inner).get(&at) {
             return Ok(Some(request.clone()));
         }
-        let stored = self.rows.get(&at)?;
-        Ok(stored.and_then(|bytes| bincode_options().deserialize(&bytes).ok()))
+        self.stored_request(&at)
     }
 
     /// The requests that are not yet in the row file, as they go there.
-    pub(crate) fn dirty_requests(&self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    pub(crate) fn dirty_requests(&self) -> Changes {
         let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.iter().map(|(key, request)| (key.clone(), bincode_options().serialize(request).ok())).collect()
     }
@@ -396,5 +477,19 @@ impl Published {
 
     fn clean(&self) -> MutexGuard<'_, Clean> {
         self.clean.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl Shared {
+    /// Forgets the rows that are remembered from the row file.
+    pub(crate) fn forget_clean(&self) {
+        let mut clean = self.published.clean();
+        clean.generation += 1;
+        clean.rows.clear();
+    }
+
+    pub(crate) fn clean_generation(&self) -> u64 {
+        self.published.clean().generation
     }
 }

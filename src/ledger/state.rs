@@ -13,7 +13,8 @@ use super::row::{self, Kind, Row};
 use super::shared::Shared;
 use crate::document::{ApplyFault, Document, PlaceFault};
 use crate::event::{Event, EventId, LedgerId, RunId, WriterId};
-use crate::projection::{Policy, RecordId, Strategy, project};
+use crate::journal::rows::{Changes, MAX_VALUE_BYTES};
+use crate::projection::{Policy, RecordId, Resolvers, Strategy, project};
 use crate::{Error, ErrorKind, Result};
 
 /// The collection whose records hold the policies of the others.
@@ -31,15 +32,27 @@ pub(crate) struct CollectionPolicy {
 
 impl CollectionPolicy {
     pub(crate) fn new(policy: Policy) -> Self {
-        let hash = blake3::hash(policy.to_json().to_string().as_bytes());
-        let hash = hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let hash = hash_of(&policy.to_json().to_string());
         Self { policy, hash }
     }
 
-    /// The policy that a record of [`COLLECTIONS`] holds; the default where it holds none that can be read.
-    pub(crate) fn from_row(row: Option<&Row>) -> Self {
+    /// The policy of a collection, which a record of [`COLLECTIONS`] holds; the default where it holds none that can be
+    /// read. Those of system collections are fixed in code.
+    pub(crate) fn of(collection: &str, row: Option<&Row>, resolvers: &Resolvers) -> Self {
+        if let Some(policy) = Self::of_system(collection) {
+            return policy;
+        }
         let policy = row.filter(|row| !row.deleted).and_then(|row| row.content.json.get("policy"));
-        Self::new(policy.and_then(|policy| Policy::from_json(policy).ok()).unwrap_or_default())
+        let policy = policy.and_then(|policy| Policy::from_json(policy).ok()).unwrap_or_default();
+        let mut known = Self::new(policy);
+        // What a custom strategy shows depends on whether this program has it.
+        let strategies = known.policy.fields.values().chain([&known.policy.default]);
+        let custom = strategies.filter_map(|strategy| match strategy {
+            Strategy::Custom(name) if resolvers.contains(name) => Some(hash_of(name)),
+            _ => None,
+        });
+        known.hash = custom.fold(known.hash, |hash, custom| hash.rotate_left(1) ^ custom);
+        known
     }
 
     /// The policy of a system collection, fixed in code.
@@ -49,14 +62,18 @@ impl CollectionPolicy {
     }
 }
 
+fn hash_of(text: &str) -> u64 {
+    blake3::hash(text.as_bytes()).as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
 /// A record that the writer works on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Working {
     pub(crate) document: Document,
     /// The position of its last event; 0 where it has none.
     pub(crate) last: u64,
-    /// The position of the last event in its stored snapshot.
-    pub(crate) saved: u64,
+    /// How many events its stored snapshot holds.
+    pub(crate) saved: usize,
 }
 
 impl Working {
@@ -66,6 +83,13 @@ impl Working {
             self.document.registers().iter().map(|(key, lives)| key.len() + lives.len() * 120).sum::<usize>();
         8_192 + self.document.graph().len() * 400 + registers * 2
     }
+}
+
+/// A moment among staged events.
+pub(crate) struct Savepoint {
+    staged: usize,
+    head: u64,
+    sequence: u64,
 }
 
 /// One ledger as the writer sees it.
@@ -105,9 +129,43 @@ impl State {
         (self.records.len() as u64, self.records.weight() as u64)
     }
 
+    /// Lets go of the records that were not used lately, so that about so many bytes stay. To be called when nothing is
+    /// staged.
+    pub(crate) fn trim_to(&mut self, bytes: usize) {
+        self.records.trim_to(bytes);
+    }
+
     /// Lets go of the records that were not used lately. To be called when nothing is staged.
     pub(crate) fn trim(&mut self) {
         self.records.trim();
+    }
+
+    /// Where [`State::go_back`] goes back to.
+    pub(crate) fn savepoint(&self) -> Savepoint {
+        Savepoint { staged: self.staged.len(), head: self.head, sequence: self.sequence }
+    }
+
+    /// Forgets what was staged since. The records are loaded again, with what was staged of them before.
+    pub(crate) fn go_back(&mut self, to: Savepoint) {
+        for entry in self.staged.split_off(to.staged.min(self.staged.len())) {
+            self.records.remove(&(entry.event.collection, entry.event.key));
+        }
+        (self.head, self.sequence) = (to.head, to.sequence);
+        self.policies.clear();
+    }
+
+    /// A record that is held.
+    pub(crate) fn held(&self, key: &RecordKey) -> Result<&Working> {
+        self.records.peek(key).map(Box::as_ref).ok_or_else(|| internal("a record that was just loaded is not held"))
+    }
+
+    /// A record's events, those that are not yet durable included, oldest first.
+    pub(crate) fn entries(&mut self, shared: &Shared, key: &RecordKey) -> Result<Vec<Entry>> {
+        let last = self.record(shared, key)?.last;
+        let durable = last_durable(last, &self.staged, key);
+        let mut entries = Log::new(&*shared.journal, self.id).record(durable, 0)?;
+        entries.extend(self.staged.iter().filter(|entry| is_of(&entry.event, key)).cloned());
+        Ok(entries)
     }
 
     /// The record, loaded where it is not held.
@@ -180,7 +238,7 @@ impl State {
             return Err(fault);
         }
         if entry.event.writer == self.writer {
-            self.sequence = self.sequence.max(entry.event.sequence + 1);
+            self.sequence = self.sequence.max(entry.event.sequence.saturating_add(1));
         }
         if key.0 == COLLECTIONS {
             self.policies.remove(&key.1);
@@ -195,15 +253,11 @@ impl State {
         if let Some(policy) = self.policies.get(collection) {
             return Ok(policy.clone());
         }
-        let policy = match CollectionPolicy::of_system(collection) {
-            Some(policy) => policy,
-            None => {
-                let key = (COLLECTIONS.to_owned(), collection.to_owned());
-                let row = self.row(shared, &key)?;
-                CollectionPolicy::from_row(row.as_ref())
-            }
+        let row = match collection.starts_with('$') {
+            true => None,
+            false => self.row(shared, &(COLLECTIONS.to_owned(), collection.to_owned()))?,
         };
-        let policy = Arc::new(policy);
+        let policy = Arc::new(CollectionPolicy::of(collection, row.as_ref(), &shared.resolvers));
         self.policies.insert(collection.to_owned(), policy.clone());
         Ok(policy)
     }
@@ -223,40 +277,49 @@ impl State {
     }
 
     /// Makes the rows of the touched records again.
-    pub(crate) fn take_rows(&mut self, shared: &Shared) -> Result<Vec<(RecordKey, Row)>> {
+    pub(crate) fn take_rows(&mut self, shared: &Shared) -> Result<Derived> {
         let touched = std::mem::take(&mut self.touched);
-        let mut rows = Vec::with_capacity(touched.len());
+        let (mut rows, mut forked) = (Vec::with_capacity(touched.len()), BTreeSet::new());
         for key in touched {
             if let Some(row) = self.row(shared, &key)? {
-                let weight = self.record(shared, &key)?.weight();
+                let working = self.record(shared, &key)?;
+                forked.extend(working.document.graph().forked_writers());
+                let weight = working.weight();
                 self.records.reweigh(&key, weight);
                 rows.push((key, row));
             }
         }
-        Ok(rows)
+        Ok(Derived { rows, forked })
     }
 
-    /// The snapshots of held records that have many events which no stored one holds.
-    pub(crate) fn snapshots(&mut self, keys: impl Iterator<Item = RecordKey>) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    /// The snapshots of held records that have at least so many events which no stored one holds.
+    pub(crate) fn snapshots(&mut self, keys: impl Iterator<Item = RecordKey>, events: usize) -> Changes {
         let mut changes = Vec::new();
         for key in keys {
             let id = self.id;
             let Some(working) = self.records.get_mut(&key) else { continue };
-            if working.document.work().derived < SNAPSHOT_EVENTS {
+            if working.document.graph().len().saturating_sub(working.saved) < events {
                 continue;
             }
             let Ok(document) = working.document.save() else { continue };
             let bytes = [&working.last.to_le_bytes()[..], &document].concat();
-            working.saved = working.last;
+            if bytes.len() > MAX_VALUE_BYTES {
+                continue;
+            }
+            working.saved = working.document.graph().len();
             changes.push((row::key(Kind::Document, id, &key.0, &key.1), Some(bytes)));
         }
         changes
     }
 }
 
-/// How many events a record must have derived since it was loaded to be worth a snapshot: fewer are derived again as
-/// fast as a snapshot loads.
-const SNAPSHOT_EVENTS: u64 = 32;
+/// What the touched records came to.
+#[derive(Default)]
+pub(crate) struct Derived {
+    pub(crate) rows: Vec<(RecordKey, Row)>,
+    /// The writers that stamped two events of one place in one of them.
+    pub(crate) forked: BTreeSet<WriterId>,
+}
 
 fn is_of(event: &Event, key: &RecordKey) -> bool {
     event.collection == key.0 && event.key == key.1
@@ -311,11 +374,19 @@ pub(crate) fn load(shared: &Shared, ledger: LedgerId, key: &RecordKey, until: Op
     Ok(working)
 }
 
-fn snapshot(shared: &Shared, ledger: LedgerId, key: &RecordKey) -> Option<Working> {
+/// A record as of its events up to a position, derived from them alone.
+pub(crate) fn load_until(shared: &Shared, ledger: LedgerId, key: &RecordKey, until: u64) -> Result<Working> {
+    load(shared, ledger, key, Some(until))
+}
+
+/// A record as its stored snapshot has it.
+pub(crate) fn snapshot(shared: &Shared, ledger: LedgerId, key: &RecordKey) -> Option<Working> {
     let bytes = shared.rows.get(&row::key(Kind::Document, ledger, &key.0, &key.1)).ok().flatten()?;
     let (position, document) = bytes.split_first_chunk::<8>()?;
     let last = u64::from_le_bytes(*position);
-    Some(Working { document: Document::load(document).ok()?, last, saved: last })
+    let document = Document::load(document).ok()?;
+    let saved = document.graph().len();
+    Some(Working { document, last, saved })
 }
 
 /// A fault of this program.

@@ -9,7 +9,7 @@ use super::Ledger;
 use super::clock;
 use super::request::LedgerInfo;
 use super::shared::{Shared, World};
-use super::writer::Queue;
+use super::writer::{Checkpoints, Queue};
 use crate::blob::{BlobStore, Blobs, MemoryBlobs};
 use crate::event::{LedgerId, WriterId};
 use crate::journal::memory::MemoryJournal;
@@ -34,6 +34,13 @@ impl Default for Options {
     fn default() -> Self {
         Self { create: true, cache_bytes: 128 << 20, resolvers: Resolvers::default() }
     }
+}
+
+/// What a store keeps its bytes in.
+pub(crate) struct Engines {
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) rows: Box<dyn Rows>,
+    pub(crate) blobs: Box<dyn BlobStore>,
 }
 
 /// The names of the ledgers that are open, and what each is.
@@ -90,7 +97,8 @@ impl Store {
         let journal = SledJournal::open(&dir, options.create)?;
         let blobs = Blobs::open(dir.join("blobs"))?;
         let rows = FileRows::open(dir.join("rows"))?;
-        Self::start(Some(dir), Arc::new(journal), Box::new(rows), Box::new(blobs), options, clock::world())
+        let engines = Engines { journal: Arc::new(journal), rows: Box::new(rows), blobs: Box::new(blobs) };
+        Self::start(Some(dir), engines, options, clock::world(), Checkpoints::default())
     }
 
     /// A store in memory, for tests and for ledgers that live as long as the process.
@@ -98,25 +106,22 @@ impl Store {
     /// # Errors
     /// When the writer thread cannot be started.
     pub fn in_memory(options: Options) -> Result<Self> {
-        Self::on(Arc::new(MemoryJournal::new()), Box::new(MemoryRows::default()), options, clock::world())
+        let (rows, blobs) = (Box::new(MemoryRows::default()), Box::new(MemoryBlobs::default()));
+        let engines = Engines { journal: Arc::new(MemoryJournal::new()), rows, blobs };
+        Self::start(None, engines, options, clock::world(), Checkpoints::default())
     }
 
-    /// A store on these engines, with large values in memory.
-    pub(crate) fn on(journal: Arc<dyn Journal>, rows: Box<dyn Rows>, options: Options, world: World) -> Result<Self> {
-        Self::start(None, journal, rows, Box::new(MemoryBlobs::default()), options, world)
-    }
-
-    fn start(
+    /// A store on these engines.
+    pub(crate) fn start(
         dir: Option<PathBuf>,
-        journal: Arc<dyn Journal>,
-        rows: Box<dyn Rows>,
-        blobs: Box<dyn BlobStore>,
+        Engines { journal, rows, blobs }: Engines,
         options: Options,
         world: World,
+        checkpoints: Checkpoints,
     ) -> Result<Self> {
         let half = options.cache_bytes / 2;
         let shared = Arc::new(Shared::new(journal, rows, blobs, options.resolvers, world, half));
-        let (queue, thread) = Queue::start(shared.clone(), half)?;
+        let (queue, thread) = Queue::start(shared.clone(), half, checkpoints)?;
         let (thread, open) = (Mutex::new(Some(thread)), Mutex::default());
         Ok(Self(Arc::new(Inner { dir, shared, queue, thread, open })))
     }
@@ -155,32 +160,14 @@ impl Store {
     }
 
     fn take_up(&self, info: &LedgerInfo) -> Result<Ledger> {
-        let opened = self.0.queue.open(info.id, info.writer);
-        if opened.as_ref().is_err_and(|fault| fault.kind() == ErrorKind::Corrupt) && self.derived_is_corrupt() {
-            // Rows are derived: what is damaged there is made again from the log.
-            self.0.shared.rows.clear()?;
-            self.0.shared.forget(info.id);
-            self.0.queue.open(info.id, info.writer)?;
-        } else {
-            opened?;
-        }
-        let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.insert(info.name.clone(), (info.id, info.writer));
+        self.0.queue.open(info.id, info.writer)?;
+        self.note(info);
         Ok(Ledger::new(self.clone(), info.name.clone()))
     }
 
-    fn derived_is_corrupt(&self) -> bool {
-        let rows = &self.0.shared.rows;
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            match rows.scan(&[], after.as_deref(), 1_024) {
-                Err(_) => return true,
-                Ok(page) => match page.into_iter().next_back() {
-                    Some((key, _)) => after = Some(key),
-                    None => return false,
-                },
-            }
-        }
+    fn note(&self, info: &LedgerInfo) {
+        let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.insert(info.name.clone(), (info.id, info.writer));
     }
 
     /// Makes a ledger, with a random id.
@@ -210,7 +197,11 @@ impl Store {
     /// As [`Store::ledger`] and [`Store::create_ledger`].
     pub fn ledger_or_create(&self, name: &str) -> Result<Ledger> {
         match self.ledger(name) {
-            Err(fault) if fault.kind() == ErrorKind::NotFound => self.create_ledger(name),
+            Err(fault) if fault.kind() == ErrorKind::NotFound => match self.create_ledger(name) {
+                // Another thread was faster.
+                Err(fault) if fault.kind() == ErrorKind::Conflict => self.ledger(name),
+                made => made,
+            },
             other => other,
         }
     }
@@ -221,10 +212,9 @@ impl Store {
     /// `not_found` where there is none.
     pub fn drop_ledger(&self, name: &str) -> Result<()> {
         let id = self.ledger(name)?.info().id;
-        self.0.queue.forget(id)?;
+        self.0.queue.drop_ledger(id)?;
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-        self.0.shared.journal.drop_ledger(id)?;
-        self.0.shared.forget_rows(id)
+        Ok(())
     }
 
     /// What is open under a name.
@@ -237,10 +227,9 @@ impl Store {
         let catalog = self.0.shared.journal.catalog();
         let Some(entry) = catalog.into_iter().find(|entry| entry.name == name) else { return Ok(()) };
         let (before, entry) = (entry.id, LedgerEntry { id, ..entry });
-        self.0.queue.forget(before)?;
-        self.0.shared.journal.put_ledger(entry.clone())?;
-        self.0.shared.forget(before);
-        self.take_up(&info(&entry)).map(drop)
+        self.0.queue.adopt(before, entry.clone())?;
+        self.note(&info(&entry));
+        Ok(())
     }
 
     /// Closes the store: what is queued is finished, derived state written. A second call does nothing.
@@ -261,6 +250,10 @@ impl Store {
 }
 
 fn info(entry: &LedgerEntry) -> LedgerInfo {
-    let writer = entry.meta.first_chunk().map_or(WriterId([0; 16]), |bytes| WriterId(*bytes));
-    LedgerInfo { name: entry.name.clone(), id: entry.id, writer }
+    LedgerInfo { name: entry.name.clone(), id: entry.id, writer: writer_of(entry) }
+}
+
+/// This installation's name in a ledger.
+pub(crate) fn writer_of(entry: &LedgerEntry) -> WriterId {
+    entry.meta.first_chunk().map_or(WriterId([0; 16]), |bytes| WriterId(*bytes))
 }

@@ -65,6 +65,8 @@ impl Subscription {
         }
         let journal = &self.ledger.shared().journal;
         let head = journal.wait(self.ledger.id(), self.position, timeout)?;
+        // Who is given an event finds it in what is shown.
+        let head = head.min(self.ledger.shared().await_shown(self.ledger.id(), head, WAIT));
         let ahead = &mut self.ahead;
         self.ledger.log_reader().each(self.position, head, |entry| {
             ahead.push_back(entry);

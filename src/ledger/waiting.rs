@@ -9,6 +9,9 @@ use crate::{Error, ErrorKind, Result};
 const EVENTS: usize = 65_536;
 const BYTES: usize = 64 << 20;
 
+/// About what holding an event takes beside its bytes.
+const OVERHEAD: usize = 512;
+
 /// An event that waits.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiter {
@@ -44,9 +47,9 @@ impl Waiting {
         id: EventId,
         event: Event,
         run: Option<RunId>,
-        bytes: usize,
         missing: Vec<EventId>,
     ) -> Result<()> {
+        let bytes = event.encode()?.len() + OVERHEAD;
         if self.events.len() >= EVENTS || self.bytes + bytes > BYTES {
             return Err(Error::new(
                 ErrorKind::TooLarge,
@@ -76,5 +79,18 @@ impl Waiting {
             }
         }
         free
+    }
+
+    /// Forgets what waits for an event that will never come, and what waits for that.
+    pub(crate) fn give_up(&mut self, parent: EventId) {
+        let mut gone = vec![parent];
+        while let Some(parent) = gone.pop() {
+            for id in self.by_parent.remove(&parent).unwrap_or_default() {
+                if let Some(waiter) = self.events.remove(&id) {
+                    self.bytes -= waiter.bytes;
+                    gone.push(id);
+                }
+            }
+        }
     }
 }

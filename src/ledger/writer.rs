@@ -20,7 +20,7 @@ use super::request::{Entry, Rebuilt};
 use super::shared::Shared;
 use super::state::State;
 use crate::event::{LedgerId, WriterId};
-use crate::journal::Append;
+use crate::journal::{Append, LedgerEntry};
 use crate::{Error, ErrorKind, Result};
 
 /// How many requests may queue before callers block.
@@ -29,10 +29,22 @@ const QUEUE: usize = 1_024;
 const GROUP: usize = 512;
 /// How many events one commit takes in, about.
 const GROUP_EVENTS: usize = 8_192;
-/// How many rows may wait for a checkpoint.
-const DIRTY_ROWS: usize = 16_384;
-/// How many events may follow the last checkpoint: they are replayed when the store is opened after a crash.
-const EVENTS_AFTER_CHECKPOINT: u64 = 65_536;
+/// When derived state is written: only tests take other figures.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checkpoints {
+    /// How many rows may wait for a checkpoint.
+    pub(crate) rows: usize,
+    /// How many events may follow the last checkpoint: they are replayed when the store is opened after a crash.
+    pub(crate) events: u64,
+    /// How many events make a snapshot of a record worth while: fewer are derived again as fast as a snapshot loads.
+    pub(crate) snapshot: usize,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Self { rows: 16_384, events: 65_536, snapshot: 32 }
+    }
+}
 
 /// A ledger in the hands of the writer thread.
 pub(crate) struct Writing<'a> {
@@ -61,7 +73,8 @@ impl<T: Send, F: FnOnce(&mut Writing<'_>) -> Result<T> + Send> Work for Job<T, F
     fn answer(self: Box<Self>, committed: Result<(), &Error>) {
         let result = match (committed, self.done) {
             (Ok(()), Some(done)) => done,
-            (Ok(()), None) => Err(closed()),
+            (Ok(()), None) => Err(Error::new(ErrorKind::NotFound, "the ledger was dropped, or took another id")
+                .with_hint("take it up again from its store")),
             (Err(fault), _) => Err(again(fault)),
         };
         // A caller that has gone away has no use for the answer.
@@ -72,7 +85,8 @@ impl<T: Send, F: FnOnce(&mut Writing<'_>) -> Result<T> + Send> Work for Job<T, F
 enum Message {
     Work(LedgerId, Box<dyn Work>),
     Open { ledger: LedgerId, writer: WriterId, reply: SyncSender<Result<()>> },
-    Forget { ledger: LedgerId, reply: SyncSender<()> },
+    Adopt { before: LedgerId, entry: LedgerEntry, reply: SyncSender<Result<()>> },
+    Drop { ledger: LedgerId, reply: SyncSender<Result<()>> },
     Rebuild { ledger: LedgerId, reply: SyncSender<Result<Rebuilt>> },
     Checkpoint(SyncSender<Result<()>>),
     Close(SyncSender<Result<()>>),
@@ -86,6 +100,10 @@ fn closed() -> Error {
     Error::new(ErrorKind::Cancelled, "the store is closed").with_hint("open it again")
 }
 
+fn panicked() -> Error {
+    Error::new(ErrorKind::Consistency, "the writer panicked: this is a fault of syncledger")
+}
+
 /// The same error for another caller of the same commit.
 fn again(fault: &Error) -> Error {
     let error = Error::new(fault.kind(), fault.message());
@@ -97,9 +115,15 @@ fn again(fault: &Error) -> Error {
 
 impl Queue {
     /// Starts the thread.
-    pub(crate) fn start(shared: Arc<Shared>, cache_bytes: usize) -> Result<(Self, JoinHandle<()>)> {
+    pub(crate) fn start(
+        shared: Arc<Shared>,
+        cache_bytes: usize,
+        checkpoints: Checkpoints,
+    ) -> Result<(Self, JoinHandle<()>)> {
+        shared.check_mark()?;
         let (send, receive) = sync_channel(QUEUE);
-        let writer = Writer { shared, cache_bytes, states: BTreeMap::new(), poisoned: None, since_checkpoint: 0 };
+        let states = BTreeMap::new();
+        let writer = Writer { shared, cache_bytes, checkpoints, states, poisoned: None, since_checkpoint: 0 };
         let thread = std::thread::Builder::new().name("syncledger-writer".into()).spawn(move || writer.run(&receive));
         let thread = thread.map_err(|fault| {
             Error::new(ErrorKind::Storage, format!("the writer thread could not be started: {fault}"))
@@ -121,9 +145,14 @@ impl Queue {
         self.ask(|reply| Message::Open { ledger, writer, reply })?
     }
 
-    /// Lets go of a ledger.
-    pub(crate) fn forget(&self, ledger: LedgerId) -> Result<()> {
-        self.ask(|reply| Message::Forget { ledger, reply })
+    /// Gives an empty ledger the id of this entry.
+    pub(crate) fn adopt(&self, before: LedgerId, entry: LedgerEntry) -> Result<()> {
+        self.ask(|reply| Message::Adopt { before, entry, reply })?
+    }
+
+    /// Removes a ledger for good.
+    pub(crate) fn drop_ledger(&self, ledger: LedgerId) -> Result<()> {
+        self.ask(|reply| Message::Drop { ledger, reply })?
     }
 
     /// Makes all derived state of a ledger again from its log.
@@ -157,6 +186,7 @@ fn not_following(entry: &Entry, fault: &Error) -> Error {
 struct Writer {
     shared: Arc<Shared>,
     cache_bytes: usize,
+    checkpoints: Checkpoints,
     states: BTreeMap<LedgerId, State>,
     poisoned: Option<Error>,
     since_checkpoint: u64,
@@ -166,12 +196,14 @@ impl Writer {
     fn run(mut self, queue: &Receiver<Message>) {
         let mut next = queue.recv().ok();
         while let Some(message) = next {
-            next = match message {
-                Message::Work(ledger, work) => self.group(queue, ledger, work),
-                other => {
-                    if self.control(other) {
-                        return;
-                    }
+            if matches!(message, Message::Close(_)) {
+                return self.close(message);
+            }
+            // Who waits for an answer that a panic swallowed is told that the store is closed.
+            next = match catch_unwind(AssertUnwindSafe(|| self.take(queue, message))) {
+                Ok(next) => next,
+                Err(_) => {
+                    self.poison(panicked());
                     None
                 }
             };
@@ -182,25 +214,31 @@ impl Writer {
         let _ = self.shared.journal.close();
     }
 
-    /// Handles what is no work on a ledger; true at the end.
-    fn control(&mut self, message: Message) -> bool {
+    fn close(mut self, message: Message) {
+        let saved = catch_unwind(AssertUnwindSafe(|| self.checkpoint())).unwrap_or_else(|_| Err(panicked()));
+        let closed = self.shared.journal.close().map_err(Error::from);
+        if let Message::Close(reply) = message {
+            let _ = reply.send(saved.and(closed));
+        }
+    }
+
+    /// Does what a message asks. Returns the message after it, where that was taken from the queue already.
+    fn take(&mut self, queue: &Receiver<Message>, message: Message) -> Option<Message> {
         match message {
-            Message::Work(..) => {}
+            Message::Work(ledger, work) => return self.group(queue, ledger, work),
             Message::Open { ledger, writer, reply } => drop(reply.send(self.open(ledger, writer))),
-            Message::Forget { ledger, reply } => {
-                self.states.remove(&ledger);
-                let _ = reply.send(());
-            }
+            Message::Adopt { before, entry, reply } => drop(reply.send(self.adopt(before, entry))),
+            Message::Drop { ledger, reply } => drop(reply.send(self.drop_ledger(ledger))),
             Message::Rebuild { ledger, reply } => drop(reply.send(self.rebuild(ledger))),
             Message::Checkpoint(reply) => drop(reply.send(self.checkpoint())),
-            Message::Close(reply) => {
-                let saved = self.checkpoint();
-                let closed = self.shared.journal.close().map_err(Error::from);
-                let _ = reply.send(saved.and(closed));
-                return true;
-            }
+            Message::Close(reply) => drop(reply.send(Ok(()))),
         }
-        false
+        None
+    }
+
+    /// Nothing but reading goes on after a failed commit: what is staged is in nobody's log.
+    fn sound(&self) -> Result<()> {
+        self.poisoned.as_ref().map_or(Ok(()), |fault| Err(again(fault)))
     }
 
     /// Takes in all work that has queued up, commits it and answers. Returns the message that ended it, if any.
@@ -233,7 +271,7 @@ impl Writer {
         let mut writing = Writing { shared: &self.shared, state };
         if catch_unwind(AssertUnwindSafe(|| work.run(&mut writing))).is_err() {
             // What was staged may be half of something: nothing of this store is written any more.
-            self.poison(Error::new(ErrorKind::Consistency, "the writer panicked: this is a fault of syncledger"));
+            self.poison(panicked());
         }
         work
     }
@@ -247,15 +285,18 @@ impl Writer {
     fn commit(&mut self, group: Vec<Box<dyn Work>>) {
         if self.poisoned.is_none()
             && self.staged() > 0
-            && let Err(fault) = self.append()
+            && let Err(fault) = catch_unwind(AssertUnwindSafe(|| self.append())).unwrap_or_else(|_| Err(panicked()))
         {
             self.poison(fault);
+        }
+        if self.poisoned.is_none() {
+            self.settle();
         }
         for work in group {
             work.answer(self.poisoned.as_ref().map_or(Ok(()), Err));
         }
         if self.poisoned.is_none()
-            && (self.since_checkpoint > EVENTS_AFTER_CHECKPOINT || self.shared.dirty_rows() > DIRTY_ROWS)
+            && (self.since_checkpoint > self.checkpoints.events || self.shared.dirty_rows() > self.checkpoints.rows)
         {
             // Derived state only: what could not be written is replayed when the store is opened again.
             if let Err(fault) = self.checkpoint() {
@@ -264,9 +305,24 @@ impl Writer {
         }
     }
 
+    /// After a group: all ledgers together hold no more in memory than they may, and say what they hold.
+    fn settle(&mut self) {
+        let held: u64 = self.states.values().map(|state| state.cached().1).sum();
+        let share = match held > self.cache_bytes as u64 {
+            true => self.cache_bytes / self.states.len().max(1),
+            false => self.cache_bytes,
+        };
+        for (ledger, state) in &mut self.states {
+            state.trim_to(share);
+            self.shared.gauge(*ledger, state.waiting.len() as u64, state.cached());
+        }
+    }
+
     fn append(&mut self) -> Result<()> {
         let events = self.staged();
-        let span = info_span!("flush", events);
+        let ledgers: Vec<String> =
+            self.states.values().filter(|s| !s.staged.is_empty()).map(|s| s.id.to_string()).collect();
+        let span = info_span!("flush", ledger = ledgers.join(" "), events);
         let _entered = span.enter();
         let mut batch = Vec::new();
         for state in self.states.values().filter(|state| !state.staged.is_empty()) {
@@ -284,8 +340,6 @@ impl Writer {
             let staged = std::mem::take(&mut state.staged);
             self.shared.publish(ledger, &staged, rows);
             self.shared.remember_requests(ledger, &staged, state.writer);
-            state.trim();
-            self.shared.gauge(ledger, state.waiting.len() as u64, state.cached());
         }
         self.since_checkpoint += events as u64;
         Ok(())
@@ -293,11 +347,13 @@ impl Writer {
 
     /// Writes the rows and counts that only memory holds, and the journal's head.
     fn checkpoint(&mut self) -> Result<()> {
-        let mut changes = self.shared.dirty_changes();
+        // Of a poisoned store, records hold events that are in nobody's log.
+        self.sound()?;
+        let mut changes = self.shared.dirty_changes()?;
         let touched = self.shared.dirty_records();
         for (ledger, keys) in touched {
             if let Some(state) = self.states.get_mut(&ledger) {
-                changes.extend(state.snapshots(keys.into_iter()));
+                changes.extend(state.snapshots(keys.into_iter(), self.checkpoints.snapshot));
             }
         }
         changes.extend(self.shared.dirty_requests());
@@ -310,11 +366,76 @@ impl Writer {
         Ok(())
     }
 
-    /// Takes up a ledger: replays the events that its derived state lacks.
+    /// Takes up a ledger. Where the derived state is damaged, all of it is made again from the logs.
     fn open(&mut self, ledger: LedgerId, writer: WriterId) -> Result<()> {
+        self.sound()?;
         if self.states.contains_key(&ledger) {
             return Ok(());
         }
+        match self.take_up(ledger, writer) {
+            Err(fault) if fault.kind() == ErrorKind::Corrupt && self.rows_are_damaged() => {
+                warn!("the derived state is damaged: it is made again from the log");
+                self.start_over().inspect_err(|fault| self.poison(again(fault)))?;
+                self.take_up(ledger, writer)
+            }
+            other => other,
+        }
+    }
+
+    fn rows_are_damaged(&self) -> bool {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            match self.shared.rows.scan(&[], after.as_deref(), 1_024) {
+                Err(_) => return true,
+                Ok(page) => match page.into_iter().next_back() {
+                    Some((key, _)) => after = Some(key),
+                    None => return false,
+                },
+            }
+        }
+    }
+
+    /// Clears the rows of all ledgers and derives those of the open ones again.
+    fn start_over(&mut self) -> Result<()> {
+        let shared = self.shared.clone();
+        shared.alone(|| {
+            shared.rows.clear()?;
+            let open: Vec<LedgerId> = self.states.keys().copied().collect();
+            open.into_iter().try_for_each(|ledger| self.derive_again(ledger))
+        })
+    }
+
+    fn derive_again(&mut self, ledger: LedgerId) -> Result<()> {
+        self.shared.forget(ledger);
+        if let Some(state) = self.states.get_mut(&ledger) {
+            state.forget_all();
+            state.head = 0;
+        }
+        self.replay(ledger, 0, self.shared.journal.head(ledger))
+    }
+
+    /// Gives an empty ledger another id, and takes it up under that.
+    fn adopt(&mut self, before: LedgerId, entry: LedgerEntry) -> Result<()> {
+        self.sound()?;
+        let writer = super::store::writer_of(&entry);
+        let id = entry.id;
+        self.shared.journal.put_ledger(entry)?;
+        self.states.remove(&before);
+        self.shared.forget(before);
+        // The rows of a ledger of this id that was dropped are no rows of this one.
+        self.shared.forget_rows(id)?;
+        self.open(id, writer)
+    }
+
+    fn drop_ledger(&mut self, ledger: LedgerId) -> Result<()> {
+        self.sound()?;
+        self.shared.journal.drop_ledger(ledger)?;
+        self.states.remove(&ledger);
+        self.shared.forget_rows(ledger)
+    }
+
+    /// Takes up a ledger: replays the events that its derived state lacks.
+    fn take_up(&mut self, ledger: LedgerId, writer: WriterId) -> Result<()> {
         let head = self.shared.journal.head(ledger);
         self.shared.load_meta(ledger);
         let position = self.shared.meta(ledger, |meta| meta.position);
@@ -329,9 +450,12 @@ impl Writer {
             .with_hint("restore the store from a copy, or pull the ledger from a replica into a new one"));
         }
         let number = self.shared.meta(ledger, |meta| meta.last_number(writer));
-        let state = State::new(ledger, writer, position, number + 1, self.cache_bytes);
+        let state = State::new(ledger, writer, position, number.saturating_add(1), self.cache_bytes);
         self.states.insert(ledger, state);
-        self.replay(ledger, position, head).inspect_err(|_| drop(self.states.remove(&ledger)))
+        self.replay(ledger, position, head).inspect_err(|_| {
+            self.states.remove(&ledger);
+            self.shared.forget(ledger);
+        })
     }
 
     /// Derives the events of a part of the log.
@@ -350,7 +474,7 @@ impl Writer {
                 shared.remember_requests(ledger, &batch, state.writer);
                 batch.clear();
                 state.trim();
-                if shared.dirty_rows() > DIRTY_ROWS {
+                if shared.dirty_rows() > self.checkpoints.rows {
                     self.checkpoint()?;
                 }
             }
@@ -361,19 +485,19 @@ impl Writer {
     }
 
     fn rebuild(&mut self, ledger: LedgerId) -> Result<Rebuilt> {
-        let span = info_span!("rebuild", ledger = %ledger);
+        self.sound()?;
+        let head = self.shared.journal.head(ledger);
+        let span = info_span!("rebuild", ledger = %ledger, events = head);
         let _entered = span.enter();
         let started = std::time::Duration::from_millis(self.shared.now_ms());
-        let head = self.shared.journal.head(ledger);
         let shared = self.shared.clone();
-        shared.alone(|| -> Result<()> {
+        // What cannot be read is not thrown away.
+        Log::new(&*shared.journal, ledger).each(0, head, |_| Ok(true))?;
+        let derived = shared.alone(|| -> Result<()> {
             shared.forget_rows(ledger)?;
-            if let Some(state) = self.states.get_mut(&ledger) {
-                state.forget_all();
-                state.head = 0;
-            }
-            self.replay(ledger, 0, head)
-        })?;
+            self.derive_again(ledger)
+        });
+        derived.inspect_err(|fault| self.poison(again(fault)))?;
         self.checkpoint()?;
         let seconds = std::time::Duration::from_millis(self.shared.now_ms()).saturating_sub(started).as_secs_f64();
         Ok(Rebuilt { events: head, records: self.shared.meta(ledger, |meta| meta.totals().records), seconds })
