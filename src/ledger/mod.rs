@@ -376,7 +376,7 @@ impl Ledger {
         let (run, mut total) = (Some(self.new_run()?), Transfer::default());
         let mut chunk: Vec<Foreign> = Vec::new();
         let until = other.position();
-        let log = log::Log::new(&*other.store.shared().journal, other.id());
+        let log = log::Log::new(other.store.shared(), other.id());
         log.each(0, until, |entry| {
             let last = entry.position == until;
             chunk.push(Foreign::of(entry, run));

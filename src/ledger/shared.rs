@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cache::TwoGenerations;
 use super::digest::LtHash;
-use super::request::Entry;
+use super::request::{Entry, Work};
 use super::row::{self, Kind, Row};
 use super::state::{COLLECTIONS, CollectionPolicy, RecordKey};
 use crate::Result;
@@ -128,6 +128,7 @@ pub(crate) struct Shared {
     policies: RwLock<BTreeMap<(LedgerId, String), Arc<CollectionPolicy>>>,
     /// Requests with an idempotency key that are not yet in the row file: their hash and their events' positions.
     requests: Mutex<BTreeMap<Vec<u8>, ([u8; 32], Vec<u64>)>>,
+    work: Mutex<Work>,
     /// Readers hold it to read; who makes all derived state again holds it to write.
     gate: RwLock<()>,
     /// Events that wait for their parents, and records held by the writer: count and bytes, by ledger.
@@ -145,8 +146,8 @@ impl Shared {
     ) -> Self {
         let clean = Clean { rows: TwoGenerations::new(cache_bytes), generation: 0 };
         let published = Published { dirty: RwLock::default(), clean: Mutex::new(clean) };
-        let (metas, policies, requests, gate, gauges) = Default::default();
-        Self { journal, rows, blobs, resolvers, world, published, metas, policies, requests, gate, gauges }
+        let (metas, policies, requests, work, gate, gauges) = Default::default();
+        Self { journal, rows, blobs, resolvers, world, published, metas, policies, requests, work, gate, gauges }
     }
 
     /// Holds off who makes all derived state again.
@@ -358,6 +359,16 @@ impl Shared {
     /// Notes how many events of a ledger wait, and what the writer holds of it.
     pub(crate) fn gauge(&self, ledger: LedgerId, waiting: u64, cached: (u64, u64)) {
         self.gauges.lock().unwrap_or_else(PoisonError::into_inner).insert(ledger, (waiting, cached));
+    }
+
+    /// What deriving and reading have cost.
+    pub(crate) fn work(&self) -> Work {
+        *self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds to what deriving and reading have cost.
+    pub(crate) fn count(&self, add: impl FnOnce(&mut Work)) {
+        add(&mut self.work.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Milliseconds since 1970.

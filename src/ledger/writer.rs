@@ -337,7 +337,7 @@ impl Writer {
     /// Derives the events of a part of the log.
     fn replay(&mut self, ledger: LedgerId, after: u64, until: u64) -> Result<()> {
         let shared = self.shared.clone();
-        let log = Log::new(&*shared.journal, ledger);
+        let log = Log::new(&shared, ledger);
         let mut batch = Vec::new();
         log.each(after, until, |entry| {
             let last = entry.position == until;
