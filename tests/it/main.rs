@@ -27,3 +27,4 @@ mod oracle;
 mod reference;
 mod tidy;
 mod totality;
+mod work;
