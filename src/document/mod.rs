@@ -20,11 +20,12 @@ mod snapshot;
 pub(crate) mod story;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use cell::{Cell, ContainerKind};
 pub use graph::{Clock, Graph, Node, NodeIx, PlaceFault};
@@ -63,10 +64,13 @@ pub struct Document {
     graph: Graph,
     now: Registers,
     materialised: Materialised,
-    /// Derived events that the Automerge document does not hold yet, each with its time in seconds.
-    pending: Vec<(NodeIx, i64, Derived)>,
+    pending: Vec<Pending>,
+    trial: Option<Box<trial::Trial>>,
     work: Work,
 }
+
+/// A derived event that the Automerge document does not hold yet, with its time in seconds.
+type Pending = (NodeIx, i64, Derived);
 
 /// How many derived events may wait for the Automerge document.
 const PENDING: usize = 1_024;
@@ -123,6 +127,11 @@ impl Document {
         &self.now
     }
 
+    /// Whether the record's Automerge document is in memory: by far the most that a document can take.
+    pub(crate) fn holds_automerge(&self) -> bool {
+        self.materialised.is_made()
+    }
+
     /// What deriving has cost since the document was made or loaded.
     #[must_use]
     pub fn work(&self) -> Work {
@@ -151,6 +160,9 @@ impl Document {
         }
         let place = self.graph.place(id, event)?;
         let derived = self.derive(&place, event)?;
+        if let Some(trial) = &mut self.trial {
+            trial.before(&self.now, &derived);
+        }
         let ix = self.graph.add(id, event, place, &derived);
         derive::apply_to(&mut self.now.keys, &mut self.now.counters, &self.graph, ix, &derived);
         self.work.derived += 1;
@@ -184,6 +196,9 @@ impl Document {
     /// When Automerge refuses a derived change.
     pub fn materialise(&mut self) -> Result<(), ApplyFault> {
         if !self.pending.is_empty() {
+            if let Some(trial) = &mut self.trial {
+                trial.before_automerge(&self.materialised, &self.pending);
+            }
             let pending = std::mem::take(&mut self.pending);
             self.work.materialised += pending.len() as u64;
             self.materialised.apply(&self.graph, &pending)?;
@@ -231,12 +246,19 @@ impl Document {
     /// # Errors
     /// When Automerge refuses a derived change.
     pub fn view(&mut self) -> Result<View<'_>, ApplyFault> {
-        if self.now.needs_document() || self.graph.is_concurrent() {
+        if self.now.needs_document() || (self.graph.is_concurrent() && self.now.has_value_above_fields()) {
             self.materialise()?;
         }
         let clock = self.graph.everything();
         let source = Source::Ready(&self.materialised);
-        Ok(View { document: self, source, registers: Cow::Borrowed(&self.now), clock, heads: None })
+        Ok(View {
+            document: self,
+            source,
+            registers: Cow::Borrowed(&self.now),
+            clock,
+            heads: None,
+            late: OnceLock::new(),
+        })
     }
 
     /// The document as of a set of events.
@@ -266,7 +288,14 @@ impl Document {
         let heads = source.get().hashes(&self.graph.heads_of(&clock));
         let moment = Moment { materialised: source.get(), graph: &self.graph, at: Some(&heads) };
         let registers = if heads.is_empty() { Registers::default() } else { read(&moment) };
-        View { document: self, source, registers: Cow::Owned(registers), clock, heads: Some(heads) }
+        View {
+            document: self,
+            source,
+            registers: Cow::Owned(registers),
+            clock,
+            heads: Some(heads),
+            late: OnceLock::new(),
+        }
     }
 
     /// The Automerge document, up to date: for comparison with other implementations, never to leave a replica.
@@ -307,6 +336,8 @@ pub struct View<'a> {
     clock: Clock,
     /// `None`: now.
     heads: Option<Vec<::automerge::ChangeHash>>,
+    /// The source with every event, once it was asked for.
+    late: OnceLock<Source<'a>>,
 }
 
 impl<'a> View<'a> {
@@ -331,7 +362,7 @@ impl<'a> View<'a> {
     /// The Automerge document with every event of the record.
     fn complete(&self) -> Source<'a> {
         match &self.source {
-            Source::Ready(_) => self.document.source(),
+            Source::Ready(_) => self.late.get_or_init(|| self.document.source()).clone(),
             late => late.clone(),
         }
     }
