@@ -330,7 +330,7 @@ impl Source<'_> {
 #[derive(Clone, Debug)]
 pub struct View<'a> {
     document: &'a Document,
-    /// May lack events that are not asked for; see [`View::complete`].
+    /// May lack events: what is read of it is read through [`View::complete`].
     source: Source<'a>,
     registers: Cow<'a, Registers>,
     clock: Clock,
@@ -360,23 +360,23 @@ impl<'a> View<'a> {
     }
 
     /// The Automerge document with every event of the record.
-    fn complete(&self) -> Source<'a> {
+    fn complete(&self) -> &Source<'a> {
         match &self.source {
-            Source::Ready(_) => self.late.get_or_init(|| self.document.source()).clone(),
-            late => late.clone(),
+            Source::Ready(_) if !self.document.pending.is_empty() => self.late.get_or_init(|| self.document.source()),
+            source => source,
         }
     }
 
     /// The same record as of another set of events.
     #[must_use]
     pub fn at(&self, clock: Clock) -> View<'a> {
-        self.document.past(self.complete(), clock, |moment| moment.registers())
+        self.document.past(self.complete().clone(), clock, |moment| moment.registers())
     }
 
     /// One field of the record, and what lies below it, as of another set of events.
     #[must_use]
     pub fn field_at(&self, clock: Clock, key: &FlatKey) -> View<'a> {
-        self.document.past(self.complete(), clock, |moment| moment.field(key))
+        self.document.past(self.complete().clone(), clock, |moment| moment.field(key))
     }
 
     /// The same view with other live operations.
@@ -388,13 +388,12 @@ impl<'a> View<'a> {
     /// What an event wrote at the keys of the record, whether it still lives or not.
     #[must_use]
     pub fn written(&self, ix: NodeIx) -> Vec<(String, Live)> {
-        let source = self.complete();
-        let moment = Moment { materialised: source.get(), graph: &self.document.graph, at: None };
+        let moment = Moment { materialised: self.complete().get(), graph: &self.document.graph, at: None };
         moment.written(ix).unwrap_or_default()
     }
 
     fn moment(&self) -> Moment<'_> {
-        Moment { materialised: self.source.get(), graph: &self.document.graph, at: self.heads.as_deref() }
+        Moment { materialised: self.complete().get(), graph: &self.document.graph, at: self.heads.as_deref() }
     }
 
     fn object(&self, live: &Live) -> Option<ObjectRef> {
