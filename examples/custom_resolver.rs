@@ -45,7 +45,7 @@ fn main() -> syncledger::Result<()> {
 
     for ledger in [&here, &there] {
         let record = ledger.get("issues", "EE-1")?;
-        let estimate = record.map(|record| record.value["estimate"].clone());
+        let estimate = record.and_then(|record| record.value.get("estimate").cloned());
         assert_eq!(estimate, Some(json!(8)), "both replicas show the larger estimate");
     }
     for found in here.conflicts(None, syncledger::ledger::Which::Auto, None)? {

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
+use std::sync::OnceLock;
 
 use automerge::legacy::{ElementId, Key, ObjectId, Op as LegacyOp, OpId, OpType};
 use automerge::{
@@ -23,17 +24,13 @@ use crate::event::{FlatKey, KeyRange, Value, hash};
 const ENCODING: TextEncoding = TextEncoding::UnicodeCodePoint;
 
 /// A record's Automerge document, with the hash of each event's change.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Materialised {
-    doc: Automerge,
+    /// Made when it is first asked for: an empty one takes more memory than a record's registers, and most records
+    /// never need one.
+    doc: OnceLock<Box<Automerge>>,
     hashes: Vec<ChangeHash>,
     births: BTreeMap<String, ChangeHash>,
-}
-
-impl Default for Materialised {
-    fn default() -> Self {
-        Self { doc: Automerge::new_with_encoding(ENCODING), hashes: Vec::new(), births: BTreeMap::new() }
-    }
 }
 
 impl Materialised {
@@ -53,7 +50,8 @@ impl Materialised {
             self.hashes.push(change.hash());
             changes.push(change);
         }
-        self.doc.apply_changes(changes)
+        self.document();
+        self.doc.get_mut().map_or(Ok(()), |doc| doc.apply_changes(changes))
     }
 
     fn expand(
@@ -92,23 +90,28 @@ impl Materialised {
 
     /// The change with a hash.
     pub(crate) fn change(&self, hash: &ChangeHash) -> Option<Change> {
-        self.doc.get_change_by_hash(hash)
+        self.document().get_change_by_hash(hash)
     }
 
     pub(crate) fn document(&self) -> &Automerge {
-        &self.doc
+        self.doc.get_or_init(|| Box::new(Automerge::new_with_encoding(ENCODING)))
+    }
+
+    /// Whether there is an Automerge document in memory.
+    pub(crate) fn is_made(&self) -> bool {
+        self.doc.get().is_some()
     }
 
     /// The saved document, for [`Materialised::load`].
     pub(crate) fn save(&self) -> Vec<u8> {
-        self.doc.save_nocompress()
+        self.document().save_nocompress()
     }
 
     /// A document from what [`Materialised::save`] gave, with what a graph does not hold.
     pub(crate) fn load(bytes: &[u8], hashes: Vec<ChangeHash>, births: Vec<String>) -> Result<Self, AutomergeError> {
         let doc = Automerge::load_with_options(bytes, LoadOptions::new().text_encoding(ENCODING))?;
         let births = births.into_iter().map(|key| (key.clone(), birth(&key).hash())).collect();
-        Ok(Self { doc, hashes, births })
+        Ok(Self { doc: OnceLock::from(Box::new(doc)), hashes, births })
     }
 
     pub(crate) fn birth_keys(&self) -> Vec<String> {
@@ -193,15 +196,15 @@ pub(crate) struct Moment<'a> {
 impl Moment<'_> {
     fn all_keys(&self) -> Vec<String> {
         match self.at {
-            None => self.materialised.doc.keys(ROOT).collect(),
-            Some(heads) => self.materialised.doc.keys_at(ROOT, heads).collect(),
+            None => self.materialised.document().keys(ROOT).collect(),
+            Some(heads) => self.materialised.document().keys_at(ROOT, heads).collect(),
         }
     }
 
     /// What an event wrote at the keys of the record, whether it still lives or not; `None` where its change is not
     /// in the document.
     pub(crate) fn written(&self, ix: NodeIx) -> Option<Vec<(String, Live)>> {
-        let change = self.materialised.doc.get_change_by_hash(&self.materialised.hash(ix)?)?;
+        let change = self.materialised.document().get_change_by_hash(&self.materialised.hash(ix)?)?;
         let start = change.start_op().get();
         let written = |(counter, op): (u64, LegacyOp)| {
             let Key::Map(key) = op.key else { return None };
@@ -246,7 +249,7 @@ impl Moment<'_> {
     }
 
     fn all(&self, key: &str) -> Vec<(AmValue<'_>, ObjId)> {
-        let doc = &self.materialised.doc;
+        let doc = self.materialised.document();
         match self.at {
             None => doc.get_all(ROOT, key),
             Some(heads) => doc.get_all_at(ROOT, key, heads),
@@ -263,7 +266,7 @@ impl Moment<'_> {
     /// The values of a list's items.
     pub(crate) fn list(&self, object: &ObjectRef) -> Vec<Value> {
         let id = object_id(object);
-        let doc = &self.materialised.doc;
+        let doc = self.materialised.document();
         let items = match self.at {
             None => doc.list_range(&id, ..),
             Some(heads) => doc.list_range_at(&id, .., heads),
@@ -278,7 +281,7 @@ impl Moment<'_> {
     /// The content of a text.
     pub(crate) fn text(&self, object: &ObjectRef) -> String {
         let id = object_id(object);
-        let doc = &self.materialised.doc;
+        let doc = self.materialised.document();
         match self.at {
             None => doc.text(&id),
             Some(heads) => doc.text_at(&id, heads),
@@ -294,7 +297,7 @@ impl State for Moment<'_> {
     }
 
     fn keys(&self, range: &KeyRange) -> Vec<String> {
-        let doc = &self.materialised.doc;
+        let doc = self.materialised.document();
         let range = range.clone();
         match self.at {
             None => doc.map_range(ROOT, range).map(|item| item.key.to_string()).collect(),
@@ -309,7 +312,7 @@ impl State for Moment<'_> {
 
     fn items(&self, container: &ObjectRef) -> Vec<OpRef> {
         let id = object_id(container);
-        let doc = &self.materialised.doc;
+        let doc = self.materialised.document();
         let items = match self.at {
             None => doc.list_range(&id, ..),
             Some(heads) => doc.list_range_at(&id, .., heads),

@@ -258,10 +258,9 @@ impl<'a> Deriving<'a> {
 
     /// A register beside a counter holds what is missing to the value, so that increments made apart add to it.
     fn without_counter(&self, path: &Path, cell: Cell) -> Cell {
-        match (cell, self.counter(FlatKey::counter(path).as_str())) {
-            (Cell::Value(Value::Int(value)), Some(count)) => Cell::Value(Value::Int(value.wrapping_sub(count))),
-            (cell, _) => cell,
-        }
+        let Cell::Value(Value::Int(value)) = cell else { return cell };
+        let count = self.counter(FlatKey::counter(path).as_str()).unwrap_or(0);
+        Cell::Value(Value::Int(value.wrapping_sub(count)))
     }
 
     /// Empties the record: the one value that its root takes.

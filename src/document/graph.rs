@@ -4,7 +4,7 @@
 //! ancestors. The events of one actor are a chain (see [`Graph::place`]), so "is an ancestor of" is one comparison and
 //! the intersection of two pasts is the minimum of two clocks.
 //!
-//! Invariant: a node's index is greater than those of its parents; nodes are never removed.
+//! Invariant: a node's index is greater than those of its parents; nodes are never removed, but those of a trial.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -166,6 +166,16 @@ pub struct Graph {
     actors: Vec<Actor>,
     actor_index: BTreeMap<[u8; 16], ActorIx>,
     lanes: BTreeMap<(WriterId, u32), Vec<ActorIx>>,
+    heads: BTreeSet<NodeIx>,
+    concurrent: bool,
+    forked: BTreeSet<WriterId>,
+}
+
+/// What [`Graph::rewind`] goes back to.
+#[derive(Clone, Debug)]
+pub(super) struct Mark {
+    nodes: usize,
+    actors: usize,
     heads: BTreeSet<NodeIx>,
     concurrent: bool,
     forked: BTreeSet<WriterId>,
@@ -480,5 +490,29 @@ impl Graph {
         self.actor_index.insert(id, actor);
         self.lanes.entry((event.writer, event.lane)).or_default().push(actor);
         actor
+    }
+
+    /// The graph as it is now, to go back to.
+    pub(super) fn mark(&self) -> Mark {
+        let (nodes, actors, concurrent) = (self.nodes.len(), self.actors.len(), self.concurrent);
+        Mark { nodes, actors, heads: self.heads.clone(), concurrent, forked: self.forked.clone() }
+    }
+
+    /// Removes what was added since a mark.
+    pub(super) fn rewind(&mut self, mark: Mark) {
+        for node in self.nodes.drain(mark.nodes..) {
+            self.index.remove(&node.id);
+            self.actors.get_mut(node.actor as usize).and_then(|actor| actor.nodes.pop());
+        }
+        for actor in self.actors.drain(mark.actors..) {
+            self.actor_index.remove(&actor.id);
+            let lane = (actor.writer, actor.lane);
+            let rest = self.lanes.remove(&lane).into_iter().map(|mut actors| {
+                actors.pop();
+                actors
+            });
+            self.lanes.extend(rest.filter(|actors| !actors.is_empty()).map(|actors| (lane, actors)));
+        }
+        (self.heads, self.concurrent, self.forked) = (mark.heads, mark.concurrent, mark.forked);
     }
 }

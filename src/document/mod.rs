@@ -20,11 +20,12 @@ mod snapshot;
 pub(crate) mod story;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use cell::{Cell, ContainerKind};
 pub use graph::{Clock, Graph, Node, NodeIx, PlaceFault};
@@ -63,10 +64,13 @@ pub struct Document {
     graph: Graph,
     now: Registers,
     materialised: Materialised,
-    /// Derived events that the Automerge document does not hold yet, each with its time in seconds.
-    pending: Vec<(NodeIx, i64, Derived)>,
+    pending: Vec<Pending>,
+    trial: Option<Box<trial::Trial>>,
     work: Work,
 }
+
+/// A derived event that the Automerge document does not hold yet, with its time in seconds.
+type Pending = (NodeIx, i64, Derived);
 
 /// How many derived events may wait for the Automerge document.
 const PENDING: usize = 1_024;
@@ -123,6 +127,11 @@ impl Document {
         &self.now
     }
 
+    /// Whether the record's Automerge document is in memory: by far the most that a document can take.
+    pub(crate) fn holds_automerge(&self) -> bool {
+        self.materialised.is_made()
+    }
+
     /// What deriving has cost since the document was made or loaded.
     #[must_use]
     pub fn work(&self) -> Work {
@@ -151,6 +160,9 @@ impl Document {
         }
         let place = self.graph.place(id, event)?;
         let derived = self.derive(&place, event)?;
+        if let Some(trial) = &mut self.trial {
+            trial.before(&self.now, &derived);
+        }
         let ix = self.graph.add(id, event, place, &derived);
         derive::apply_to(&mut self.now.keys, &mut self.now.counters, &self.graph, ix, &derived);
         self.work.derived += 1;
@@ -184,6 +196,9 @@ impl Document {
     /// When Automerge refuses a derived change.
     pub fn materialise(&mut self) -> Result<(), ApplyFault> {
         if !self.pending.is_empty() {
+            if let Some(trial) = &mut self.trial {
+                trial.before_automerge(&self.materialised, &self.pending);
+            }
             let pending = std::mem::take(&mut self.pending);
             self.work.materialised += pending.len() as u64;
             self.materialised.apply(&self.graph, &pending)?;
@@ -231,12 +246,19 @@ impl Document {
     /// # Errors
     /// When Automerge refuses a derived change.
     pub fn view(&mut self) -> Result<View<'_>, ApplyFault> {
-        if self.now.needs_document() || self.graph.is_concurrent() {
+        if self.now.needs_document() || (self.graph.is_concurrent() && self.now.has_value_above_fields()) {
             self.materialise()?;
         }
         let clock = self.graph.everything();
         let source = Source::Ready(&self.materialised);
-        Ok(View { document: self, source, registers: Cow::Borrowed(&self.now), clock, heads: None })
+        Ok(View {
+            document: self,
+            source,
+            registers: Cow::Borrowed(&self.now),
+            clock,
+            heads: None,
+            late: OnceLock::new(),
+        })
     }
 
     /// The document as of a set of events.
@@ -266,7 +288,14 @@ impl Document {
         let heads = source.get().hashes(&self.graph.heads_of(&clock));
         let moment = Moment { materialised: source.get(), graph: &self.graph, at: Some(&heads) };
         let registers = if heads.is_empty() { Registers::default() } else { read(&moment) };
-        View { document: self, source, registers: Cow::Owned(registers), clock, heads: Some(heads) }
+        View {
+            document: self,
+            source,
+            registers: Cow::Owned(registers),
+            clock,
+            heads: Some(heads),
+            late: OnceLock::new(),
+        }
     }
 
     /// The Automerge document, up to date: for comparison with other implementations, never to leave a replica.
@@ -301,12 +330,14 @@ impl Source<'_> {
 #[derive(Clone, Debug)]
 pub struct View<'a> {
     document: &'a Document,
-    /// May lack events that are not asked for; see [`View::complete`].
+    /// May lack events: what is read of it is read through [`View::complete`].
     source: Source<'a>,
     registers: Cow<'a, Registers>,
     clock: Clock,
     /// `None`: now.
     heads: Option<Vec<::automerge::ChangeHash>>,
+    /// The source with every event, once it was asked for.
+    late: OnceLock<Source<'a>>,
 }
 
 impl<'a> View<'a> {
@@ -329,23 +360,23 @@ impl<'a> View<'a> {
     }
 
     /// The Automerge document with every event of the record.
-    fn complete(&self) -> Source<'a> {
+    fn complete(&self) -> &Source<'a> {
         match &self.source {
-            Source::Ready(_) => self.document.source(),
-            late => late.clone(),
+            Source::Ready(_) if !self.document.pending.is_empty() => self.late.get_or_init(|| self.document.source()),
+            source => source,
         }
     }
 
     /// The same record as of another set of events.
     #[must_use]
     pub fn at(&self, clock: Clock) -> View<'a> {
-        self.document.past(self.complete(), clock, |moment| moment.registers())
+        self.document.past(self.complete().clone(), clock, |moment| moment.registers())
     }
 
     /// One field of the record, and what lies below it, as of another set of events.
     #[must_use]
     pub fn field_at(&self, clock: Clock, key: &FlatKey) -> View<'a> {
-        self.document.past(self.complete(), clock, |moment| moment.field(key))
+        self.document.past(self.complete().clone(), clock, |moment| moment.field(key))
     }
 
     /// The same view with other live operations.
@@ -357,13 +388,12 @@ impl<'a> View<'a> {
     /// What an event wrote at the keys of the record, whether it still lives or not.
     #[must_use]
     pub fn written(&self, ix: NodeIx) -> Vec<(String, Live)> {
-        let source = self.complete();
-        let moment = Moment { materialised: source.get(), graph: &self.document.graph, at: None };
+        let moment = Moment { materialised: self.complete().get(), graph: &self.document.graph, at: None };
         moment.written(ix).unwrap_or_default()
     }
 
     fn moment(&self) -> Moment<'_> {
-        Moment { materialised: self.source.get(), graph: &self.document.graph, at: self.heads.as_deref() }
+        Moment { materialised: self.complete().get(), graph: &self.document.graph, at: self.heads.as_deref() }
     }
 
     fn object(&self, live: &Live) -> Option<ObjectRef> {

@@ -79,6 +79,13 @@ impl Registers {
         }
     }
 
+    /// Whether a value lives above a field: two who did not know of each other may have written them.
+    pub(crate) fn has_value_above_fields(&self) -> bool {
+        let is_value = |above: &str| self.get(above).iter().any(|live| !live.cell.bears_fields());
+        let above = |key: &str, at: usize| key.get(..at).is_some_and(is_value);
+        self.keys.keys().any(|key| key.match_indices('/').any(|(at, _)| above(key, at)))
+    }
+
     /// Whether any key has more than one live operation, or holds a list or text: what only the Automerge document
     /// can tell more of.
     #[must_use]

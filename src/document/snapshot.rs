@@ -60,6 +60,6 @@ impl Document {
         let materialised = Materialised::load(&snapshot.automerge, hashes, snapshot.births)
             .map_err(|fault| SnapshotFault(fault.to_string()))?;
         let now = Moment { materialised: &materialised, graph: &snapshot.graph, at: None }.registers();
-        Ok(Self { graph: snapshot.graph, now, materialised, pending: Vec::new(), work: Work::default() })
+        Ok(Self { graph: snapshot.graph, now, materialised, pending: Vec::new(), trial: None, work: Work::default() })
     }
 }

@@ -84,13 +84,13 @@ impl Event {
         let mut bytes = Vec::with_capacity(256);
         bytes.extend_from_slice(MAGIC);
         bytes.push(VERSION);
-        let size = options().serialized_size(self).map_err(|_| DecodeError::TooLarge(limits::EVENT_BYTES + 1))?;
-        let total = usize::try_from(size).map_or(usize::MAX, |size| size.saturating_add(HEAD_BYTES));
-        if total > limits::EVENT_BYTES {
-            return Err(DecodeError::TooLarge(total));
+        // With a limit bincode would go through the event once more, only to count.
+        let written = options().with_no_limit().serialize_into(&mut bytes, self);
+        written.map_err(|fault| DecodeError::Malformed(fault.to_string()))?;
+        match bytes.len() {
+            total if total > limits::EVENT_BYTES => Err(DecodeError::TooLarge(total)),
+            _ => Ok(bytes),
         }
-        options().serialize_into(&mut bytes, self).map_err(|fault| DecodeError::Malformed(fault.to_string()))?;
-        Ok(bytes)
     }
 
     /// The event that `bytes` encode.

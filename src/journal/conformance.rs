@@ -642,6 +642,29 @@ fn a_flipped_bit_anywhere_in_the_log_is_noticed_or_harmless() {
 }
 
 #[test]
+fn opening_a_damaged_log_changes_no_byte_of_it_and_mending_the_damage_brings_all_back() {
+    let original = store(30);
+    let path = original.path().join("journal/db");
+    let bytes = std::fs::read(&path).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let mut refused = 0;
+    for step in 0..20 {
+        let mut flipped = bytes.clone();
+        flipped[used * step / 20 + step % 7] ^= 1 << (step % 8);
+        std::fs::write(&path, &flipped).unwrap();
+        if original.open().is_err_and(|fault| fault.kind() == ErrorKind::Corrupt) {
+            refused += 1;
+            assert_eq!(std::fs::read(&path).unwrap(), flipped, "step {step}");
+            assert!(!original.path().join("journal.before").exists());
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(whole_or_corrupt(&original.path(), 30), "step {step}");
+        std::fs::write(&path, &bytes).unwrap();
+    }
+    assert!(refused > 0, "the bits did hit something");
+}
+
+#[test]
 fn damage_on_which_the_engine_panics_is_an_error_like_any_other() {
     let bench = with_two(Sled::new());
     // Enough for several of the engine's segments: in less it finds the damage by itself.

@@ -1,6 +1,7 @@
 //! Caches bounded by bytes.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::Hash;
 
 /// A map that forgets what was not used lately, once it weighs too much.
 ///
@@ -8,16 +9,16 @@ use std::collections::BTreeMap;
 /// it. So an entry stays for at least half of the limit's worth of other uses, at no cost per use.
 #[derive(Debug)]
 pub(crate) struct TwoGenerations<K, V> {
-    young: BTreeMap<K, (V, usize)>,
-    old: BTreeMap<K, (V, usize)>,
+    young: HashMap<K, (V, usize)>,
+    old: HashMap<K, (V, usize)>,
     young_weight: usize,
     old_weight: usize,
     limit: usize,
 }
 
-impl<K: Ord + Clone, V> TwoGenerations<K, V> {
+impl<K: Hash + Eq, V> TwoGenerations<K, V> {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { young: BTreeMap::new(), old: BTreeMap::new(), young_weight: 0, old_weight: 0, limit }
+        Self { young: HashMap::new(), old: HashMap::new(), young_weight: 0, old_weight: 0, limit }
     }
 
     pub(crate) fn contains(&self, key: &K) -> bool {

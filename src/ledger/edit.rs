@@ -212,7 +212,7 @@ impl Writing<'_> {
         if let Some(entry) = self.state.staged.iter().find(|entry| entry.position == position) {
             return Ok(entry.id);
         }
-        let log = super::log::Log::new(&*self.shared.journal, self.state.id);
+        let log = super::log::Log::new(self.shared, self.state.id);
         let entry = log.at(position)?.ok_or_else(|| internal("a request's event is not in the log"))?;
         Ok(entry.id)
     }
@@ -226,18 +226,30 @@ impl Writing<'_> {
         let mut seen = BTreeSet::new();
         let repeated: BTreeSet<RecordKey> =
             writes.iter().map(record_of).filter(|key| !seen.insert(key.clone())).collect();
-        let mut copies: BTreeMap<RecordKey, Working> = BTreeMap::new();
+        for (index, write) in writes.iter().enumerate() {
+            let at = |fault: Error| if writes.len() > 1 { in_batch(fault, index) } else { fault };
+            check_names(write).map_err(at)?;
+            expect_heads(self.state.record(self.shared, &record_of(write))?, write).map_err(at)?;
+        }
+        let planned = self.plan_each(writes, context, &repeated);
+        for key in &repeated {
+            self.state.record(self.shared, key)?.document.end_trial();
+        }
+        planned
+    }
+
+    fn plan_each(
+        &mut self,
+        writes: &[Write],
+        context: &Context,
+        repeated: &BTreeSet<RecordKey>,
+    ) -> Result<(Vec<Plan>, Vec<Vec<u8>>)> {
         let (mut plans, mut blobs) = (Vec::new(), Vec::new());
         for (index, write) in writes.iter().enumerate() {
-            let key = record_of(write);
             let at = |fault: Error| if writes.len() > 1 { in_batch(fault, index) } else { fault };
-            if repeated.contains(&key) && !copies.contains_key(&key) {
-                copies.insert(key.clone(), self.state.record(self.shared, &key)?.clone());
-            }
-            expect_heads(self.state.record(self.shared, &key)?, write).map_err(at)?;
-            let (mut plan, contents) = self.plan(write, context, copies.get_mut(&key)).map_err(at)?;
-            if let Some(copy) = copies.get_mut(&key) {
-                self.rehearse(copy, &mut plan)?;
+            let (mut plan, contents) = self.plan(write, context).map_err(at)?;
+            if repeated.contains(&plan.key) {
+                self.rehearse(&mut plan)?;
             }
             plans.push(plan);
             blobs.extend(contents);
@@ -245,32 +257,32 @@ impl Writing<'_> {
         Ok((plans, blobs))
     }
 
-    /// Applies a plan to a copy of its record, so that the batch's next write of it is planned on that.
-    fn rehearse(&mut self, copy: &mut Working, plan: &mut Plan) -> Result<()> {
+    /// Applies a plan to its record for trial, so that the batch's next write of it is planned on that.
+    fn rehearse(&mut self, plan: &mut Plan) -> Result<()> {
         if plan.events() == 0 {
             return Ok(());
         }
         let sequence = self.state.sequence.saturating_add(1 << 32);
-        let stamping = Stamping::new(self.state, self.now(), sequence, copy.document.graph(), plan)?;
-        let events = stamping.events(None, None)?;
+        self.state.record(self.shared, &plan.key)?;
+        let graph = self.state.held(&plan.key)?.document.graph();
+        let events = Stamping::new(self.state, self.now(), sequence, graph, plan)?.events(None, None)?;
+        let working = self.state.record(self.shared, &plan.key)?;
+        working.document.begin_trial();
         for (id, event) in &events {
-            copy.document.apply(*id, event)?;
+            working.document.apply(*id, event)?;
         }
         plan.rehearsed = events.into_iter().map(|(id, _)| id).collect();
         Ok(())
     }
 
-    /// Plans one write, on a copy of its record where one is given.
-    fn plan(&mut self, write: &Write, context: &Context, copy: Option<&mut Working>) -> Result<(Plan, Vec<Vec<u8>>)> {
+    /// Plans one write.
+    fn plan(&mut self, write: &Write, context: &Context) -> Result<(Plan, Vec<Vec<u8>>)> {
         check_names(write)?;
         let key = record_of(write);
         let policy = self.state.policy(self.shared, &key.0)?;
         let record = RecordId { ledger: self.state.id, collection: key.0.clone(), key: key.1.clone() };
         let shared = self.shared;
-        let working = match copy {
-            Some(copy) => copy,
-            None => self.state.record(shared, &key)?,
-        };
+        let working = self.state.record(shared, &key)?;
         let base = base(working, write)?;
         let parents = match &base {
             Some(base) => working.document.graph().ids(base.iter().copied()),
@@ -450,7 +462,7 @@ impl Writing<'_> {
         exists: bool,
     ) -> Result<Delivered> {
         let write = if base.is_empty() { write } else { write.on(base) };
-        let (mut plan, blobs) = self.plan(&write, context, None)?;
+        let (mut plan, blobs) = self.plan(&write, context)?;
         plan.marks = Marks { delivery: true, brought_by: run, ..Marks::default() };
         self.store_blobs(&blobs)?;
         let receipt = self.commit(vec![plan], None)?;

@@ -1,47 +1,42 @@
 //! Reading the log: entry by entry, and record by record along their back pointers.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use super::packing;
+use super::packing::{self, Page};
 use super::request::Entry;
+use super::shared::Shared;
 use crate::event::LedgerId;
-use crate::journal::Journal;
 use crate::{Error, Result};
 
 /// The durable log of one ledger. Remembers the frame it read last: neighbours are often in it.
 pub(crate) struct Log<'a> {
-    journal: &'a dyn Journal,
+    shared: &'a Shared,
     ledger: LedgerId,
-    last: Mutex<Arc<Vec<Entry>>>,
+    last: Mutex<Option<Page>>,
 }
 
 /// How much one read of the log takes at most, in bytes of payload.
 const READ_BYTES: usize = 1 << 18;
 
 impl<'a> Log<'a> {
-    pub(crate) fn new(journal: &'a dyn Journal, ledger: LedgerId) -> Self {
-        Self { journal, ledger, last: Mutex::default() }
+    pub(crate) fn new(shared: &'a Shared, ledger: LedgerId) -> Self {
+        Self { shared, ledger, last: Mutex::default() }
     }
 
     /// The last durable position.
     pub(crate) fn head(&self) -> u64 {
-        self.journal.head(self.ledger)
+        self.shared.journal.head(self.ledger)
     }
 
     /// The entry at a position.
     pub(crate) fn at(&self, position: u64) -> Result<Option<Entry>> {
-        let find = |entries: &[Entry]| {
-            let first = entries.first()?.position;
-            entries.get(usize::try_from(position.checked_sub(first)?).ok()?).cloned()
-        };
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(entry) = find(&last) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = last.as_mut().map_or(Ok(None), |page| page.at(position))? {
             return Ok(Some(entry));
         }
-        let Some(frame) = self.journal.read_at(self.ledger, position)? else { return Ok(None) };
-        let entries = Arc::new(packing::unpack(self.ledger, &frame)?);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = entries.clone();
-        Ok(find(&entries))
+        let Some(frame) = self.shared.journal.read_at(self.ledger, position)? else { return Ok(None) };
+        self.shared.count(|work| work.frames += 1);
+        last.insert(Page::of(self.ledger, &frame)?).at(position)
     }
 
     /// A record's entries after a position, oldest first, from the position of its last.
@@ -61,7 +56,8 @@ impl<'a> Log<'a> {
     pub(crate) fn each(&self, after: u64, until: u64, mut each: impl FnMut(Entry) -> Result<bool>) -> Result<()> {
         let mut position = after;
         while position < until {
-            let frames = self.journal.read_after(self.ledger, position, READ_BYTES)?;
+            let frames = self.shared.journal.read_after(self.ledger, position, READ_BYTES)?;
+            self.shared.count(|work| work.frames += frames.len() as u64);
             if frames.is_empty() {
                 return Err(missing(self.ledger, position + 1));
             }

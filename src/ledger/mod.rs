@@ -418,7 +418,7 @@ impl Ledger {
         self.pull_blobs(other)?;
         let (run, mut total) = (Some(self.new_run()?), Transfer::default());
         let mut chunk: Vec<Foreign> = Vec::new();
-        let log = log::Log::new(&*other.store.shared().journal, other.id());
+        let log = log::Log::new(other.store.shared(), other.id());
         log.each(0, until, |entry| {
             let last = entry.position == until;
             match alike.contains(&entry.event.collection) {

@@ -3,6 +3,8 @@
 //! A frame's payload is a sequence of entries, each its length (u32, little endian) and the bincode of [`Packed`]. The
 //! layout is part of the format: `docs/format.md` describes it.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::request::Entry;
@@ -45,7 +47,7 @@ enum BatchPlace {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Packed {
+struct Packed<'a> {
     previous: u64,
     /// Milliseconds after the entry before.
     received: i64,
@@ -72,11 +74,11 @@ struct Packed {
     batch: BatchPlace,
     resolves: Option<ConflictId>,
     reverts: Option<EventId>,
-    body: Body,
+    body: Cow<'a, Body>,
 }
 
-impl Packed {
-    fn pack(entry: &Entry, before: Option<&Entry>) -> Self {
+impl<'a> Packed<'a> {
+    fn pack(entry: &'a Entry, before: Option<&Entry>) -> Self {
         let (event, prior) = (&entry.event, before.map(|entry| &entry.event));
         Self {
             previous: entry.previous,
@@ -101,13 +103,18 @@ impl Packed {
             batch: pack_batch(event.batch, prior.and_then(|event| event.batch)),
             resolves: event.resolves,
             reverts: event.reverts,
-            body: event.body.clone(),
+            body: Cow::Borrowed(&event.body),
         }
     }
 
-    fn unpack(self, ledger: LedgerId, position: u64, before: Option<&Entry>) -> Option<Result<Entry, DecodeError>> {
+    /// The entry, but for its id and for parents that are the entry before.
+    fn unpack(self, position: u64, before: Option<&Entry>) -> Option<Unpacked> {
         let prior = before.map(|entry| &entry.event);
         let millis = self.at.wrapping_add(prior.map_or(0, |event| event.at.millis));
+        let (follows, parents) = match self.parents {
+            Same::Same => (before.map(|_| true)?, Vec::new()),
+            Same::Other(parents) => (false, parents),
+        };
         let event = Event {
             collection: self.collection.unpack(prior.map(|event| &event.collection))?,
             key: self.key.unpack(prior.map(|event| &event.key))?,
@@ -115,7 +122,7 @@ impl Packed {
             sequence: self.sequence,
             lane: self.lane,
             nth: self.nth,
-            parents: self.parents.unpack(before.map(|entry| vec![entry.id]).as_ref())?,
+            parents,
             at: Timestamp { millis, counter: self.counter },
             occurred_at: self.occurred.map(|occurred| occurred.wrapping_add(millis)),
             source: self.source.unpack(prior.map(|event| &event.source))?,
@@ -127,13 +134,13 @@ impl Packed {
             batch: unpack_batch(self.batch, prior.and_then(|event| event.batch))?,
             resolves: self.resolves,
             reverts: self.reverts,
-            body: self.body,
+            body: self.body.into_owned(),
         };
         let received_at = self.received.wrapping_add(before.map_or(0, |entry| entry.received_at));
         let run = self.brought_by.unpack(before.map(|entry| &entry.run))?;
-        let identified = event.identify(ledger);
-        let previous = self.previous;
-        Some(identified.map(|(id, _)| Entry { position, id, received_at, run, previous, event }))
+        let (previous, id) = (self.previous, EventId([0; 32]));
+        let entry = Entry { position, id, received_at, run, previous, event };
+        Some(Unpacked { entry, follows, identified: false })
     }
 }
 
@@ -157,6 +164,7 @@ fn unpack_batch(batch: BatchPlace, before: Option<BatchMember>) -> Option<Option
     }
 }
 
+/// The limit holds for reading; what is written is no larger than its event, which has a limit of its own.
 fn options() -> impl bincode::Options {
     use bincode::Options as _;
     bincode::DefaultOptions::new()
@@ -174,10 +182,10 @@ pub(crate) fn pack(entries: &[Entry]) -> Result<Vec<Frame>, Error> {
     for entry in entries {
         let fault =
             |fault: bincode::Error| Error::new(ErrorKind::TooLarge, format!("the event cannot be packed: {fault}"));
-        let mut bytes = options().serialize(&Packed::pack(entry, before)).map_err(fault)?;
+        let mut bytes = options().with_no_limit().serialize(&Packed::pack(entry, before)).map_err(fault)?;
         let full = frames.last().is_none_or(|frame| frame.payload.len() + bytes.len() + 4 > PAYLOAD_BYTES);
         if full {
-            bytes = options().serialize(&Packed::pack(entry, None)).map_err(fault)?;
+            bytes = options().with_no_limit().serialize(&Packed::pack(entry, None)).map_err(fault)?;
             frames.push(Frame { first: entry.position, last: entry.position, payload: Vec::new() });
         }
         if let Some(frame) = frames.last_mut() {
@@ -192,14 +200,80 @@ pub(crate) fn pack(entries: &[Entry]) -> Result<Vec<Frame>, Error> {
 
 /// The entries of a frame.
 pub(crate) fn unpack(ledger: LedgerId, frame: &Frame) -> Result<Vec<Entry>, Error> {
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut rest = frame.payload.as_slice();
-    for position in frame.first..=frame.last {
-        let (entry, after) = unpack_one(ledger, position, rest, entries.last())?;
-        entries.push(entry);
-        rest = after;
+    let mut page = Page::of(ledger, frame)?;
+    for index in 0..page.entries.len() {
+        page.identify(index)?;
     }
-    if rest.is_empty() { Ok(entries) } else { Err(corrupt(ledger, frame.last, "bytes are left over")) }
+    Ok(page.entries.into_iter().map(|unpacked| unpacked.entry).collect())
+}
+
+/// An entry of a frame, perhaps without its id.
+struct Unpacked {
+    entry: Entry,
+    /// Its only parent is the entry before.
+    follows: bool,
+    identified: bool,
+}
+
+/// The entries of a frame, of which those get their ids that are asked for: to hash them takes as long as the rest.
+pub(crate) struct Page {
+    ledger: LedgerId,
+    entries: Vec<Unpacked>,
+}
+
+impl Page {
+    pub(crate) fn of(ledger: LedgerId, frame: &Frame) -> Result<Self, Error> {
+        let mut entries: Vec<Unpacked> = Vec::new();
+        let mut rest = frame.payload.as_slice();
+        for position in frame.first..=frame.last {
+            let before = entries.last().map(|unpacked| &unpacked.entry);
+            let (unpacked, after) = unpack_one(ledger, position, rest, before)?;
+            entries.push(unpacked);
+            rest = after;
+        }
+        if rest.is_empty() {
+            Ok(Self { ledger, entries })
+        } else {
+            Err(corrupt(ledger, frame.last, "bytes are left over"))
+        }
+    }
+
+    /// The entry at a position; `None` where it is not in the frame.
+    pub(crate) fn at(&mut self, position: u64) -> Result<Option<Entry>, Error> {
+        let first = self.entries.first().map_or(0, |unpacked| unpacked.entry.position);
+        let Some(index) = position.checked_sub(first).and_then(|index| usize::try_from(index).ok()) else {
+            return Ok(None);
+        };
+        self.identify(index)?;
+        Ok(self.entries.get(index).map(|unpacked| unpacked.entry.clone()))
+    }
+
+    /// Gives an entry its id, after those that it follows.
+    fn identify(&mut self, index: usize) -> Result<(), Error> {
+        let done = |unpacked: &Unpacked| unpacked.identified || !unpacked.follows;
+        let until = self.entries.get(..=index).unwrap_or_default();
+        let start = until.iter().rposition(done).unwrap_or(0);
+        let mut before = start.checked_sub(1).and_then(|index| self.entries.get(index)).map(|u| u.entry.id);
+        for unpacked in self.entries.get_mut(start..=index).unwrap_or_default() {
+            if !unpacked.identified {
+                unpacked.identify(self.ledger, before)?;
+            }
+            before = Some(unpacked.entry.id);
+        }
+        Ok(())
+    }
+}
+
+impl Unpacked {
+    fn identify(&mut self, ledger: LedgerId, before: Option<EventId>) -> Result<(), Error> {
+        if self.follows {
+            self.entry.event.parents.extend(before);
+        }
+        let identified = self.entry.event.identify(ledger);
+        let fault = |fault: DecodeError| corrupt(ledger, self.entry.position, &fault.to_string());
+        (self.entry.id, self.identified) = (identified.map_err(fault)?.0, true);
+        Ok(())
+    }
 }
 
 fn unpack_one<'a>(
@@ -207,16 +281,15 @@ fn unpack_one<'a>(
     position: u64,
     rest: &'a [u8],
     before: Option<&Entry>,
-) -> Result<(Entry, &'a [u8]), Error> {
+) -> Result<(Unpacked, &'a [u8]), Error> {
     use bincode::Options as _;
     let short = || corrupt(ledger, position, "the frame breaks off");
     let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
     let (bytes, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)?;
-    let packed: Packed =
+    let packed: Packed<'_> =
         options().deserialize(bytes).map_err(|fault| corrupt(ledger, position, &fault.to_string()))?;
-    let entry =
-        packed.unpack(ledger, position, before).ok_or_else(|| corrupt(ledger, position, "it has no event before"))?;
-    Ok((entry.map_err(|fault| corrupt(ledger, position, &fault.to_string()))?, rest))
+    let unpacked = packed.unpack(position, before);
+    Ok((unpacked.ok_or_else(|| corrupt(ledger, position, "it has no event before"))?, rest))
 }
 
 fn corrupt(ledger: LedgerId, position: u64, why: &str) -> Error {

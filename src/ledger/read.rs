@@ -42,7 +42,7 @@ impl Ledger {
     }
 
     pub(super) fn log_reader(&self) -> Log<'_> {
-        Log::new(&*self.shared().journal, self.id())
+        Log::new(self.shared(), self.id())
     }
 
     /// The last durable position.

@@ -483,6 +483,17 @@ pub struct Status {
     pub cached: (u64, u64),
 }
 
+/// What deriving and reading have cost since a store was opened. It shows that nothing grows with a record's age.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Events that were derived, again or for the first time.
+    pub derived: u64,
+    /// Changes that were handed to Automerge.
+    pub materialised: u64,
+    /// Frames of the log that were decoded.
+    pub frames: u64,
+}
+
 /// What a check of a ledger found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verification {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cache::TwoGenerations;
 use super::digest::LtHash;
-use super::request::Entry;
+use super::request::{Entry, Work};
 use super::row::{self, Kind, Row};
 use super::state::{COLLECTIONS, CollectionPolicy, Derived, RecordKey};
 use crate::blob::BlobStore;
@@ -147,6 +147,7 @@ pub(crate) struct Shared {
     policies: RwLock<BTreeMap<(LedgerId, String), Arc<CollectionPolicy>>>,
     /// Requests with an idempotency key that are not yet in the row file: their hash and their events' positions.
     requests: Mutex<BTreeMap<Vec<u8>, Answered>>,
+    work: Mutex<Work>,
     /// Told after each publication; the mutex only guards the telling.
     shown: Condvar,
     turn: Mutex<()>,
@@ -167,7 +168,7 @@ impl Shared {
     ) -> Self {
         let clean = Clean { rows: TwoGenerations::new(cache_bytes), generation: 0 };
         let published = Published { dirty: RwLock::default(), clean: Mutex::new(clean) };
-        let (metas, policies, requests, gate, gauges) = Default::default();
+        let (metas, policies, requests, work, gate, gauges) = Default::default();
         let (shown, turn) = Default::default();
         Self {
             journal,
@@ -179,6 +180,7 @@ impl Shared {
             metas,
             policies,
             requests,
+            work,
             shown,
             turn,
             gate,
@@ -439,6 +441,16 @@ impl Shared {
     /// Notes how many events of a ledger wait, and what the writer holds of it.
     pub(crate) fn gauge(&self, ledger: LedgerId, waiting: u64, cached: (u64, u64)) {
         self.gauges.lock().unwrap_or_else(PoisonError::into_inner).insert(ledger, (waiting, cached));
+    }
+
+    /// What deriving and reading have cost.
+    pub(crate) fn work(&self) -> Work {
+        *self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds to what deriving and reading have cost.
+    pub(crate) fn count(&self, add: impl FnOnce(&mut Work)) {
+        add(&mut self.work.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Milliseconds since 1970.

@@ -11,7 +11,7 @@ use super::log::Log;
 use super::request::Entry;
 use super::row::{self, Kind, Row};
 use super::shared::Shared;
-use crate::document::{ApplyFault, Document, PlaceFault};
+use crate::document::{self, ApplyFault, Document, PlaceFault};
 use crate::event::{Event, EventId, LedgerId, RunId, WriterId};
 use crate::journal::rows::{Changes, MAX_VALUE_BYTES};
 use crate::projection::{Policy, RecordId, Resolvers, Strategy, project};
@@ -74,14 +74,27 @@ pub(crate) struct Working {
     pub(crate) last: u64,
     /// How many events its stored snapshot holds.
     pub(crate) saved: usize,
+    /// What of the document's work is counted already.
+    counted: document::Work,
 }
 
 impl Working {
+    /// Counts what deriving the document has cost since it was counted last.
+    pub(crate) fn count(&mut self, shared: &Shared) {
+        let (before, now) = (self.counted, self.document.work());
+        shared.count(|work| {
+            work.derived += now.derived.saturating_sub(before.derived);
+            work.materialised += now.materialised.saturating_sub(before.materialised);
+        });
+        self.counted = now;
+    }
+
     /// About how many bytes of memory the record takes.
     fn weight(&self) -> usize {
         let registers =
             self.document.registers().iter().map(|(key, lives)| key.len() + lives.len() * 120).sum::<usize>();
-        8_192 + self.document.graph().len() * 400 + registers * 2
+        let automerge = if self.document.holds_automerge() { 24_576 } else { 0 };
+        1_024 + automerge + self.document.graph().len() * 400 + registers * 2
     }
 }
 
@@ -163,7 +176,7 @@ impl State {
     pub(crate) fn entries(&mut self, shared: &Shared, key: &RecordKey) -> Result<Vec<Entry>> {
         let last = self.record(shared, key)?.last;
         let durable = last_durable(last, &self.staged, key);
-        let mut entries = Log::new(&*shared.journal, self.id).record(durable, 0)?;
+        let mut entries = Log::new(shared, self.id).record(durable, 0)?;
         entries.extend(self.staged.iter().filter(|entry| is_of(&entry.event, key)).cloned());
         Ok(entries)
     }
@@ -270,6 +283,9 @@ impl State {
         if working.last == 0 {
             return Ok(None);
         }
+        if policy.policy.has_record_scope() {
+            working.document.materialise()?;
+        }
         let heads = working.document.graph().head_ids();
         let view = working.document.view()?;
         let projection = project(&view, &policy.policy, &shared.resolvers, &record);
@@ -283,6 +299,7 @@ impl State {
         for key in touched {
             if let Some(row) = self.row(shared, &key)? {
                 let working = self.record(shared, &key)?;
+                working.count(shared);
                 forked.extend(working.document.graph().forked_writers());
                 let weight = working.weight();
                 self.records.reweigh(&key, weight);
@@ -331,11 +348,13 @@ fn apply(shared: &Shared, ledger: LedgerId, working: &mut Working, entry: &Entry
         Ok(()) => {}
         Err(ApplyFault::Place(PlaceFault::LateFork)) => {
             let key = (entry.event.collection.clone(), entry.event.key.clone());
-            let mut all = Log::new(&*shared.journal, ledger).record(last_durable(working.last, staged, &key), 0)?;
+            let mut all = Log::new(shared, ledger).record(last_durable(working.last, staged, &key), 0)?;
             all.extend(staged.iter().filter(|other| is_of(&other.event, &key)).cloned());
             all.push(entry.clone());
             let events = all.iter().map(|entry| (entry.id, &entry.event));
+            working.count(shared);
             working.document = Document::derive_all(events)?;
+            working.counted = document::Work::default();
         }
         Err(fault) => return Err(fault.into()),
     }
@@ -352,10 +371,13 @@ fn last_durable(last: u64, staged: &[Entry], key: &RecordKey) -> u64 {
 /// A record as of its durable events, up to a position where one is given.
 pub(crate) fn load(shared: &Shared, ledger: LedgerId, key: &RecordKey, until: Option<u64>) -> Result<Working> {
     let last = shared.last_position(ledger, key)?;
-    let log = Log::new(&*shared.journal, ledger);
+    let log = Log::new(shared, ledger);
     let within = |position: u64| until.is_none_or(|until| position <= until);
     let (mut working, after) = match snapshot(shared, ledger, key).filter(|working| within(working.last)) {
-        Some(working) => (working.clone(), working.last),
+        Some(working) => {
+            let last = working.last;
+            (working, last)
+        }
         None => (Working::default(), 0),
     };
     let entries = log.record(last, after)?;
@@ -371,6 +393,7 @@ pub(crate) fn load(shared: &Shared, ledger: LedgerId, key: &RecordKey, until: Op
             Err(fault) => return Err(fault.into()),
         }
     }
+    working.count(shared);
     Ok(working)
 }
 
@@ -382,11 +405,11 @@ pub(crate) fn load_until(shared: &Shared, ledger: LedgerId, key: &RecordKey, unt
 /// A record as its stored snapshot has it.
 pub(crate) fn snapshot(shared: &Shared, ledger: LedgerId, key: &RecordKey) -> Option<Working> {
     let bytes = shared.rows.get(&row::key(Kind::Document, ledger, &key.0, &key.1)).ok().flatten()?;
-    let (position, document) = bytes.split_first_chunk::<8>()?;
+    let (position, saved) = bytes.split_first_chunk::<8>()?;
     let last = u64::from_le_bytes(*position);
-    let document = Document::load(document).ok()?;
+    let document = Document::load(saved).ok()?;
     let saved = document.graph().len();
-    Some(Working { document, last, saved })
+    Some(Working { document, last, saved, counted: document::Work::default() })
 }
 
 /// A fault of this program.

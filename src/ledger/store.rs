@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use super::Ledger;
 use super::clock;
-use super::request::LedgerInfo;
+use super::request::{LedgerInfo, Work};
 use super::shared::{Shared, World};
 use super::writer::{Checkpoints, Queue};
 use crate::blob::{BlobStore, Blobs, MemoryBlobs};
@@ -238,6 +238,12 @@ impl Store {
     /// What the disk refuses.
     pub fn close(&self) -> Result<()> {
         close(&self.0.queue, &self.0.thread)
+    }
+
+    /// What deriving and reading have cost since the store was opened.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        self.0.shared.work()
     }
 
     /// Writes the derived state that only memory holds, so that opening replays nothing.

@@ -229,7 +229,8 @@ fn planted_damage_of_what_is_derived_is_found_and_repaired() {
     let write = |key: Vec<u8>, value: Option<Vec<u8>>| rows.write(vec![(key, value)], &rows.mark().unwrap()).unwrap();
     let at = |kind, key: &str| row::key(kind, id, "c", key);
     let get = |key: &[u8]| rows.get(key).unwrap().unwrap();
-    let plant: Vec<(&str, Box<dyn Fn()>)> = vec![
+    type Damage<'a> = (&'a str, Box<dyn Fn() + 'a>);
+    let plant: Vec<Damage<'_>> = vec![
         ("a wrong row", Box::new(|| write(at(Kind::Row, "k1"), Some(get(&at(Kind::Row, "k2")))))),
         ("a lost row", Box::new(|| write(at(Kind::Row, "k1"), None))),
         ("an unreadable row", Box::new(|| write(at(Kind::Row, "k1"), Some(b"?".to_vec())))),
@@ -683,11 +684,9 @@ fn readers_writers_and_subscribers_agree_while_derived_state_is_written() {
         for _ in 0..2 {
             scope.spawn(move || {
                 let mut last = std::collections::BTreeMap::new();
-                let mut next = 1;
-                for entry in ledger.subscribe(0).take(writers * each) {
+                for (next, entry) in (1..).zip(ledger.subscribe(0).take(writers * each)) {
                     let entry = entry.unwrap();
                     assert_eq!(entry.position, next, "no gap and no duplicate");
-                    next += 1;
                     // What was given is shown, and nothing shown goes back.
                     let shown = ledger.get("c", &entry.event.key).unwrap().unwrap();
                     let n = shown.value["n"].as_u64().unwrap();

@@ -461,7 +461,7 @@ impl Writer {
     /// Derives the events of a part of the log.
     fn replay(&mut self, ledger: LedgerId, after: u64, until: u64) -> Result<()> {
         let shared = self.shared.clone();
-        let log = Log::new(&*shared.journal, ledger);
+        let log = Log::new(&shared, ledger);
         let mut batch = Vec::new();
         log.each(after, until, |entry| {
             let last = entry.position == until;
@@ -492,7 +492,7 @@ impl Writer {
         let started = std::time::Duration::from_millis(self.shared.now_ms());
         let shared = self.shared.clone();
         // What cannot be read is not thrown away.
-        Log::new(&*shared.journal, ledger).each(0, head, |_| Ok(true))?;
+        Log::new(&shared, ledger).each(0, head, |_| Ok(true))?;
         let derived = shared.alone(|| -> Result<()> {
             shared.forget_rows(ledger)?;
             self.derive_again(ledger)

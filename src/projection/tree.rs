@@ -40,7 +40,9 @@ impl<'a> Branch<'a> {
         let Some(path) = key.to_path() else { return };
         let branch = self.branch(&path);
         branch.lives = lives;
-        branch.count = registers.counter(FlatKey::counter(&path).as_str());
+        if !registers.counters.is_empty() {
+            branch.count = registers.counter(FlatKey::counter(&path).as_str());
+        }
     }
 
     fn add_member(&mut self, key: &FlatKey) {

@@ -34,3 +34,4 @@ mod settling;
 mod spans;
 mod tidy;
 mod totality;
+mod work;

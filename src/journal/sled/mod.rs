@@ -18,6 +18,7 @@ mod lock;
 mod mark;
 mod open;
 mod parts;
+mod preserve;
 
 use std::collections::BTreeMap;
 use std::fs::File;

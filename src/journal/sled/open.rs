@@ -16,6 +16,7 @@ use super::super::sealed;
 use super::engine::Engine;
 use super::lock::Lock;
 use super::mark::{self, Mark, Tail};
+use super::preserve::Preserved;
 use super::{SledJournal, Store, Writer, ballast};
 use crate::disk::{self, DiskError};
 use crate::error::ErrorKind;
@@ -64,7 +65,25 @@ fn open_locked(dir: &Path) -> Result<(Files, Engine, Writer), JournalError> {
     if !store_path(dir).exists() {
         create_files(dir)?;
     }
-    let mut files = read_files(dir)?;
+    let files = read_files(dir)?;
+    let preserved = Preserved::take(&dir.join("journal"))?;
+    match open_files(dir, files) {
+        Ok(opened) => {
+            preserved.discard()?;
+            Ok(opened)
+        }
+        Err(fault) => {
+            if fault.kind() == ErrorKind::Corrupt {
+                preserved.restore()?;
+            } else {
+                preserved.discard()?;
+            }
+            Err(fault)
+        }
+    }
+}
+
+fn open_files(dir: &Path, mut files: Files) -> Result<(Files, Engine, Writer), JournalError> {
     let engine = open_engine(&dir.join("journal"))?;
     let data = data_file(&engine)?;
     engine.flush()?;

@@ -1,0 +1,139 @@
+//! Nothing is quadratic: what one more change of a record costs, counted in events derived, changes handed to Automerge
+//! and frames of the log decoded, does not depend on how many changes it has.
+
+use serde_json::json;
+use syncledger::ledger::{Act, Context, Ledger, Options, Store, Work, Write};
+
+const YOUNG: usize = 100;
+const OLD: usize = 10_000;
+
+fn app() -> Context {
+    Context::default()
+}
+
+fn patch(key: &str, nth: usize) -> Write {
+    Write::new("c", key, Act::Patch(json!({ "n": nth, "other": nth % 7 })))
+}
+
+/// Changes a record so often, with another record's changes between them.
+fn change(ledger: &Ledger, changes: usize) {
+    for key in ["k", "other"] {
+        ledger.put("c", key, json!({ "n": -1, "other": 0, "title": "t" }), &app()).unwrap();
+    }
+    let writes: Vec<Write> = (1..changes).flat_map(|nth| [patch("k", nth), patch("other", nth)]).collect();
+    for batch in writes.chunks(256) {
+        ledger.write_all(batch.to_vec(), &app()).unwrap();
+    }
+}
+
+/// What `does` costs.
+fn cost(ledger: &Ledger, does: impl FnOnce(&Ledger)) -> Work {
+    let before = ledger.store().work();
+    does(ledger);
+    let after = ledger.store().work();
+    Work {
+        derived: after.derived - before.derived,
+        materialised: after.materialised - before.materialised,
+        frames: after.frames - before.frames,
+    }
+}
+
+/// What each kind of access to a record with so many changes costs.
+fn costs(changes: usize) -> Vec<(&'static str, Work)> {
+    let ledger = Store::in_memory(Options::default()).unwrap().create_ledger("main").unwrap();
+    change(&ledger, changes);
+    let old = ledger.history("c", "other").unwrap()[changes / 2].entry.id;
+    let many = |ledger: &Ledger| {
+        ledger.write_all((0..64).map(|nth| patch("k", 3 * changes + nth)).collect(), &app()).map(drop).unwrap();
+    };
+    vec![
+        ("a patch", cost(&ledger, |ledger| drop(ledger.write(patch("k", 2 * changes), &app()).unwrap()))),
+        ("many patches of it in one batch", cost(&ledger, many)),
+        ("a get", cost(&ledger, |ledger| drop(ledger.get("c", "k").unwrap()))),
+        (
+            "the first patch on an old state",
+            cost(&ledger, |ledger| {
+                ledger.write(patch("other", 2 * changes).on(vec![old]), &app()).map(drop).unwrap();
+            }),
+        ),
+        (
+            "the next patch on an old state",
+            cost(&ledger, |ledger| {
+                ledger.write(patch("other", 3 * changes).on(vec![old]), &app()).map(drop).unwrap();
+            }),
+        ),
+        (
+            "a patch after them",
+            cost(&ledger, |ledger| {
+                drop(ledger.write(patch("other", 4 * changes), &app()).unwrap());
+            }),
+        ),
+    ]
+}
+
+#[test]
+fn a_change_costs_the_same_on_a_record_with_a_hundred_changes_and_with_ten_thousand() {
+    let (mut young, mut old) = (costs(YOUNG), costs(OLD));
+    // What waited for Automerge until then is handed over once, and is bounded.
+    for costs in [&mut young, &mut old] {
+        let first = costs.iter_mut().find(|(what, _)| what.starts_with("the first")).unwrap();
+        assert!(std::mem::take(&mut first.1.materialised) <= 1_024 + 1);
+    }
+    assert_eq!(young, old);
+    let of = |name: &str| old.iter().find(|(what, _)| *what == name).unwrap().1;
+    assert_eq!(of("a patch"), Work { derived: 1, materialised: 0, frames: 0 });
+    // Each is derived when it is planned, for those after it, and when it is staged.
+    assert_eq!(of("many patches of it in one batch"), Work { derived: 128, materialised: 0, frames: 0 });
+    assert_eq!(of("a get"), Work::default());
+}
+
+#[test]
+fn opening_derives_only_what_came_after_the_last_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let ledger = Ledger::open(dir.path()).unwrap();
+        change(&ledger, 500);
+        ledger.store().checkpoint().unwrap();
+        // A killed process writes no checkpoint: a copy of what it leaves is what the next one opens.
+        ledger.write(patch("k", 501), &app()).unwrap();
+        ledger.write(patch("k", 502), &app()).unwrap();
+        copy(dir.path(), &dir.path().join("killed"));
+    }
+    let opened = Ledger::open(dir.path().join("killed")).unwrap();
+    let work = opened.store().work();
+    assert_eq!((work.derived, work.frames), (2, 2));
+    assert_eq!(opened.get("c", "k").unwrap().unwrap().value["n"], 502);
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        if path.is_dir() && path != *to {
+            copy(&path, &to.join(name));
+        } else if path.is_file() {
+            std::fs::copy(&path, to.join(name)).unwrap();
+        }
+    }
+}
+
+/// What a batch writes of one record is planned on what the writes before it leave, which is taken back before anything
+/// is staged.
+#[test]
+fn a_batch_may_write_a_record_often_on_older_heads_too() {
+    let ledger = Store::in_memory(Options::default()).unwrap().create_ledger("main").unwrap();
+    let first = ledger.put("c", "k", json!({ "n": 0 }), &app()).unwrap().events[0].0;
+    // The parents of each second write are the heads that two earlier writes of the batch leave.
+    for round in 0..40 {
+        let on_both = |nth: usize| patch("k", 1_000 * (round + 1) + nth);
+        let writes = (0..6).map(|nth| if nth % 2 == 0 { on_both(nth).on(vec![first]) } else { on_both(nth) });
+        assert_eq!(ledger.write_all(writes.collect(), &app()).unwrap().events.len(), 6);
+    }
+    assert_eq!(ledger.verify().unwrap().problems, Vec::<String>::new());
+    let before = (ledger.digest().unwrap(), ledger.get("c", "k").unwrap());
+    let refused = vec![patch("k", 1), patch("k", 2).on(vec![syncledger::event::EventId([9; 32])])];
+    ledger.write_all(refused, &app()).unwrap_err();
+    assert_eq!((ledger.digest().unwrap(), ledger.get("c", "k").unwrap()), before);
+    ledger.write(patch("k", 3), &app()).unwrap();
+    assert_eq!(ledger.verify().unwrap().problems, Vec::<String>::new());
+}
