@@ -65,7 +65,6 @@ impl Plan {
         }
         let renamed = |id: &EventId| staged.get(id).copied().unwrap_or(*id);
         self.parents = self.parents.iter().map(renamed).collect();
-        self.parents.sort_unstable();
         for op in &mut self.ops {
             if let Op::Insert { container, .. } | Op::RemoveAt { container, .. } | Op::SpliceText { container, .. } =
                 op

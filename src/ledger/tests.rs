@@ -512,7 +512,7 @@ fn a_panic_of_the_writer_poisons_the_store() {
 
 #[test]
 fn memory_is_bounded_for_all_ledgers_together() {
-    let options = Options { cache_bytes: 4 << 20, ..Options::default() };
+    let options = Options { cache_bytes: 1 << 19, ..Options::default() };
     let (journal, rows) = (Arc::new(MemoryJournal::new()), SharedRows::default());
     let store = store_with(&journal, &rows, often(), options);
     let ledgers: Vec<Ledger> = (0..8).map(|n| store.create_ledger(&format!("l{n}")).unwrap()).collect();
@@ -523,8 +523,7 @@ fn memory_is_bounded_for_all_ledgers_together() {
         put(ledger, &format!("k{n}"), json!({ "n": n })).unwrap();
     }
     let held: u64 = ledgers.iter().map(|ledger| ledger.status().unwrap().cached.1).sum();
-    assert!(held <= 4 << 20, "{held}");
-    assert!(held > 0);
+    assert!((1 << 16..(1 << 18) + (1 << 16)).contains(&held), "{held}");
 }
 
 // --- events of others --------------------------------------------------------------------------------------------------
