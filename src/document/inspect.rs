@@ -1,5 +1,7 @@
 //! What an event did to counters, lists and texts: for taking it back.
 
+use std::collections::BTreeSet;
+
 use automerge::legacy::{ElementId, Key, ObjectId, Op as LegacyOp, OpType};
 
 use super::automerge::Moment;
@@ -79,8 +81,23 @@ impl View<'_> {
     #[must_use]
     pub fn repair_items(&self, edits: &[(ItemEdits, View<'_>)]) -> Vec<ItemRepair> {
         let Some((first, _)) = edits.first() else { return Vec::new() };
-        let mut now = self.moment().items(&first.object);
-        edits.iter().flat_map(|(edits, before)| edits.repair(before, &mut now)).collect()
+        let before = self.item_list(&first.object);
+        let mut after = before.clone();
+        edits.iter().for_each(|(edits, then)| edits.take_back(then, &mut after));
+        repairs(&before, &after)
+    }
+
+    /// The items that a list or text would have had, had the events not been: as [`View::repair_items`].
+    #[must_use]
+    pub fn items_without(&self, live: &Live, edits: &[(ItemEdits, View<'_>)]) -> Vec<Value> {
+        let Some(object) = self.object(live) else { return Vec::new() };
+        let mut items = self.item_list(&object);
+        edits.iter().for_each(|(edits, then)| edits.take_back(then, &mut items));
+        items.into_iter().map(|(_, value)| value).collect()
+    }
+
+    fn item_list(&self, object: &ObjectRef) -> Vec<(OpRef, Value)> {
+        self.moment().items(object).into_iter().zip(self.item_values(object)).collect()
     }
 
     fn item_values(&self, object: &ObjectRef) -> Vec<Value> {
@@ -117,28 +134,29 @@ impl View<'_> {
 }
 
 impl ItemEdits {
-    /// How to take these edits back, as the items are now; afterwards `now` is as they will be.
-    fn repair(&self, before: &View<'_>, now: &mut Vec<OpRef>) -> Vec<ItemRepair> {
-        let mut repairs = Vec::new();
-        for inserted in &self.inserted {
-            if let Some(index) = now.iter().position(|item| item == inserted) {
-                now.remove(index);
-                repairs.push(ItemRepair::Remove(index as u64));
+    /// Whether these edits took out an item that the others had put in.
+    #[must_use]
+    pub fn took_out(&self, others: &Self) -> bool {
+        let inserted: BTreeSet<&OpRef> = others.inserted.iter().collect();
+        self.removed.iter().any(|item| inserted.contains(item))
+    }
+
+    /// Takes these edits back from a list of items. What comes back comes after the nearest item that was before it.
+    fn take_back(&self, then: &View<'_>, items: &mut Vec<(OpRef, Value)>) {
+        let inserted: BTreeSet<&OpRef> = self.inserted.iter().collect();
+        items.retain(|(item, _)| !inserted.contains(item));
+        let here: BTreeSet<OpRef> = items.iter().map(|(item, _)| *item).collect();
+        let gone: BTreeSet<&OpRef> = self.removed.iter().filter(|item| !here.contains(item)).collect();
+        let mut next = 0;
+        for (item, value) in if gone.is_empty() { Vec::new() } else { then.item_list(&self.object) } {
+            if here.contains(&item) {
+                let place = items.iter().skip(next).position(|(other, _)| *other == item);
+                next += place.map_or(0, |place| place + 1);
+            } else if gone.contains(&item) {
+                items.insert(next, (item, value));
+                next += 1;
             }
         }
-        let old = before.moment().items(&self.object);
-        let values = before.item_values(&self.object);
-        for (place, (item, value)) in old.iter().zip(values).enumerate() {
-            if !self.removed.contains(item) || now.contains(item) {
-                continue;
-            }
-            let neighbours = old.get(..place).unwrap_or_default().iter().rev();
-            let after = neighbours.filter_map(|left| now.iter().position(|item| item == left)).next();
-            let index = after.map_or(0, |left| left + 1);
-            now.insert(index, *item);
-            repairs.push(ItemRepair::Insert(index as u64, value));
-        }
-        repairs
     }
 
     fn add(&mut self, op: OpRef, change: &LegacyOp) {
@@ -150,6 +168,28 @@ impl ItemEdits {
             self.removed.push(item);
         }
     }
+}
+
+/// What makes one list of items the other. Where an item goes and an equal one comes, nothing does.
+fn repairs(before: &[(OpRef, Value)], after: &[(OpRef, Value)]) -> Vec<ItemRepair> {
+    let stays: BTreeSet<OpRef> = after.iter().map(|(item, _)| *item).collect();
+    let stays: BTreeSet<OpRef> = before.iter().map(|(item, _)| *item).filter(|item| stays.contains(item)).collect();
+    let is_kept = |(item, _): &(OpRef, Value)| stays.contains(item);
+    let (mut repairs, mut index) = (Vec::new(), 0);
+    for (old, new) in before.split(is_kept).zip(after.split(is_kept)) {
+        let same = |(old, new): &(&(OpRef, Value), &(OpRef, Value))| old.1 == new.1;
+        let start = old.iter().zip(new).take_while(same).count();
+        let (old, new) = (old.get(start..).unwrap_or_default(), new.get(start..).unwrap_or_default());
+        let end = old.iter().rev().zip(new.iter().rev()).take_while(same).count();
+        index += start as u64;
+        repairs.extend((end..old.len()).map(|_| ItemRepair::Remove(index)));
+        for (_, value) in new.iter().take(new.len() - end) {
+            repairs.push(ItemRepair::Insert(index, value.clone()));
+            index += 1;
+        }
+        index += end as u64 + 1;
+    }
+    repairs
 }
 
 fn op_ref(counter: u64, actor: &[u8]) -> Option<OpRef> {

@@ -259,6 +259,9 @@ impl Writing<'_> {
 
     /// Applies a plan to its record for trial, so that the batch's next write of it is planned on that.
     fn rehearse(&mut self, plan: &mut Plan) -> Result<()> {
+        if plan.events() == 0 {
+            return Ok(());
+        }
         let sequence = self.state.sequence.saturating_add(1 << 32);
         self.state.record(self.shared, &plan.key)?;
         let graph = self.state.held(&plan.key)?.document.graph();

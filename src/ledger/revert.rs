@@ -91,9 +91,11 @@ impl<'a, 'v> Reverting<'a, 'v> {
         let roots = graph.nodes().filter(|(_, node)| node.parents.is_empty()).all(|(ix, _)| self.taken.contains(&ix));
         let stays = |ix: NodeIx| !self.taken.contains(&ix) && !self.is_undoing(ix);
         let counts = |ix| !self.view.item_edits(ix).is_empty() || !self.view.increments(ix).is_empty();
+        let root = Path::root().to_key();
+        let fields = self.view.registers().iter().filter(|(key, _)| *key != root.as_str());
         roots
             && !self.is_deleted()
-            && !self.view.registers().iter().any(|(key, lives)| lives.iter().any(|live| self.is_others(key, live)))
+            && !fields.into_iter().any(|(key, lives)| lives.iter().any(|live| self.is_others(key, live)))
             && !graph.nodes().any(|(ix, _)| stays(ix) && counts(ix))
     }
 
@@ -124,13 +126,20 @@ impl<'a, 'v> Reverting<'a, 'v> {
         lives.iter().any(|live| matches!(live.cell, Cell::Value(Value::Int(_))))
     }
 
+    /// How much the events added to a counter, those of them in a past where one is given.
+    fn counted(&self, key: &FlatKey, within: Option<&Clock>) -> i64 {
+        let graph = self.view.graph();
+        let events = self.taken.iter().filter(|&&ix| within.is_none_or(|past| graph.contains(past, ix)));
+        let increments = events.flat_map(|&ix| self.view.increments(ix)).filter(|(at, _)| at == key.as_str());
+        increments.fold(0, |sum: i64, (_, by)| sum.wrapping_add(by))
+    }
+
     /// What others added to a counter since it stood at `then`.
     fn counted_by_others(&self, path: &Path, then: &View<'_>) -> i64 {
         let key = FlatKey::counter(path);
-        let ours = self.taken.iter().flat_map(|&ix| self.view.increments(ix));
-        let ours = ours.filter(|(at, _)| at == key.as_str()).fold(0i64, |sum, (_, by)| sum.wrapping_add(by));
-        let (now, then) = (self.view.registers().counter(key.as_str()), then.registers().counter(key.as_str()));
-        now.wrapping_sub(then).wrapping_sub(ours)
+        let now = self.view.registers().counter(key.as_str()).wrapping_sub(self.counted(&key, None));
+        let then = then.registers().counter(key.as_str()).wrapping_sub(self.counted(&key, Some(then.clock())));
+        now.wrapping_sub(then)
     }
 
     // --- registers -----------------------------------------------------------------------------------------------
@@ -306,10 +315,40 @@ impl<'a, 'v> Reverting<'a, 'v> {
             return Ok(());
         }
         let Some(mut content) = before.content(&path) else { return Ok(()) };
-        if let (Cell::Value(Value::Int(_)), Some(value)) = (before.cell(), content.json.as_i64()) {
-            content.json = value.wrapping_add(self.counted_by_others(&path, &before.view)).into();
+        match (before.cell(), content.json.as_i64()) {
+            (Cell::Value(Value::Int(_)), Some(value)) => {
+                let ours = self.counted(&FlatKey::counter(&path), Some(before.view.clock()));
+                let others = self.counted_by_others(&path, &before.view);
+                content.json = value.wrapping_sub(ours).wrapping_add(others).into();
+            }
+            // Its members have keys of their own.
+            (Cell::Set, _) => {
+                self.draft.ops.push(Op::MakeSet { path });
+                return Ok(());
+            }
+            (Cell::Container(kind), _) => content = self.items_before(*kind, before, content),
+            _ => {}
         }
         self.draft.settle(&path, Some(&content), Settled::of(before.cell()), before.view.registers())
+    }
+
+    /// What a list or text held before the events.
+    fn items_before(&self, kind: ContainerKind, before: &Before<'_>, shown: Content) -> Content {
+        let [live] = before.lives.as_slice() else { return shown };
+        let Some(container) = before.view.container(live) else { return shown };
+        let mut edits = self.edits_to_take_back(container);
+        let graph = self.view.graph();
+        edits.retain(|(_, ix, _)| graph.contains(before.view.clock(), *ix));
+        let edits: Vec<_> = edits.into_iter().map(|(edits, _, then)| (edits, then)).collect();
+        let items = before.view.items_without(live, &edits);
+        match kind {
+            ContainerKind::List => Content::of_items(&items),
+            ContainerKind::Text => {
+                let text: String =
+                    items.iter().filter_map(|item| item.to_json().ok()?.as_str().map(str::to_owned)).collect();
+                Content::of(text.into())
+            }
+        }
     }
 
     // --- lists and texts -----------------------------------------------------------------------------------------
@@ -335,19 +374,32 @@ impl<'a, 'v> Reverting<'a, 'v> {
         })
     }
 
+    /// Says where items are left because their list or text is not there any more, and not by these events.
+    fn note_gone(&mut self, container: Container) {
+        let Container::Of(event, _) = container else { return };
+        let Some(maker) = self.view.graph().find(&event).filter(|maker| !self.taken.contains(maker)) else { return };
+        let made = self.view.written(maker).into_iter();
+        let key = made.filter(|(_, live)| self.view.container(live) == Some(container)).map(|(key, _)| key).next();
+        let ours = |key: &String| {
+            let lives = self.view.registers().get(key);
+            lives.iter().all(|live| matches!(self.whose(key, live), Whose::Ours(_)))
+        };
+        if let Some(key) = key.filter(|key| !ours(key)) {
+            self.skip(&key, "it was replaced since");
+        }
+    }
+
     /// Latest first, so that each finds the items as it left them.
     fn items(&mut self) {
-        let mut containers: BTreeMap<Container, Vec<(ItemEdits, View<'_>)>> = BTreeMap::new();
-        for &ix in self.taken.iter().rev() {
-            let before = self.view.at(self.view.graph().ancestors(ix));
-            for edits in self.view.item_edits(ix) {
-                containers.entry(edits.container).or_default().push((edits, before.clone()));
-            }
-        }
-        for (container, edits) in containers {
+        let own = self.taken.iter().flat_map(|&ix| self.view.item_edits(ix));
+        let containers: BTreeSet<Container> = own.map(|edits| edits.container).collect();
+        for container in containers {
             if !self.stays(container) {
+                self.note_gone(container);
                 continue;
             }
+            let edits = self.edits_to_take_back(container).into_iter();
+            let edits: Vec<_> = edits.map(|(edits, _, then)| (edits, then)).collect();
             let text = edits.first().is_some_and(|(edits, _)| edits.kind == ContainerKind::Text);
             for repair in self.view.repair_items(&edits) {
                 match text {
@@ -356,6 +408,30 @@ impl<'a, 'v> Reverting<'a, 'v> {
                 }
             }
         }
+    }
+
+    /// What the events did in a list or text, latest first. An item that another event took out, and the taking back of
+    /// that brought in again, is another item: so those two are taken back with them.
+    fn edits_to_take_back(&self, container: Container) -> Vec<(ItemEdits, NodeIx, View<'v>)> {
+        let all: Vec<(NodeIx, ItemEdits)> = self.item_changes(container).collect();
+        let mut meant = self.taken.clone();
+        loop {
+            let ours: Vec<&ItemEdits> =
+                all.iter().filter(|(ix, _)| meant.contains(ix)).map(|(_, edits)| edits).collect();
+            let took_out = |ix: &NodeIx| {
+                let own = all.iter().filter(|(at, _)| at == ix);
+                own.flat_map(|(_, edits)| ours.iter().map(move |ours| edits.took_out(ours))).any(|took_out| took_out)
+            };
+            let pairs = self.undone.iter().filter(|(by, of)| !meant.contains(by) && took_out(of));
+            let more: Vec<NodeIx> = pairs.flat_map(|(by, of)| [*by, *of]).collect();
+            if more.is_empty() {
+                break;
+            }
+            meant.extend(more);
+        }
+        let before = |ix: NodeIx| self.view.at(self.view.graph().ancestors(ix));
+        let edits = all.into_iter().rev().filter(|(ix, _)| meant.contains(ix));
+        edits.map(|(ix, edits)| (edits, ix, before(ix))).collect()
     }
 
     fn repair_list(&mut self, container: Container, repair: ItemRepair) {

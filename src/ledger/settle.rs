@@ -30,7 +30,10 @@ impl Writing<'_> {
         let working = self.state.record(shared, key)?;
         let view = working.document.view()?;
         let projection = project(&view, &policy.policy, &shared.resolvers, &record);
-        let conflict = projection.conflicts.into_iter().find(|conflict| conflict.id == id);
+        // The deletion and a field that is called like it share an id, but no version.
+        let meant = |conflict: &&Conflict| version.is_none_or(|version| version == conflict.version);
+        let mut found = projection.conflicts.iter().filter(|conflict| conflict.id == id);
+        let conflict = found.clone().find(meant).or_else(|| found.next()).cloned();
         let conflict = conflict.ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
