@@ -205,7 +205,7 @@ fn events_without_their_parents_wait_and_those_of_another_ledger_are_refused() {
     let transfer = ledger.apply(id, &[orphan.clone(), orphan.clone()]).unwrap();
     assert_eq!((transfer.offered, transfer.applied, transfer.duplicates, transfer.waiting), (2, 0, 1, 1));
     assert_eq!(ledger.status().unwrap().waiting, 1);
-    let fault = ledger.apply(LedgerId([1; 16]), &[orphan.clone()]).unwrap_err();
+    let fault = ledger.apply(LedgerId([1; 16]), std::slice::from_ref(&orphan)).unwrap_err();
     assert_eq!(fault.kind(), ErrorKind::LedgerMismatch);
     // What is no event makes no empty ledger a replica of anything.
     let empty = memory();
