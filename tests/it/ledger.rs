@@ -416,3 +416,31 @@ fn many_threads_share_commits() {
     assert_eq!(ledger.position(), 200);
     assert_eq!(ledger.verify().unwrap().problems, Vec::<String>::new());
 }
+
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Issue {
+    title: String,
+    status: String,
+}
+
+#[test]
+fn a_collection_is_read_and_written_as_a_type_and_what_does_not_fit_is_told_without_its_value() {
+    let ledger = memory();
+    let issues = ledger.collection::<Issue>("issues");
+    let issue = Issue { title: "Crash".into(), status: "open".into() };
+    issues.put("EE-1", &issue, &app()).unwrap();
+    assert_eq!(issues.get("EE-1").unwrap(), Some(issue.clone()));
+    let receipt = issues.update("EE-1", &app(), |issue| issue.status = "done".into()).unwrap();
+    assert_eq!(receipt.outcome, Outcome::Appended);
+    assert_eq!(ledger.history("issues", "EE-1").unwrap()[1].changes.len(), 1, "only what differs is written");
+    let done = Issue { status: "done".into(), ..issue };
+    assert_eq!(issues.list(&Query::default()).unwrap(), [("EE-1".to_owned(), done)]);
+    issues.delete("EE-1", &app()).unwrap();
+    assert_eq!(issues.get("EE-1").unwrap(), None);
+    assert_eq!(issues.update("EE-1", &app(), |_| {}).unwrap_err().kind(), ErrorKind::NotFound);
+    ledger.put("issues", "EE-2", json!({"title": 7_654_321, "status": "open"}), &app()).unwrap();
+    let fault = issues.get("EE-2").unwrap_err();
+    assert_eq!(fault.kind(), ErrorKind::Mapping);
+    assert!(!fault.to_string().contains("7654321"), "{fault}");
+    assert_eq!(issues.clone().name(), "issues");
+}
