@@ -92,7 +92,7 @@ fn object(view: &View<'_>, branch: &Branch<'_>) -> Option<Variant> {
     nodes.sort_by_key(|&ix| order(view.graph(), ix));
     nodes.dedup();
     let lead = *nodes.last()?;
-    let content = super::project::merged(view, branch);
+    let content = super::project::living(view, branch);
     Some(Variant { shape: Shape::Object, content: Some(content), structured: true, lead, nodes })
 }
 

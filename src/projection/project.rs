@@ -64,10 +64,20 @@ pub fn project(view: &View<'_>, policy: &Policy, resolvers: &Resolvers, record: 
 
 /// What `branch` shows when every field shows its latest value.
 pub(crate) fn merged(view: &View<'_>, branch: &Branch<'_>) -> Content {
+    unheard(view, branch, &mut Silent { live: false })
+}
+
+/// What an object is as a candidate: every field shows its latest value that is no removal. The put of a plain value
+/// over the object removes the fields that it saw; what it did not see is the candidate that stands against it.
+pub(crate) fn living(view: &View<'_>, branch: &Branch<'_>) -> Content {
+    unheard(view, branch, &mut Silent { live: true })
+}
+
+fn unheard(view: &View<'_>, branch: &Branch<'_>, silent: &mut Silent) -> Content {
     let record = RecordId { ledger: LedgerId([0; 16]), collection: String::new(), key: String::new() };
     let (policy, resolvers) = (Policy::default(), Resolvers::default());
     let projecting = Projecting { view, policy: &policy, resolvers: &resolvers, record: &record };
-    projecting.fields(branch, &mut Silent)
+    projecting.fields(branch, silent)
 }
 
 /// What a projection is made from.
@@ -82,15 +92,25 @@ pub(crate) struct Projecting<'a, 'v> {
 pub(crate) trait Listener {
     /// Whether conflicts are wanted; if not, every field shows its latest value.
     fn wants_conflicts(&self) -> bool;
+    /// Whether removals are passed over where another value stands beside them.
+    fn wants_living(&self) -> bool {
+        false
+    }
     fn conflict(&mut self, conflict: Conflict);
     fn blame(&mut self, path: &Path, content: &Content, node: Option<NodeIx>);
 }
 
-struct Silent;
+struct Silent {
+    /// Removals are passed over.
+    live: bool,
+}
 
 impl Listener for Silent {
     fn wants_conflicts(&self) -> bool {
         false
+    }
+    fn wants_living(&self) -> bool {
+        self.live
     }
     fn conflict(&mut self, _: Conflict) {}
     fn blame(&mut self, _: &Path, _: &Content, _: Option<NodeIx>) {}
@@ -228,7 +248,10 @@ impl Projecting<'_, '_> {
     }
 
     fn disputed(&self, branch: &Branch<'_>, listener: &mut impl Listener) -> Option<Content> {
-        let variants = variants(self.view, branch);
+        let mut variants = variants(self.view, branch);
+        if listener.wants_living() {
+            variants.retain(|variant| variant.shape != Shape::Removed);
+        }
         if variants.len() < 2 || !listener.wants_conflicts() {
             return self.variant(branch, variants.last()?, listener);
         }

@@ -444,3 +444,20 @@ fn a_collection_is_read_and_written_as_a_type_and_what_does_not_fit_is_told_with
     assert!(!fault.to_string().contains("7654321"), "{fault}");
     assert_eq!(issues.clone().name(), "issues");
 }
+
+#[test]
+fn an_edit_inside_an_object_that_was_replaced_apart_is_a_candidate_with_its_value() {
+    let (here, there) = (memory(), replica());
+    here.put("c", "k", json!({"status": {"id": 1, "name": "open"}}), &app()).unwrap();
+    there.pull(&here).unwrap();
+    there.patch("c", "k", json!({"status": {"name": "X"}}), &app().occurred(1)).unwrap();
+    let jira = Context::from_source("jira").occurred(2);
+    here.patch("c", "k", json!({"status": "plain"}), &jira).unwrap();
+    here.pull(&there).unwrap();
+    let open = here.conflicts(None, Which::Open, None).unwrap();
+    let conflict = open.iter().map(|found| &found.conflict).find(|conflict| conflict.path == "/status").unwrap();
+    let values: Vec<_> = conflict.candidates.iter().map(|candidate| candidate.value.clone().unwrap().json).collect();
+    assert_eq!(values, [json!({"name": "X"}), json!("plain")]);
+    here.resolve(conflict.id, Settlement::TakeSource("app".into()), None, &app()).unwrap();
+    assert_eq!(value(&here, "k"), json!({"status": {"name": "X"}}));
+}
