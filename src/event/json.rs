@@ -332,7 +332,7 @@ fn write_number(number: &Number, out: &mut String) {
 /// Writes a float that is no 64-bit integer as ECMAScript does: plain where the decimal point is within 21 digits to
 /// the right or 6 zeros to the left of the first digit, else with an exponent.
 fn write_float(float: f64, out: &mut String) {
-    let decimal = Decimal::parse(&format!("{float:e}"));
+    let decimal = Decimal::shortest(float);
     if decimal.negative {
         out.push('-');
     }
@@ -526,13 +526,21 @@ impl Decimal {
         integer(&format!("{sign}{}{}", self.digits, "0".repeat(zeros)))
     }
 
-    /// The float that `literal`, this number, is the shortest decimal of.
+    /// The shortest decimal that reads as `float`, the nearest where several do, and the even one of two that are as
+    /// near: what ECMAScript writes. (The standard library rounds such a tie up.)
+    fn shortest(float: f64) -> Self {
+        Number::from_f64(float).map_or_else(|| Self::parse("0"), |number| Self::parse(&number.to_string()))
+    }
+
+    /// The float that `literal`, this number, is a shortest and nearest decimal of. Of a tie both are taken, since
+    /// printers differ there.
     fn to_float(&self, literal: &str) -> Option<Number> {
         if self.digits.len() > Self::FLOAT_DIGITS {
             return None;
         }
         let float = literal.parse::<f64>().ok().filter(|float| float.is_finite())?;
-        if Self::parse(&format!("{float:e}")) == *self { Number::from_f64(float) } else { None }
+        let is_shortest = Self::shortest(float) == *self || Self::parse(&format!("{float:e}")) == *self;
+        if is_shortest { Number::from_f64(float) } else { None }
     }
 }
 
@@ -972,6 +980,23 @@ pub(super) mod tests {
         assert_eq!(Error::from(parse(&"[".repeat(99)).unwrap_err()).kind(), ErrorKind::TooLarge);
     }
 
+    #[test]
+    fn of_two_shortest_decimals_that_are_as_near_both_are_read_and_the_even_one_is_written() {
+        for (float, even, odd) in [
+            (1_020_793_938_595_006.25, "1020793938595006.2", "1020793938595006.3"),
+            (-1_020_793_938_595_006.75, "-1020793938595006.8", "-1020793938595006.7"),
+            (1_125_899_906_842_624.25, "1125899906842624.2", "1125899906842624.3"),
+        ] {
+            assert_eq!(canonical(&json!(float)), even);
+            assert_eq!(parse(even).unwrap(), json!(float));
+            assert!(is_canonical(even) && !is_canonical(odd));
+        }
+        for literal in ["1020793938595006.3", "1125899906842624.3"] {
+            assert_eq!(parse(literal).unwrap().as_f64().unwrap(), literal.parse::<f64>().unwrap());
+        }
+        assert!(parse("1020793938595006.4").is_ok() && parse("1020793938595006.26").is_err());
+    }
+
     proptest! {
         #[test]
         fn canonical_text_reads_back(value in values()) {
@@ -1003,7 +1028,9 @@ pub(super) mod tests {
         #[test]
         fn a_literal_is_read_as_its_exact_value_or_refused(literal in "-?(0|[1-9][0-9]{0,22})(\\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?") {
             if let Some(text) = one_form(&literal) {
-                prop_assert!(Decimal::parse(&text).digits == Decimal::parse(&literal).digits);
+                let is_read = |one: &str| Decimal::parse(one).digits == Decimal::parse(&literal).digits;
+                let rounded_up = format!("{:e}", literal.parse::<f64>().unwrap());
+                prop_assert!(is_read(&text) || is_read(&rounded_up));
                 prop_assert_eq!(text.parse::<f64>().unwrap(), literal.parse::<f64>().unwrap());
             }
         }
