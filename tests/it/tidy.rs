@@ -14,7 +14,8 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("projection", vec!["document", "event", "error"]),
         ("blob", vec!["disk", "event", "error"]),
         ("journal", vec!["disk", "event", "error"]),
-        ("ledger", vec!["projection", "document", "journal", "blob", "event", "error"]),
+        ("segment", vec!["event", "error"]),
+        ("ledger", vec!["projection", "document", "journal", "blob", "segment", "disk", "event", "error"]),
         ("cli", vec!["ledger", "projection", "event", "error", "journal"]),
     ])
 }

@@ -1,0 +1,137 @@
+//! What a segment holds of each event, and how the events of one segment find each other.
+
+use std::collections::HashMap;
+
+use crate::event::{Event, EventId, Op, RunId, Value, WriterId};
+
+/// An event at its place in a log, with what the log keeps beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// Its place in the log, from 1.
+    pub position: u64,
+    /// The position of the record's event before it in the log; 0 for its first.
+    pub previous: u64,
+    /// When it was appended there, in milliseconds since 1970.
+    pub received_at: i64,
+    /// The execution that brought it there, or that made it.
+    pub run: Option<RunId>,
+    /// Its id. Never stored: who reads computes it.
+    pub id: EventId,
+    /// The event.
+    pub event: Event,
+}
+
+/// How events that a segment names, but does not hold, can be told shorter than by their ids: both sides know them.
+pub trait Past {
+    /// The writer and number of the event `of`, which is named by `event`; `None` where another event has both too, or
+    /// where the reader may not know it.
+    fn place(&self, event: &Event, of: &EventId) -> Option<(WriterId, u64)>;
+
+    /// The event of a record with this writer and number; `None` where there is none, or several.
+    fn find(&self, collection: &str, key: &str, writer: WriterId, sequence: u64) -> Option<EventId>;
+}
+
+/// No past: every event that a segment does not hold is named by its id, so that it can be read alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Alone;
+
+impl Past for Alone {
+    fn place(&self, _: &Event, _: &EventId) -> Option<(WriterId, u64)> {
+        None
+    }
+
+    fn find(&self, _: &str, _: &str, _: WriterId, _: u64) -> Option<EventId> {
+        None
+    }
+}
+
+/// The events of a segment so far, by their place in it, by position and by id.
+#[derive(Debug, Default)]
+pub(super) struct Ids {
+    places: Vec<(u64, EventId)>,
+    by_id: HashMap<EventId, usize>,
+}
+
+impl Ids {
+    /// Adds the next event; `false` where it is there already.
+    pub(super) fn add(&mut self, position: u64, id: EventId) -> bool {
+        if self.by_id.contains_key(&id) {
+            return false;
+        }
+        self.by_id.insert(id, self.places.len());
+        self.places.push((position, id));
+        true
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The id at a place.
+    pub(super) fn id(&self, place: usize) -> Option<EventId> {
+        self.places.get(place).map(|(_, id)| *id)
+    }
+
+    /// The ids of some places.
+    pub(super) fn range(&self, places: std::ops::Range<usize>) -> &[(u64, EventId)] {
+        self.places.get(places).unwrap_or_default()
+    }
+
+    /// The place of the event at a position.
+    pub(super) fn at(&self, position: u64) -> Option<usize> {
+        self.places.binary_search_by_key(&position, |(position, _)| *position).ok()
+    }
+
+    /// The place of an event, where that is before another place.
+    pub(super) fn before(&self, place: usize, id: &EventId) -> Option<usize> {
+        self.by_id.get(id).copied().filter(|found| *found < place)
+    }
+}
+
+/// The ids of a segment that is being read: those so far, or all of them.
+pub(super) enum Held<'a> {
+    Growing(&'a mut Ids),
+    Whole(&'a Ids),
+}
+
+impl Held<'_> {
+    pub(super) fn ids(&self) -> &Ids {
+        match self {
+            Self::Growing(ids) => ids,
+            Self::Whole(ids) => ids,
+        }
+    }
+
+    /// Adds the event at a place, or compares it with the one that is there; `false` where it cannot stand there.
+    pub(super) fn take(&mut self, place: usize, position: u64, id: EventId) -> bool {
+        match self {
+            Self::Growing(ids) => ids.len() == place && ids.add(position, id),
+            Self::Whole(ids) => ids.range(place..place + 1).first() == Some(&(position, id)),
+        }
+    }
+}
+
+/// About how many bytes an event takes, counted alike by who writes and by who reads: what bounds a block.
+pub(super) fn weight(event: &Event) -> usize {
+    let texts = [&event.collection, &event.key, &event.source].map(String::len).iter().sum::<usize>();
+    let options = [&event.principal, &event.reason].map(|text| text.as_ref().map_or(0, String::len));
+    let key = event.idempotency.as_ref().map_or(0, |request| request.key.len());
+    let ops: usize = event.ops().iter().map(op_weight).sum();
+    EVENT_WEIGHT + texts + options.iter().sum::<usize>() + key + event.parents.len() * 32 + ops
+}
+
+/// What an event weighs without its texts and operations.
+pub(super) const EVENT_WEIGHT: usize = 256;
+/// What an operation weighs without its texts.
+pub(super) const OP_WEIGHT: usize = 48;
+
+pub(super) fn op_weight(op: &Op) -> usize {
+    let path = op.path().map_or(0, |path| path.as_str().len());
+    let own = match op {
+        Op::PutAtomic { json, .. } => json.len(),
+        Op::SpliceText { insert, .. } => insert.len(),
+        _ => op.value().map_or(0, Value::inline_bytes),
+    };
+    OP_WEIGHT + path + own
+}
+

@@ -1,0 +1,155 @@
+//! Reading a segment.
+
+use std::borrow::Cow;
+
+use super::assemble::{Fault, Known, Reading, assemble};
+use super::head::{Block, Codec, Head};
+use super::item::{Alone, Held, Ids, Item, Past};
+use super::shred::{Start, shred};
+use super::writer::block_hash;
+use super::SegmentFault;
+use crate::event::{Event, EventId, WriterId};
+
+/// Reads a segment block by block, in their order.
+pub struct Reader<'a> {
+    head: Head,
+    past: &'a dyn Past,
+    ids: Ids,
+    next: usize,
+}
+
+impl Reader<'static> {
+    /// Reads a segment that can be read without any other.
+    #[must_use]
+    pub fn new(head: Head) -> Self {
+        Self::with_past(head, &Alone)
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Reads a segment that names events of this past.
+    #[must_use]
+    pub fn with_past(head: Head, past: &'a dyn Past) -> Self {
+        Self { head, past, ids: Ids::default(), next: 0 }
+    }
+
+    /// The segment's head.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The next block; `None` after the last.
+    #[must_use]
+    pub fn next_block(&self) -> Option<&Block> {
+        self.head.blocks.get(self.next)
+    }
+
+    /// The events of the next block, which has these bytes.
+    ///
+    /// # Errors
+    /// When the bytes are not those that were written; nothing more can be read then.
+    pub fn read(&mut self, stored: &[u8]) -> Result<Vec<Item>, SegmentFault> {
+        let items = read(&self.head, self.next, stored, self.past, &mut Held::Growing(&mut self.ids))?;
+        self.next += 1;
+        Ok(items)
+    }
+
+    /// Access to any block; `None` before all were read, since only then all ids are known.
+    #[must_use]
+    pub fn into_index(self) -> Option<Index> {
+        (self.next == self.head.blocks.len()).then_some(Index { head: self.head, ids: self.ids })
+    }
+}
+
+/// A segment whose ids are known and proved: any of its blocks can be read alone.
+pub struct Index {
+    head: Head,
+    ids: Ids,
+}
+
+impl Index {
+    /// The segment's head.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The block that holds a position, and where it begins behind the head; `None` where none does.
+    #[must_use]
+    pub fn block_of(&self, position: u64) -> Option<(usize, u64)> {
+        self.ids.at(position)?;
+        let block = self.head.blocks.partition_point(|block| block.first <= position).checked_sub(1)?;
+        let before = self.head.blocks.get(..block)?.iter().map(|block| block.stored as u64).sum();
+        Some((block, before))
+    }
+
+    /// The events of a block, which has these bytes.
+    ///
+    /// # Errors
+    /// When the bytes are not those that were written.
+    pub fn read(&self, block: usize, stored: &[u8]) -> Result<Vec<Item>, SegmentFault> {
+        read(&self.head, block, stored, &Alone, &mut Held::Whole(&self.ids))
+    }
+}
+
+/// What a block was read with names events as it did.
+struct Again<'a>(&'a Known);
+
+impl Past for Again<'_> {
+    fn place(&self, _: &Event, of: &EventId) -> Option<(WriterId, u64)> {
+        self.0.get(of).copied()
+    }
+
+    fn find(&self, _: &str, _: &str, _: WriterId, _: u64) -> Option<EventId> {
+        None
+    }
+}
+
+fn read(
+    head: &Head,
+    number: usize,
+    stored: &[u8],
+    past: &dyn Past,
+    held: &mut Held<'_>,
+) -> Result<Vec<Item>, SegmentFault> {
+    let Some(block) = head.blocks.get(number) else {
+        return Err(SegmentFault::Head("it has no such block"));
+    };
+    let last = head.last_of(number);
+    let fault = |what: &str| SegmentFault::Block { block: number, first: block.first, last, what: what.to_owned() };
+    let raw = decompress(block, stored).map_err(&fault)?;
+    let place = head.blocks.iter().take(number).map(|block| block.events).sum();
+    let start = Start { place, due: block.first };
+    let reading = Reading { ledger: head.ledger, start, events: block.events, past };
+    let (items, known) = assemble(&raw, reading, held).map_err(|cause| match cause {
+        Fault::Columns(what) => fault(what),
+        Fault::Segment(cause) => cause,
+    })?;
+    let ends = items.last().map_or(0, |item| item.position);
+    let is_last = number + 1 == head.blocks.len();
+    if items.first().is_none_or(|item| item.position != block.first) || ends > last || (is_last && ends != last) {
+        return Err(fault("its positions are not those that the head says"));
+    }
+    if shred(&items, start, held.ids(), &Again(&known)) != *raw {
+        return Err(fault("its columns are not canonical"));
+    }
+    if block_hash(head.ledger, place, stored, items.iter().map(|item| item.id)) != block.hash {
+        return Err(fault("its hash does not fit its events"));
+    }
+    Ok(items)
+}
+
+fn decompress<'a>(block: &Block, stored: &'a [u8]) -> Result<Cow<'a, [u8]>, &'static str> {
+    if stored.len() != block.stored {
+        return Err("it has another length");
+    }
+    match block.codec {
+        Codec::Plain => Ok(Cow::Borrowed(stored)),
+        // The capacity bounds what is made of a few bytes, and is itself bounded by the head's check.
+        Codec::Zstd => match zstd::bulk::decompress(stored, block.raw) {
+            Ok(raw) if raw.len() == block.raw => Ok(Cow::Owned(raw)),
+            _ => Err("it cannot be decompressed to the length that the head says"),
+        },
+    }
+}

@@ -1,0 +1,158 @@
+//! Writing a segment.
+
+use super::head::{Block, Codec, Head};
+use super::item::{Alone, Ids, Item, Past, weight};
+use super::shred::{Start, shred};
+use super::{FULL_BYTES, MOST_BLOCK_EVENTS, MOST_EVENTS, SegmentFault};
+use crate::event::hash::Fields;
+use crate::event::{EventId, LedgerId};
+
+/// A block is closed when its events weigh so much: with one event more it stays far below what a reader accepts.
+const BLOCK_WEIGHT: usize = 2 << 20;
+const BLOCK: &str = "syncledger 2026-11 segment block v1";
+
+/// How segments are written. Whatever is chosen can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// How blocks are compressed.
+    pub codec: Codec,
+    /// How hard to compress, 1 to 19.
+    pub level: i32,
+    /// How many events a block has at most.
+    pub block_events: usize,
+}
+
+impl Shape {
+    /// For backups, archives and what is sent.
+    pub const LARGE: Self = Self { codec: Codec::Zstd, level: 3, block_events: 4_096 };
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self::LARGE
+    }
+}
+
+/// Takes events in the order of their positions and makes them a segment.
+pub struct Writer<'a> {
+    ledger: LedgerId,
+    shape: Shape,
+    past: &'a dyn Past,
+    pending: Vec<Item>,
+    weight: usize,
+    ids: Ids,
+    blocks: Vec<Block>,
+    raw: usize,
+    body: Vec<u8>,
+}
+
+impl Writer<'static> {
+    /// A segment that can be read without any other.
+    #[must_use]
+    pub fn new(ledger: LedgerId, shape: Shape) -> Self {
+        Self::with_past(ledger, shape, &Alone)
+    }
+}
+
+impl<'a> Writer<'a> {
+    /// A segment for a reader who knows this past.
+    #[must_use]
+    pub fn with_past(ledger: LedgerId, shape: Shape, past: &'a dyn Past) -> Self {
+        let (pending, weight, ids, blocks, raw, body) = Default::default();
+        Self { ledger, shape, past, pending, weight, ids, blocks, raw, body }
+    }
+
+    /// Whether no event was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ids.len() == 0
+    }
+
+    /// Whether the segment should be finished before another event is added.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.ids.len() >= MOST_EVENTS || self.raw >= FULL_BYTES
+    }
+
+    /// Adds an event.
+    ///
+    /// # Errors
+    /// [`SegmentFault::Refused`] where it does not come after the one before, stands there already, or the segment is
+    /// full.
+    pub fn add(&mut self, item: Item) -> Result<(), SegmentFault> {
+        let refused = |what| Err(SegmentFault::Refused { position: item.position, what });
+        let last = self.ids.range(self.ids.len().saturating_sub(1)..self.ids.len()).first().map_or(0, |(at, _)| *at);
+        if item.position <= last || item.position == u64::MAX {
+            return refused("expected a position after that of the event before");
+        }
+        if item.previous >= item.position {
+            return refused("expected the record's event before it at a smaller position");
+        }
+        if self.ids.len() >= MOST_EVENTS {
+            return refused("the segment has as many events as it may have");
+        }
+        let more = weight(&item.event);
+        let most = self.shape.block_events.clamp(1, MOST_BLOCK_EVENTS);
+        if self.pending.len() >= most || (self.weight + more > BLOCK_WEIGHT && !self.pending.is_empty()) {
+            self.close_block()?;
+        }
+        if !self.ids.add(item.position, item.id) {
+            return refused("the segment holds the event already");
+        }
+        self.weight += more;
+        self.pending.push(item);
+        Ok(())
+    }
+
+    fn close_block(&mut self) -> Result<(), SegmentFault> {
+        let items = std::mem::take(&mut self.pending);
+        self.weight = 0;
+        let Some(first) = items.first().map(|item| item.position) else { return Ok(()) };
+        let place = self.ids.len() - items.len();
+        let raw = shred(&items, Start { place, due: first }, &self.ids, self.past);
+        let (codec, stored) = self.compress(&raw);
+        let ids = items.iter().map(|item| item.id);
+        let hash = block_hash(self.ledger, place, &stored, ids);
+        let block = Block { first, events: items.len(), raw: raw.len(), stored: stored.len(), codec, hash };
+        self.blocks.push(block);
+        self.raw += raw.len();
+        self.body.extend_from_slice(&stored);
+        Ok(())
+    }
+
+    /// The block's bytes as they are stored: as they are where compressing does not make them fewer.
+    fn compress(&self, raw: &[u8]) -> (Codec, Vec<u8>) {
+        if self.shape.codec == Codec::Zstd
+            && let Ok(stored) = zstd::bulk::compress(raw, self.shape.level)
+            && stored.len() < raw.len()
+        {
+            return (Codec::Zstd, stored);
+        }
+        (Codec::Plain, raw.to_vec())
+    }
+
+    /// The segment's head and bytes; `None` where no event was added.
+    ///
+    /// # Errors
+    /// As [`Writer::add`].
+    pub fn finish(mut self) -> Result<Option<(Head, Vec<u8>)>, SegmentFault> {
+        self.close_block()?;
+        let all = self.ids.range(0..self.ids.len());
+        let (Some((first, _)), Some((last, _))) = (all.first(), all.last()) else { return Ok(None) };
+        let head = Head::new(self.ledger, *first, *last, self.blocks);
+        let mut bytes = head.encode();
+        bytes.extend_from_slice(&self.body);
+        Ok(Some((head, bytes)))
+    }
+}
+
+/// The hash that proves a block: what is stored, and the ids that it stands for.
+pub(super) fn block_hash(
+    ledger: LedgerId,
+    place: usize,
+    stored: &[u8],
+    ids: impl Iterator<Item = EventId>,
+) -> [u8; 32] {
+    let ids: Vec<u8> = ids.flat_map(|id| id.0).collect();
+    Fields::new(BLOCK).field(&ledger.0).field(&(place as u64).to_le_bytes()).field(stored).field(&ids).finish()
+}
