@@ -11,6 +11,7 @@
 #[cfg(feature = "tokio")]
 mod asynchronous;
 mod audit;
+mod backup;
 mod cache;
 mod clock;
 mod collection;
@@ -43,6 +44,7 @@ use tracing::info_span;
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::AsyncLedger;
+pub use backup::{BackupInfo, BackupOptions, Restored, verify_backup};
 pub use collection::Collection;
 pub use request::*;
 pub use store::{Options, Store};

@@ -402,10 +402,16 @@ impl Shared {
         Ok(())
     }
 
+    /// The writers whose requests a ledger answers, its present one first.
+    pub(crate) fn own_writers(&self, ledger: LedgerId) -> Vec<WriterId> {
+        let found = self.journal.catalog().into_iter().find(|entry| entry.id == ledger);
+        found.map(|entry| super::store::own_writers(&entry)).unwrap_or_default()
+    }
+
     /// Remembers the requests that entries of this installation answer.
-    pub(crate) fn remember_requests(&self, ledger: LedgerId, entries: &[Entry], writer: WriterId) {
+    pub(crate) fn remember_requests(&self, ledger: LedgerId, entries: &[Entry], own: &[WriterId]) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        for entry in entries.iter().filter(|entry| entry.event.writer == writer) {
+        for entry in entries.iter().filter(|entry| own.contains(&entry.event.writer)) {
             let Some(idempotency) = &entry.event.idempotency else { continue };
             let at = row::key(Kind::Request, ledger, &entry.event.source, &idempotency.key);
             // A part of its events may be in the row file already.

@@ -109,6 +109,8 @@ pub(crate) struct Savepoint {
 pub(crate) struct State {
     pub(crate) id: LedgerId,
     pub(crate) writer: WriterId,
+    /// The writers whose requests are answered: this one, and those from before the ledger was restored.
+    pub(crate) own: Vec<WriterId>,
     /// The writer's next number.
     pub(crate) sequence: u64,
     /// The last position, of events that are not yet durable too.
@@ -127,6 +129,7 @@ impl State {
         Self {
             id,
             writer,
+            own: vec![writer],
             sequence,
             head,
             staged: Vec::new(),

@@ -259,6 +259,11 @@ fn info(entry: &LedgerEntry) -> LedgerInfo {
     LedgerInfo { name: entry.name.clone(), id: entry.id, writer: writer_of(entry) }
 }
 
+/// The writers whose requests a ledger answers: its own, and those that it had before it was restored.
+pub(crate) fn own_writers(entry: &LedgerEntry) -> Vec<WriterId> {
+    entry.meta.as_chunks::<16>().0.iter().copied().map(WriterId).collect()
+}
+
 /// This installation's name in a ledger.
 pub(crate) fn writer_of(entry: &LedgerEntry) -> WriterId {
     entry.meta.first_chunk().map_or(WriterId([0; 16]), |bytes| WriterId(*bytes))

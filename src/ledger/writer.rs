@@ -339,7 +339,7 @@ impl Writer {
             let Some(state) = self.states.get_mut(&ledger) else { continue };
             let staged = std::mem::take(&mut state.staged);
             self.shared.publish(ledger, &staged, rows);
-            self.shared.remember_requests(ledger, &staged, state.writer);
+            self.shared.remember_requests(ledger, &staged, &state.own);
         }
         self.since_checkpoint += events as u64;
         Ok(())
@@ -450,7 +450,8 @@ impl Writer {
             .with_hint("restore the store from a copy, or pull the ledger from a replica into a new one"));
         }
         let number = self.shared.meta(ledger, |meta| meta.last_number(writer));
-        let state = State::new(ledger, writer, position, number.saturating_add(1), self.cache_bytes);
+        let mut state = State::new(ledger, writer, position, number.saturating_add(1), self.cache_bytes);
+        state.own = self.shared.own_writers(ledger);
         self.states.insert(ledger, state);
         self.replay(ledger, position, head).inspect_err(|_| {
             self.states.remove(&ledger);
@@ -471,7 +472,7 @@ impl Writer {
             if batch.len() >= GROUP_EVENTS || last {
                 let rows = state.take_rows(&shared)?;
                 shared.publish(ledger, &batch, rows);
-                shared.remember_requests(ledger, &batch, state.writer);
+                shared.remember_requests(ledger, &batch, &state.own);
                 batch.clear();
                 state.trim();
                 if shared.dirty_rows() > self.checkpoints.rows {

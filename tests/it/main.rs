@@ -16,6 +16,7 @@ mod cli;
 mod cli_commands;
 #[cfg(feature = "cli")]
 mod cli_refusals;
+mod backups;
 mod codec;
 mod convergence;
 mod crashes;

@@ -16,7 +16,7 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("journal", vec!["disk", "event", "error"]),
         ("segment", vec!["event", "error"]),
         ("ledger", vec!["projection", "document", "journal", "blob", "segment", "disk", "event", "error"]),
-        ("cli", vec!["ledger", "projection", "event", "error", "journal"]),
+        ("cli", vec!["ledger", "projection", "segment", "event", "error", "journal"]),
     ])
 }
 

@@ -1,5 +1,6 @@
 //! The commands, one file for each or for a small family.
 
+mod backup;
 mod batch;
 pub(super) mod blame;
 mod completions;
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     Revert(revert::Revert),
     Undo(revert::Undo),
     Pull(pull::Pull),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
     Digest(digest::Digest),
     Status(status::Status),
     Doctor(doctor::Doctor),
@@ -97,6 +100,8 @@ impl Command {
             Self::Revert(command) => command.run(app),
             Self::Undo(command) => command.run(app),
             Self::Pull(command) => command.run(app),
+            Self::Backup(command) => command.run(app),
+            Self::Restore(command) => command.run(app),
             Self::Digest(command) => command.run(app),
             Self::Status(command) => command.run(app),
             Self::Doctor(command) => command.run(app),

@@ -1,6 +1,6 @@
-//! `pull`: the events of another store.
+//! `pull`: the events of another store, or of a backup file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -12,10 +12,11 @@ use crate::cli::style;
 use crate::cli::table::{count, thousands};
 use crate::ledger::{Ledger, Transfer};
 
-/// Take over the events of a ledger in another store. Edits made apart merge. An empty ledger becomes a replica.
+/// Take over the events of a ledger in another store, or of a backup file. Edits made apart merge. An empty ledger
+/// becomes a replica.
 #[derive(Debug, Args)]
 pub(crate) struct Pull {
-    /// The directory of the other store.
+    /// The directory of the other store, or a backup file.
     dir: PathBuf,
     /// The ledger there; the one of the same name as here where this is missing.
     #[arg(long, value_name = "NAME")]
@@ -25,19 +26,17 @@ pub(crate) struct Pull {
 impl Pull {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let ledger = app.ledger()?;
+        if self.dir.is_file() {
+            let done = pull_file(app, &ledger, &self.dir)?;
+            return answer(app, &done);
+        }
         let name = self.from_ledger.as_deref().unwrap_or(&app.globals.ledger);
         let other = if self.is_here(app) { ledger.store().clone() } else { open_store(&self.dir)? };
         if self.is_here(app) && name == app.globals.ledger {
             return Err(Stop::usage("a ledger cannot pull from itself").hint("name another store, or --from-ledger"));
         }
         let done = pull(app, &ledger, &find_ledger(&other, name)?)?;
-        let object = json!({
-            "offered": done.offered,
-            "applied": done.applied,
-            "duplicates": done.duplicates,
-            "waiting": done.waiting,
-        });
-        app.out.answer(&object, || text(&done))
+        answer(app, &done)
     }
 
     /// A store is open only once, in this process too.
@@ -45,6 +44,23 @@ impl Pull {
         let here = app.globals.store.canonicalize();
         here.is_ok_and(|here| self.dir.canonicalize().is_ok_and(|there| here == there))
     }
+}
+
+fn answer(app: &mut App, done: &Transfer) -> Outcome {
+    let object = json!({
+        "offered": done.offered,
+        "applied": done.applied,
+        "duplicates": done.duplicates,
+        "waiting": done.waiting,
+    });
+    app.out.answer(&object, || text(done))
+}
+
+fn pull_file(app: &App, ledger: &Ledger, file: &Path) -> Outcome<Transfer> {
+    let bar = progress::over_events(0, &app.out).with_message("pulling");
+    let done = ledger.pull_file(file, &mut |so_far| bar.set_position(so_far.offered))?;
+    bar.finish_and_clear();
+    Ok(done)
 }
 
 fn pull(app: &App, ledger: &Ledger, other: &Ledger) -> Outcome<Transfer> {

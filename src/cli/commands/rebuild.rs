@@ -1,16 +1,17 @@
 //! `rebuild`: derives everything again from the log alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
+use super::backup;
 use crate::cli::app::App;
 use crate::cli::options;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::cli::table::count;
-use crate::ledger::{Ledger, Rebuilt};
+use crate::ledger::{Ledger, Rebuilt, Store};
 
 /// Derive everything again from the log alone: here, or into a fresh directory.
 #[derive(Debug, Args)]
@@ -21,10 +22,19 @@ pub(crate) struct Rebuild {
     /// Make a new store here, and leave this one alone.
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
+    /// Not from the log here, but from a backup file, or from all (*.slbk) of a directory: for a store that is damaged.
+    #[arg(long, value_name = "FILE|DIR", requires = "into", conflicts_with = "until")]
+    from: Vec<PathBuf>,
+    /// With --from: where a file is cut or damaged, take what comes before.
+    #[arg(long, requires = "from")]
+    partial: bool,
 }
 
 impl Rebuild {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
+        if let (Some(dir), false) = (&self.into, self.from.is_empty()) {
+            return self.from_files(app, dir);
+        }
         let done = self.rebuild(&app.ledger()?)?;
         let object = json!({ "events": done.events, "records": done.records, "seconds": done.seconds });
         app.out.answer(&object, || {
@@ -33,13 +43,46 @@ impl Rebuild {
         })
     }
 
+    fn from_files(&self, app: &mut App, dir: &Path) -> Outcome {
+        fresh(dir)?;
+        let mut files = Vec::new();
+        for from in &self.from {
+            files.extend(if from.is_dir() { backups_in(from)? } else { vec![from.clone()] });
+        }
+        let store = Store::open(dir)?;
+        let done = store.restore(&app.globals.ledger, &files, self.partial)?;
+        store.close()?;
+        backup::answer(app, &done)
+    }
+
     fn rebuild(&self, ledger: &Ledger) -> Outcome<Rebuilt> {
         let Some(dir) = &self.into else { return Ok(ledger.rebuild()?) };
-        let is_used = dir.read_dir().is_ok_and(|mut entries| entries.next().is_some());
-        if is_used {
-            return Err(Stop::usage(format!("{} is not empty", dir.display())).hint("name a fresh directory"));
-        }
+        fresh(dir)?;
         let until = self.until.as_deref().map(options::until).transpose()?;
         Ok(ledger.rebuild_into(dir, until)?)
+    }
+}
+
+fn fresh(dir: &Path) -> Outcome {
+    let is_used = dir.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+    if is_used {
+        return Err(Stop::usage(format!("{} is not empty", dir.display())).hint("name a fresh directory"));
+    }
+    Ok(())
+}
+
+/// The backup files of a directory, by name.
+fn backups_in(dir: &Path) -> Outcome<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in dir.read_dir()? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "slbk") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    match files.is_empty() {
+        true => Err(Stop::usage(format!("{} holds no file whose name ends with .slbk", dir.display()))),
+        false => Ok(files),
     }
 }

@@ -1,21 +1,34 @@
 //! `verify`: whether everything stored is what was written.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use serde_json::json;
 
+use super::backup;
 use crate::cli::app::App;
+use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::cli::table::count;
-use crate::ledger::{Ledger, Verification};
+use crate::ledger::{Ledger, Verification, verify_backup};
 use crate::{ErrorKind, Result};
 
-/// Check checksums, ids, lanes, forks, and that the derived state equals a replay of the log.
+/// Check checksums, ids, lanes, forks, and that the derived state equals a replay of the log; or check a backup file.
 #[derive(Debug, Args)]
-pub(crate) struct Verify {}
+pub(crate) struct Verify {
+    /// A backup file, to be checked in place of the ledger.
+    file: Option<PathBuf>,
+}
 
 impl Verify {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
+        if let Some(file) = &self.file {
+            let info = verify_backup(file)?;
+            let mut object = backup::shape(&info);
+            shape::set(&mut object, "ok", true);
+            return app.out.answer(&object, || format!("{} {}", style::good("ok:"), backup::text(&info)));
+        }
         let found = examine(&app.ledger()?)?;
         let ok = found.problems.is_empty();
         let events = count(found.events, "event", "events");

@@ -128,24 +128,30 @@ impl Ledger {
         let span = info_span!("pull", ledger = %self.id());
         let _entered = span.enter();
         loop {
-            let next = source.next();
-            match next {
-                Ok(Some(Part::Blob(_, content))) => drop(self.shared().blobs.put(&content)?),
-                Ok(Some(Part::Events(items))) => {
+            let (part, fault) = match source.next() {
+                Ok(part) => (part, None),
+                Err(fault) => (None, Some(fault)),
+            };
+            let ends = part.is_none();
+            match part {
+                Some(Part::Blob(content)) => drop(self.shared().blobs.put(&content)?),
+                Some(Part::Events(items)) => {
                     chunk.extend(items.into_iter().map(|item| Foreign::of(entry(item), run)));
                 }
-                Ok(None) | Err(_) => {}
+                None => {}
             }
-            let ends = !matches!(next, Ok(Some(_)));
             if chunk.len() >= PULL_EVENTS || (ends && !chunk.is_empty()) {
                 self.match_or_adopt(from)?;
                 let events = std::mem::take(&mut chunk);
                 total.add(self.store.queue().run(self.id(), move |writing| writing.apply(events))?);
                 progress(total);
             }
-            if next?.is_none() {
-                // A file without events of another ledger is a mistake too.
-                return if self.id() == from || total.offered == 0 { Ok(total) } else { self.match_or_adopt(from).map(|()| total) };
+            match fault {
+                Some(fault) => return Err(fault),
+                // A file of another ledger is a mistake where it holds no event too.
+                None if ends && self.position() > 0 => return self.match_or_adopt(from).map(|()| total),
+                None if ends => return Ok(total),
+                None => {}
             }
         }
     }

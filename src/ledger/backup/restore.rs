@@ -13,7 +13,7 @@ use tracing::info_span;
 
 use super::source::{Part, Source};
 use super::{Entry, entry};
-use crate::event::{EventId, LedgerId, WriterId};
+use crate::event::{EventId, LedgerId};
 use crate::journal::{Append, LedgerEntry};
 use crate::ledger::state::RecordKey;
 use crate::ledger::{LedgerInfo, Store, packing};
@@ -158,7 +158,7 @@ impl<'a> Filling<'a> {
         self.joins(&source)?;
         while let Some(part) = source.next()? {
             match part {
-                Part::Blob(_, content) => {
+                Part::Blob(content) => {
                     self.store.shared().blobs.put(&content)?;
                     self.blobs += 1;
                 }
@@ -203,9 +203,4 @@ impl<'a> Filling<'a> {
         let frames = packing::pack(&chunk)?;
         Ok(self.store.shared().journal.append(&[Append { ledger: self.ledger, expected_head, frames }])?)
     }
-}
-
-/// The writers whose requests a ledger answers: its own, and those that it had before it was restored.
-pub(crate) fn own_writers(entry: &LedgerEntry) -> Vec<WriterId> {
-    entry.meta.as_chunks::<16>().0.iter().copied().map(WriterId).collect()
 }

@@ -16,8 +16,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// A part of a file.
 pub(super) enum Part {
-    /// A large value, whose content has this hash.
-    Blob(BlobHash, Vec<u8>),
+    /// The content of a large value, which has the hash that the file says.
+    Blob(Vec<u8>),
     /// Events, whose positions follow those of the part before.
     Events(Vec<Item>),
 }
@@ -169,7 +169,7 @@ impl Source {
             return Err(self.fault(&format!("the content of the large value {hash} has another hash, or stands twice")));
         }
         self.chain = file::chain(self.chain, file::BLOB, &hash.0);
-        Ok(Part::Blob(hash, content))
+        Ok(Part::Blob(content))
     }
 
     fn read_end(&mut self) -> Result<()> {
