@@ -13,6 +13,8 @@ mod asynchronous;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
+mod cli_backups;
+#[cfg(feature = "cli")]
 mod cli_commands;
 #[cfg(feature = "cli")]
 mod cli_refusals;
