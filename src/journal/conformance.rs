@@ -338,6 +338,43 @@ fn a_dropped_ledger_is_gone_and_its_number_and_id_are_free(mut bench: impl Bench
     assert_eq!(all(&*bench.engine(), A), [frame(1, 1)], "what was recorded of the old one does not count");
 }
 
+fn what_is_dropped_is_gone_for_good_and_the_rest_reads_and_grows_as_before(mut bench: impl Bench) {
+    let journal = bench.engine();
+    journal.append(&[append(A, 0, vec![frame(1, 4), frame(5, 6), frame(7, 9)])]).unwrap();
+    fill(&*journal, B, 3);
+    assert_eq!((journal.first(A), journal.drop_before(A, 4).unwrap()), (1, 1), "no frame ends before it");
+    // A frame is held whole or not at all.
+    assert_eq!(journal.drop_before(A, 6).unwrap(), 5);
+    assert_eq!(journal.drop_before(A, 3).unwrap(), 5, "it is gone already");
+    drop(journal);
+    for reopening in [Bench::reopen, Bench::kill] {
+        let journal = bench.engine();
+        assert_eq!((journal.first(A), journal.first(B), journal.head(A)), (5, 1, 9));
+        for (what, refused) in [
+            ("from the start", journal.read_after(A, 0, ALL).map(drop)),
+            ("at the last that is gone", journal.read_at(A, 4).map(drop)),
+        ] {
+            assert!(matches!(refused, Err(JournalError::Dropped { first: 5, .. })), "{what}: {refused:?}");
+        }
+        assert_eq!(journal.read_after(A, 4, ALL).unwrap(), [frame(5, 6), frame(7, 9)]);
+        assert_eq!(journal.read_at(A, 6).unwrap(), Some(frame(5, 6)));
+        assert_eq!(all(&*journal, B).len(), 3);
+        drop(journal);
+        reopening(&mut bench);
+    }
+    let journal = bench.engine();
+    journal.append(&[append(A, 9, vec![frame(10, 12)])]).unwrap();
+    assert_eq!(journal.drop_before(A, u64::MAX).unwrap(), 10, "the last frame stays");
+    journal.checkpoint().unwrap();
+    assert_eq!(kind(journal.drop_before(LedgerId([99; 16]), 1)), ErrorKind::NotFound);
+    journal.drop_ledger(A).unwrap();
+    journal.put_ledger(entry(1, A, "again")).unwrap();
+    fill(&*journal, A, 2);
+    drop(journal);
+    bench.kill();
+    assert_eq!(all(&*bench.engine(), A), [frame(1, 1), frame(2, 2)], "another log of the same name and number");
+}
+
 fn ledgers_do_not_see_each_other(bench: impl Bench) {
     let journal = bench.engine();
     fill(&*journal, B, 3);
@@ -475,6 +512,7 @@ macro_rules! conformance {
             a_closed_journal_says_so,
             the_catalogue_is_kept_and_its_names_are_unique,
             a_dropped_ledger_is_gone_and_its_number_and_id_are_free,
+            what_is_dropped_is_gone_for_good_and_the_rest_reads_and_grows_as_before,
             ledgers_do_not_see_each_other,
             readers_and_writers_share_it_and_never_see_a_gap,
         ]);)*
@@ -819,6 +857,26 @@ fn a_drop_that_was_interrupted_is_finished_at_the_next_opening() {
     assert_eq!(journal.ledgers(), [B]);
     journal.put_ledger(entry(1, A, "alpha")).unwrap();
     assert_eq!((journal.head(A), journal.head(B)), (0, 2));
+}
+
+#[test]
+fn frames_that_were_to_be_dropped_go_at_the_next_opening() {
+    let bench = with_two(Sled::new());
+    fill(&*bench.engine(), A, 2_000);
+    let whole = tempfile::tempdir().unwrap();
+    let bench = bench.closed();
+    copy(&bench.path(), whole.path());
+    let journal = bench.open().unwrap();
+    assert_eq!(journal.drop_before(A, 1_500).unwrap(), 1_500);
+    journal.verify().unwrap();
+    journal.close().unwrap();
+    drop(journal);
+    // As after a crash: what begins the log is recorded, but nothing is erased yet.
+    std::fs::copy(bench.path().join("floors"), whole.path().join("floors")).unwrap();
+    let journal = SledJournal::open(whole.path(), false).unwrap();
+    assert_eq!((journal.first(A), journal.head(A)), (1_500, 2_000));
+    assert_eq!(journal.read_after(A, 1_499, ALL).unwrap().len(), 501);
+    journal.verify().unwrap();
 }
 
 #[test]

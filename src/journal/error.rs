@@ -29,6 +29,16 @@ pub enum JournalError {
         /// What was expected and what was found.
         what: String,
     },
+    /// The frame was dropped on request.
+    #[error("ledger {ledger} holds no position before {first} any more, and {position} was asked for")]
+    Dropped {
+        /// The ledger.
+        ledger: LedgerId,
+        /// The position that was asked for.
+        position: u64,
+        /// The first position that is held.
+        first: u64,
+    },
     /// The log ends before the position that was durable when the head mark was written.
     #[error("ledger {ledger} is damaged: its log was durable up to position {expected}, but ends at {found}")]
     BehindMark {
@@ -134,7 +144,7 @@ impl JournalError {
             Self::CorruptFrame { .. } | Self::BehindMark { .. } | Self::CorruptStore { .. } => ErrorKind::Corrupt,
             Self::UpgradeNeeded { .. } => ErrorKind::UpgradeNeeded,
             Self::Locked { .. } => ErrorKind::Locked,
-            Self::NoStore { .. } | Self::UnknownLedger { .. } => ErrorKind::NotFound,
+            Self::NoStore { .. } | Self::UnknownLedger { .. } | Self::Dropped { .. } => ErrorKind::NotFound,
             Self::WrongHead { .. } | Self::Taken { .. } => ErrorKind::Conflict,
             Self::Invalid { .. } => ErrorKind::Validation,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
@@ -155,6 +165,7 @@ impl JournalError {
             Self::Locked { .. } => "stop that process, or talk to its server instead of opening the directory",
             Self::NoStore { .. } => "check the path, or create the store first",
             Self::UnknownLedger { .. } => "list the ledgers of the store",
+            Self::Dropped { .. } => "read it from the archive that it was moved to",
             Self::WrongHead { .. } => "read the head again and retry",
             Self::Taken { .. } => "choose another",
             Self::Invalid { .. } => "write the frames in order, without gaps",

@@ -41,6 +41,8 @@ pub struct MemoryJournal {
 struct Core {
     catalog: Catalog,
     logs: BTreeMap<LedgerId, Log>,
+    /// The first position that each ledger holds, where that is not 1.
+    firsts: BTreeMap<LedgerId, u64>,
     unacknowledged: Vec<(LedgerId, Stored)>,
     faults: Faults,
 }
@@ -119,6 +121,10 @@ impl Core {
         self.logs.get(&ledger).and_then(|log| log.values().next_back()).map_or(0, |stored| stored.last)
     }
 
+    fn first(&self, ledger: LedgerId) -> u64 {
+        self.firsts.get(&ledger).copied().unwrap_or(1)
+    }
+
     fn keep(&mut self, frames: Vec<(LedgerId, Stored)>) {
         for (ledger, stored) in frames {
             self.logs.entry(ledger).or_default().insert(stored.first, stored);
@@ -187,6 +193,7 @@ impl Journal for MemoryJournal {
     fn read_after(&self, ledger: LedgerId, position: u64, max_bytes: usize) -> Result<Vec<Frame>, JournalError> {
         let core = self.core();
         let head = self.heads.readable(ledger)?;
+        super::check_held(ledger, position, core.first(ledger))?;
         let mut pages = super::Page::new(ledger, position, max_bytes);
         while pages.wants(head) {
             let log = core.logs.get(&ledger);
@@ -206,6 +213,24 @@ impl Journal for MemoryJournal {
 
     fn head(&self, ledger: LedgerId) -> u64 {
         self.heads.head(ledger).unwrap_or(0)
+    }
+
+    fn first(&self, ledger: LedgerId) -> u64 {
+        self.core().first(ledger)
+    }
+
+    fn drop_before(&self, ledger: LedgerId, position: u64) -> Result<u64, JournalError> {
+        let mut core = self.core();
+        self.heads.writable()?;
+        core.catalog.find(ledger)?;
+        core.fail_write().map_err(|fault| self.heads.poison(fault))?;
+        let log = core.logs.entry(ledger).or_default();
+        while log.len() > 1 && log.values().next().is_some_and(|stored| stored.last < position) {
+            log.pop_first();
+        }
+        let first = log.keys().next().copied().unwrap_or(1);
+        core.firsts.insert(ledger, first);
+        Ok(first)
     }
 
     fn wait(&self, ledger: LedgerId, after: u64, timeout: Duration) -> Result<u64, JournalError> {
@@ -234,6 +259,7 @@ impl Journal for MemoryJournal {
         self.heads.writable()?;
         core.catalog = core.catalog.without(ledger)?.dropped();
         core.logs.remove(&ledger);
+        core.firsts.remove(&ledger);
         self.heads.forget(ledger);
         Ok(())
     }

@@ -6,7 +6,8 @@
 //! [`rows`] is the second, weaker seam, for derived state that may be lost at any time.
 //!
 //! Invariant: nobody sees a frame before it is durable.
-//! Invariant: positions of a ledger are 1, 2, 3 … without gaps; what breaks that is an error, never skipped.
+//! Invariant: positions of a ledger are 1, 2, 3 … without gaps; what breaks that is an error, never skipped. The first of
+//! them may have been dropped on request.
 //! Invariant: a frame of one ledger is never returned for another.
 
 mod catalog;
@@ -44,6 +45,14 @@ pub struct Append {
     pub frames: Vec<Frame>,
 }
 
+/// Refuses to read on after a position where what follows it was dropped.
+fn check_held(ledger: LedgerId, after: u64, first: u64) -> Result<(), JournalError> {
+    match after.saturating_add(1) {
+        position if position < first => Err(JournalError::Dropped { ledger, position, first }),
+        _ => Ok(()),
+    }
+}
+
 /// Durable logs of many ledgers. Every method may be called from any thread; those that write block for the disk.
 ///
 /// A failed write or flush poisons the journal: from then on everything that writes or waits fails with
@@ -73,6 +82,17 @@ pub trait Journal: Send + Sync {
 
     /// The last durable position; 0 for a ledger that is empty or unknown.
     fn head(&self, ledger: LedgerId) -> u64;
+
+    /// The first position that is held: 1, unless earlier frames were dropped.
+    fn first(&self, ledger: LedgerId) -> u64;
+
+    /// Drops the frames that end before `position`, but never the last one, durably and for good, and returns the first
+    /// position that is still held; a crash in between is finished when the store is opened again. Reading what was
+    /// dropped is [`JournalError::Dropped`].
+    ///
+    /// # Errors
+    /// [`JournalError::UnknownLedger`]; what the disk refuses.
+    fn drop_before(&self, ledger: LedgerId, position: u64) -> Result<u64, JournalError>;
 
     /// Blocks until the durable head is greater than `after`, or `timeout` has passed, and returns the head.
     ///

@@ -165,7 +165,8 @@ impl<'a> Check<'a> {
         let shared = ledger.shared();
         let (rows, blobs) = (Box::new(MemoryRows::default()), Box::new(MemoryBlobs::default()));
         let journal = shared.journal.clone();
-        let replay = Shared::new(journal, rows, blobs, shared.resolvers.clone(), super::clock::world(), 8 << 20);
+        let mut replay = Shared::new(journal, rows, blobs, shared.resolvers.clone(), super::clock::world(), 8 << 20);
+        replay.archives = shared.archives.clone();
         let state = State::new(ledger.id(), WriterId([0; 16]), 0, 1, 64 << 20);
         let (chunk, last, problems) = Default::default();
         Ok(Self { ledger, replay, state, chunk, last, problems })

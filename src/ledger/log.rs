@@ -6,6 +6,7 @@ use super::packing::{self, Page};
 use super::request::Entry;
 use super::shared::Shared;
 use crate::event::LedgerId;
+use crate::journal::JournalError;
 use crate::{Error, Result};
 
 /// The durable log of one ledger. Remembers the frame it read last: neighbours are often in it.
@@ -34,7 +35,11 @@ impl<'a> Log<'a> {
         if let Some(entry) = last.as_mut().map_or(Ok(None), |page| page.at(position))? {
             return Ok(Some(entry));
         }
-        let Some(frame) = self.shared.journal.read_at(self.ledger, position)? else { return Ok(None) };
+        let frame = match self.shared.journal.read_at(self.ledger, position) {
+            Err(JournalError::Dropped { .. }) => return self.shared.archives.at(self.ledger, position).map(Some),
+            other => other?,
+        };
+        let Some(frame) = frame else { return Ok(None) };
         self.shared.count(|work| work.frames += 1);
         last.insert(Page::of(self.ledger, &frame)?).at(position)
     }
@@ -56,7 +61,18 @@ impl<'a> Log<'a> {
     pub(crate) fn each(&self, after: u64, until: u64, mut each: impl FnMut(Entry) -> Result<bool>) -> Result<()> {
         let mut position = after;
         while position < until {
-            let frames = self.shared.journal.read_after(self.ledger, position, READ_BYTES)?;
+            let frames = match self.shared.journal.read_after(self.ledger, position, READ_BYTES) {
+                Err(JournalError::Dropped { .. }) => {
+                    for entry in self.shared.archives.from(self.ledger, position + 1)? {
+                        position = entry.position;
+                        if position > until || !each(entry)? {
+                            return Ok(());
+                        }
+                    }
+                    continue;
+                }
+                other => other?,
+            };
             self.shared.count(|work| work.frames += frames.len() as u64);
             if frames.is_empty() {
                 return Err(missing(self.ledger, position + 1));

@@ -10,6 +10,7 @@
 
 #[cfg(feature = "tokio")]
 mod asynchronous;
+mod archive;
 mod audit;
 mod backup;
 mod cache;
@@ -44,6 +45,7 @@ use tracing::info_span;
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::AsyncLedger;
+pub use archive::ArchiveInfo;
 pub use backup::{BackupInfo, BackupOptions, Restored, verify_backup};
 pub use collection::Collection;
 pub use request::*;

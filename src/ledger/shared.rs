@@ -7,6 +7,7 @@ use std::time::Duration;
 use bincode::Options as _;
 use serde::{Deserialize, Serialize};
 
+use super::archive::Archives;
 use super::cache::TwoGenerations;
 use super::digest::LtHash;
 use super::request::{Entry, Work};
@@ -140,6 +141,8 @@ pub(crate) struct Shared {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) rows: Box<dyn Rows>,
     pub(crate) blobs: Box<dyn BlobStore>,
+    /// Where events are that the journal holds no more.
+    pub(crate) archives: Arc<Archives>,
     pub(crate) resolvers: Resolvers,
     pub(crate) world: World,
     pub(crate) published: Published,
@@ -174,6 +177,7 @@ impl Shared {
             journal,
             rows,
             blobs,
+            archives: Arc::default(),
             resolvers,
             world,
             published,

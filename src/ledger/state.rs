@@ -89,6 +89,17 @@ impl Working {
         self.counted = now;
     }
 
+    /// The row of the record's snapshot.
+    pub(crate) fn saved_as(&mut self, ledger: LedgerId, key: &RecordKey) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
+        let document = self.document.save().map_err(|_| internal("a record cannot be saved"))?;
+        let bytes = [&self.last.to_le_bytes()[..], &document].concat();
+        if bytes.len() > MAX_VALUE_BYTES {
+            let message = format!("{}/{} is too large to be saved without its events", key.0, key.1);
+            return Err(Error::new(ErrorKind::TooLarge, message).with_hint("keep its events in the log"));
+        }
+        Ok((row::key(Kind::Document, ledger, &key.0, &key.1), Some(bytes)))
+    }
+
     /// About how many bytes of memory the record takes.
     fn weight(&self) -> usize {
         let registers =

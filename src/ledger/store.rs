@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::Ledger;
+use super::archive::Archives;
 use super::clock;
 use super::request::{LedgerInfo, Work};
 use super::shared::{Shared, World};
@@ -120,7 +121,9 @@ impl Store {
         checkpoints: Checkpoints,
     ) -> Result<Self> {
         let half = options.cache_bytes / 2;
-        let shared = Arc::new(Shared::new(journal, rows, blobs, options.resolvers, world, half));
+        let mut shared = Shared::new(journal, rows, blobs, options.resolvers, world, half);
+        shared.archives = Arc::new(Archives::open(dir.as_deref())?);
+        let shared = Arc::new(shared);
         let (queue, thread) = Queue::start(shared.clone(), half, checkpoints)?;
         let (thread, open) = (Mutex::new(Some(thread)), Mutex::default());
         Ok(Self(Arc::new(Inner { dir, shared, queue, thread, open })))

@@ -14,11 +14,12 @@ use std::thread::JoinHandle;
 
 use tracing::{debug, info_span, warn};
 
+use super::archive::Archive;
 use super::log::Log;
 use super::packing;
 use super::request::{Entry, Rebuilt};
 use super::shared::Shared;
-use super::state::State;
+use super::state::{self, State};
 use crate::event::{LedgerId, WriterId};
 use crate::journal::{Append, LedgerEntry};
 use crate::{Error, ErrorKind, Result};
@@ -29,6 +30,8 @@ const QUEUE: usize = 1_024;
 const GROUP: usize = 512;
 /// How many events one commit takes in, about.
 const GROUP_EVENTS: usize = 8_192;
+/// How many records are saved in one write of rows.
+const SAVED_AT_ONCE: usize = 256;
 /// When derived state is written: only tests take other figures.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Checkpoints {
@@ -86,6 +89,7 @@ enum Message {
     Work(LedgerId, Box<dyn Work>),
     Open { ledger: LedgerId, writer: WriterId, reply: SyncSender<Result<()>> },
     Adopt { before: LedgerId, entry: LedgerEntry, reply: SyncSender<Result<()>> },
+    Archive { ledger: LedgerId, archive: Archive, before: u64, reply: SyncSender<Result<u64>> },
     Drop { ledger: LedgerId, reply: SyncSender<Result<()>> },
     Rebuild { ledger: LedgerId, reply: SyncSender<Result<Rebuilt>> },
     Checkpoint(SyncSender<Result<()>>),
@@ -148,6 +152,11 @@ impl Queue {
     /// Gives an empty ledger the id of this entry.
     pub(crate) fn adopt(&self, before: LedgerId, entry: LedgerEntry) -> Result<()> {
         self.ask(|reply| Message::Adopt { before, entry, reply })?
+    }
+
+    /// Drops the events before a position from the log, which an archive holds. Returns where the log begins then.
+    pub(crate) fn archive(&self, ledger: LedgerId, archive: Archive, before: u64) -> Result<u64> {
+        self.ask(|reply| Message::Archive { ledger, archive, before, reply })?
     }
 
     /// Removes a ledger for good.
@@ -228,6 +237,9 @@ impl Writer {
             Message::Work(ledger, work) => return self.group(queue, ledger, work),
             Message::Open { ledger, writer, reply } => drop(reply.send(self.open(ledger, writer))),
             Message::Adopt { before, entry, reply } => drop(reply.send(self.adopt(before, entry))),
+            Message::Archive { ledger, archive, before, reply } => {
+                drop(reply.send(self.archive(ledger, archive, before)));
+            }
             Message::Drop { ledger, reply } => drop(reply.send(self.drop_ledger(ledger))),
             Message::Rebuild { ledger, reply } => drop(reply.send(self.rebuild(ledger))),
             Message::Checkpoint(reply) => drop(reply.send(self.checkpoint())),
@@ -427,9 +439,35 @@ impl Writer {
         self.open(id, writer)
     }
 
+    /// Drops what an archive holds. Before, every record is saved whole, so that none needs its first events to go on.
+    fn archive(&mut self, ledger: LedgerId, archive: Archive, before: u64) -> Result<u64> {
+        self.sound()?;
+        self.checkpoint()?;
+        self.save_records(ledger)?;
+        self.shared.archives.record(ledger, Some(archive))?;
+        Ok(self.shared.journal.drop_before(ledger, before)?)
+    }
+
+    /// Stores a snapshot of every record that has no present one.
+    fn save_records(&mut self, ledger: LedgerId) -> Result<()> {
+        let (mut changes, mark) = (Vec::new(), self.shared.encoded_metas().1);
+        for key in self.shared.record_keys(ledger)? {
+            let last = self.shared.last_position(ledger, &key)?;
+            if state::snapshot(&self.shared, ledger, &key).is_some_and(|saved| saved.last == last) {
+                continue;
+            }
+            changes.push(state::load(&self.shared, ledger, &key, None)?.saved_as(ledger, &key)?);
+            if changes.len() >= SAVED_AT_ONCE {
+                self.shared.rows.write(std::mem::take(&mut changes), &mark)?;
+            }
+        }
+        Ok(self.shared.rows.write(changes, &mark)?)
+    }
+
     fn drop_ledger(&mut self, ledger: LedgerId) -> Result<()> {
         self.sound()?;
         self.shared.journal.drop_ledger(ledger)?;
+        self.shared.archives.record(ledger, None)?;
         self.states.remove(&ledger);
         self.shared.forget_rows(ledger)
     }

@@ -23,7 +23,9 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// For backups, archives and what is sent.
+    /// For archives, of which single blocks are read.
+    pub const SEALED: Self = Self { codec: Codec::Zstd, level: 3, block_events: 256 };
+    /// For backups and what is sent.
     pub const LARGE: Self = Self { codec: Codec::Zstd, level: 3, block_events: 4_096 };
 }
 

@@ -18,6 +18,7 @@ mod cli_backups;
 mod cli_commands;
 #[cfg(feature = "cli")]
 mod cli_refusals;
+mod archives;
 mod backups;
 mod codec;
 mod convergence;

@@ -1,5 +1,6 @@
 //! The commands, one file for each or for a small family.
 
+mod archive;
 mod backup;
 mod batch;
 pub(super) mod blame;
@@ -63,6 +64,7 @@ pub(crate) enum Command {
     Undo(revert::Undo),
     Pull(pull::Pull),
     Backup(backup::Backup),
+    Archive(archive::Archive),
     Restore(backup::Restore),
     Digest(digest::Digest),
     Status(status::Status),
@@ -101,6 +103,7 @@ impl Command {
             Self::Undo(command) => command.run(app),
             Self::Pull(command) => command.run(app),
             Self::Backup(command) => command.run(app),
+            Self::Archive(command) => command.run(app),
             Self::Restore(command) => command.run(app),
             Self::Digest(command) => command.run(app),
             Self::Status(command) => command.run(app),

@@ -94,6 +94,22 @@ impl Engine {
         Ok(numbers)
     }
 
+    /// Removes the frames of ledger `number` that begin before `position`, the first first, so that what a crash leaves
+    /// has no gap.
+    pub(super) fn erase_before(&self, number: u32, position: u64) -> Result<(), JournalError> {
+        loop {
+            let keys = parts::key(number, 0, 0)..parts::key(number, position, 0);
+            let found = self.db.range(keys).take(ERASE_KEYS).map(|entry| entry.map(|(key, _)| key));
+            let first: Vec<_> = guarded(&self.dir, || found.collect())?;
+            if first.is_empty() {
+                return Ok(());
+            }
+            let mut batch = ::sled::Batch::default();
+            first.into_iter().for_each(|key| batch.remove(key));
+            self.apply(batch)?;
+        }
+    }
+
     /// Removes all frames of ledger `number`, the last first, so that what a crash leaves has no gap.
     pub(super) fn erase(&self, number: u32) -> Result<(), JournalError> {
         loop {

@@ -15,6 +15,7 @@ use super::super::sealed;
 use crate::event::LedgerId;
 
 const MAGIC: [u8; 4] = *b"SLHD";
+const FLOORS_MAGIC: [u8; 4] = *b"SLFL";
 const CONTEXT: &str = "syncledger 2026-11 log chain v1";
 
 /// The end of a log.
@@ -46,11 +47,32 @@ pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join("head")
 }
 
+/// Where the logs begin whose first frames were dropped: the end of what was dropped.
+pub(super) fn floors_path(dir: &Path) -> PathBuf {
+    dir.join("floors")
+}
+
 /// Records the ends of all ledgers of the catalogue, durably.
 pub(super) fn write(dir: &Path, catalog: &Catalog, tails: &BTreeMap<LedgerId, Tail>) -> Result<(), JournalError> {
+    sealed::write(&path(dir), MAGIC, &body(catalog, tails, |_| true))
+}
+
+/// Records the ends of what was dropped of the ledgers of the catalogue, durably.
+pub(super) fn write_floors(
+    dir: &Path,
+    catalog: &Catalog,
+    floors: &BTreeMap<LedgerId, Tail>,
+) -> Result<(), JournalError> {
+    sealed::write(&floors_path(dir), FLOORS_MAGIC, &body(catalog, floors, |tail| tail.head > 0))
+}
+
+fn body(catalog: &Catalog, tails: &BTreeMap<LedgerId, Tail>, wanted: impl Fn(&Tail) -> bool) -> Vec<u8> {
     let mut body = Vec::new();
     for entry in catalog.entries() {
         let tail = tails.get(&entry.id).copied().unwrap_or_default();
+        if !wanted(&tail) {
+            continue;
+        }
         body.extend_from_slice(&entry.number.to_le_bytes());
         body.extend_from_slice(entry.id.as_bytes());
         body.extend_from_slice(&tail.head.to_le_bytes());
@@ -58,16 +80,25 @@ pub(super) fn write(dir: &Path, catalog: &Catalog, tails: &BTreeMap<LedgerId, Ta
         body.extend_from_slice(&tail.checksum);
         body.extend_from_slice(&tail.chain);
     }
-    sealed::write(&path(dir), MAGIC, &body)
+    body
 }
 
 /// The recorded ends; `None` where there is no mark.
 pub(super) fn read(dir: &Path) -> Result<Option<Mark>, JournalError> {
-    let Some(body) = sealed::read(&path(dir), MAGIC)? else { return Ok(None) };
+    read_file(&path(dir), MAGIC)
+}
+
+/// The recorded ends of what was dropped; none where nothing ever was.
+pub(super) fn read_floors(dir: &Path) -> Result<Mark, JournalError> {
+    Ok(read_file(&floors_path(dir), FLOORS_MAGIC)?.unwrap_or_default())
+}
+
+fn read_file(path: &Path, magic: [u8; 4]) -> Result<Option<Mark>, JournalError> {
+    let Some(body) = sealed::read(path, magic)? else { return Ok(None) };
     let mut reader = Reader::new(&body);
     let mut mark = Mark::new();
     while !reader.is_empty() {
-        let (key, tail) = entry(&mut reader).ok_or_else(|| sealed::corrupt(&path(dir), "an entry is cut off"))?;
+        let (key, tail) = entry(&mut reader).ok_or_else(|| sealed::corrupt(path, "an entry is cut off"))?;
         mark.insert(key, tail);
     }
     Ok(Some(mark))

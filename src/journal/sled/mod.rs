@@ -40,6 +40,8 @@ pub struct SledJournal {
     dir: PathBuf,
     id: [u8; 16],
     heads: Heads,
+    /// The first position that each ledger holds, where that is not 1.
+    firsts: RwLock<BTreeMap<LedgerId, u64>>,
     store: RwLock<Option<Store>>,
     writer: Mutex<Writer>,
 }
@@ -56,6 +58,8 @@ struct Writer {
     /// Our own handle of the engine's data file, for `fdatasync`.
     data: File,
     tails: BTreeMap<LedgerId, Tail>,
+    /// The ends of what was dropped.
+    floors: BTreeMap<LedgerId, Tail>,
 }
 
 /// Encoded frames on their way to the disk, and the tails they lead to.
@@ -97,7 +101,8 @@ impl SledJournal {
         let store = self.store()?;
         let store = opened(&store)?;
         for entry in store.catalog.entries() {
-            let found = open::walk(&store.engine, entry, Tail::default())?;
+            let floor = writer.floors.get(&entry.id).copied().unwrap_or_default();
+            let found = open::walk(&store.engine, entry, open::From::Dropped(floor))?;
             let expected = writer.tails.get(&entry.id).copied().unwrap_or_default();
             if found != expected {
                 let what = format!("its frames up to {} are not the ones that were written", expected.head);
@@ -131,6 +136,24 @@ impl SledJournal {
             plan.tails.insert(append.ledger, tail);
         }
         Ok(plan)
+    }
+
+    fn read_frames(&self, ledger: LedgerId, position: u64, max_bytes: usize) -> Result<Vec<Frame>, JournalError> {
+        let store = self.store()?;
+        let head = self.heads.readable(ledger)?;
+        let store = opened(&store)?;
+        let number = store.catalog.find(ledger)?.number;
+        super::check_held(ledger, position, self.first(ledger))?;
+        let mut page = Page::new(ledger, position, max_bytes);
+        if !page.wants(head) {
+            return Ok(page.frames);
+        }
+        let mut frames = store.engine.frames_from(number, page.next)?;
+        while page.wants(head) {
+            let encoded = frames.next()?.ok_or_else(|| page.gap())?;
+            page.add(&encoded)?;
+        }
+        Ok(page.frames)
     }
 
     /// Runs a write; its failure ends all writing.
@@ -182,20 +205,9 @@ impl Journal for SledJournal {
     }
 
     fn read_after(&self, ledger: LedgerId, position: u64, max_bytes: usize) -> Result<Vec<Frame>, JournalError> {
-        let store = self.store()?;
-        let head = self.heads.readable(ledger)?;
-        let store = opened(&store)?;
-        let number = store.catalog.find(ledger)?.number;
-        let mut page = Page::new(ledger, position, max_bytes);
-        if !page.wants(head) {
-            return Ok(page.frames);
-        }
-        let mut frames = store.engine.frames_from(number, page.next)?;
-        while page.wants(head) {
-            let encoded = frames.next()?.ok_or_else(|| page.gap())?;
-            page.add(&encoded)?;
-        }
-        Ok(page.frames)
+        // What is dropped while it is read looks like a gap.
+        let found = self.read_frames(ledger, position, max_bytes);
+        found.or_else(|fault| super::check_held(ledger, position, self.first(ledger)).and(Err(fault)))
     }
 
     fn read_at(&self, ledger: LedgerId, position: u64) -> Result<Option<Frame>, JournalError> {
@@ -207,6 +219,34 @@ impl Journal for SledJournal {
 
     fn head(&self, ledger: LedgerId) -> u64 {
         self.heads.head(ledger).unwrap_or(0)
+    }
+
+    fn first(&self, ledger: LedgerId) -> u64 {
+        let firsts = self.firsts.read().unwrap_or_else(PoisonError::into_inner);
+        firsts.get(&ledger).copied().unwrap_or(1)
+    }
+
+    fn drop_before(&self, ledger: LedgerId, position: u64) -> Result<u64, JournalError> {
+        let mut writer = self.writer();
+        self.heads.writable()?;
+        let catalog = self.current_catalog()?;
+        let entry = catalog.find(ledger)?;
+        // The mark names the last frame, which stays: opening proves the log from there.
+        self.write_mark(&catalog, &writer)?;
+        let store = self.store()?;
+        let store = opened(&store)?;
+        let before = writer.floors.get(&ledger).copied().unwrap_or_default();
+        let last = writer.tails.get(&ledger).map_or(0, |tail| tail.first);
+        let floor = open::walk_until(&store.engine, entry, open::From::Dropped(before), position.min(last))?;
+        writer.floors.insert(ledger, floor);
+        // From here on a crash is finished at the next opening.
+        self.commit(|| mark::write_floors(&self.dir, &catalog, &writer.floors))?;
+        self.firsts.write().unwrap_or_else(PoisonError::into_inner).insert(ledger, floor.head + 1);
+        self.commit(|| {
+            store.engine.erase_before(entry.number, floor.head + 1)?;
+            Self::make_durable(store, &writer)
+        })?;
+        Ok(floor.head + 1)
     }
 
     fn wait(&self, ledger: LedgerId, after: u64, timeout: Duration) -> Result<u64, JournalError> {
@@ -239,6 +279,8 @@ impl Journal for SledJournal {
         // First nobody can read it any more, and a crash from here on is finished at the next opening.
         self.heads.forget(ledger);
         writer.tails.remove(&ledger);
+        writer.floors.remove(&ledger);
+        self.firsts.write().unwrap_or_else(PoisonError::into_inner).remove(&ledger);
         self.write_catalog(next.clone())?;
         {
             let store = self.store()?;
@@ -246,6 +288,8 @@ impl Journal for SledJournal {
             self.commit(|| open::finish_drops(&store.engine, &next, &writer.data))?;
         }
         self.write_mark(&next, &writer)?;
+        // A ledger that gets the number next has its own beginning.
+        self.commit(|| mark::write_floors(&self.dir, &next, &writer.floors))?;
         self.write_catalog(next.dropped())
     }
 

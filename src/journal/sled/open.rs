@@ -20,6 +20,7 @@ use super::preserve::Preserved;
 use super::{SledJournal, Store, Writer, ballast};
 use crate::disk::{self, DiskError};
 use crate::error::ErrorKind;
+use crate::event::LedgerId;
 
 pub(super) const CATALOG_MAGIC: [u8; 4] = *b"SLCT";
 const STORE_MAGIC: [u8; 4] = *b"SLST";
@@ -37,6 +38,7 @@ struct Files {
     id: [u8; 16],
     catalog: Catalog,
     mark: Mark,
+    floors: Mark,
 }
 
 pub(super) fn open(dir: &Path, create: bool) -> Result<SledJournal, JournalError> {
@@ -52,8 +54,9 @@ pub(super) fn open(dir: &Path, create: bool) -> Result<SledJournal, JournalError
     let heads = Heads::default();
     heads.publish(files.catalog.entries().map(|entry| (entry.id, head(&writer, entry))));
     let store = Store { engine, catalog: files.catalog, _lock: lock };
-    let (store, writer) = (RwLock::new(Some(store)), Mutex::new(writer));
-    Ok(SledJournal { dir: dir.to_owned(), id: files.id, heads, store, writer })
+    let firsts = writer.floors.iter().map(|(ledger, floor)| (*ledger, floor.head + 1)).collect();
+    let (store, writer, firsts) = (RwLock::new(Some(store)), Mutex::new(writer), RwLock::new(firsts));
+    Ok(SledJournal { dir: dir.to_owned(), id: files.id, heads, firsts, store, writer })
 }
 
 fn head(writer: &Writer, entry: &LedgerEntry) -> u64 {
@@ -89,8 +92,29 @@ fn open_files(dir: &Path, mut files: Files) -> Result<(Files, Engine, Writer), J
     engine.flush()?;
     engine.sync(&data)?;
     settle_drops(dir, &engine, &mut files, &data)?;
+    finish_floors(&engine, &files, &data)?;
     let tails = verify(dir, &engine, &files)?;
-    Ok((files, engine, Writer { data, tails }))
+    let known = |((_, ledger), tail): (&(u32, LedgerId), &Tail)| (*ledger, *tail);
+    let floors = files.floors.iter().filter(|((number, id), _)| is_of(&files.catalog, *number, *id)).map(known).collect();
+    Ok((files, engine, Writer { data, tails, floors }))
+}
+
+/// Finishes what a crash interrupted in the dropping of frames.
+fn finish_floors(engine: &Engine, files: &Files, data: &File) -> Result<(), JournalError> {
+    if files.floors.is_empty() {
+        return Ok(());
+    }
+    let floors = files.floors.iter().filter(|((number, id), _)| is_of(&files.catalog, *number, *id));
+    for ((number, _), floor) in floors {
+        engine.erase_before(*number, floor.head + 1)?;
+    }
+    engine.flush()?;
+    engine.sync(data)
+}
+
+/// Whether a ledger has this number: a floor of a ledger that is gone says nothing.
+fn is_of(catalog: &Catalog, number: u32, ledger: LedgerId) -> bool {
+    catalog.by_number(number).is_some_and(|entry| entry.id == ledger)
 }
 
 /// Makes the files of a new store. The `store` file comes last: without it the others are an unfinished creation.
@@ -114,7 +138,8 @@ fn read_files(dir: &Path) -> Result<Files, JournalError> {
     let id = id.try_into().map_err(|_| sealed::corrupt(&path, "its id has another length than 16 bytes"))?;
     let catalog = read_catalog(dir)?.ok_or_else(missing(catalog_path(dir)))?;
     let mark = mark::read(dir)?.ok_or_else(missing(mark::path(dir)))?;
-    Ok(Files { id, catalog, mark })
+    let floors = mark::read_floors(dir)?;
+    Ok(Files { id, catalog, mark, floors })
 }
 
 fn read_catalog(dir: &Path) -> Result<Option<Catalog>, JournalError> {
@@ -173,6 +198,9 @@ fn settle_drops(dir: &Path, engine: &Engine, files: &mut Files, data: &File) -> 
     finish_drops(engine, &files.catalog, data)?;
     files.catalog = files.catalog.dropped();
     files.mark.retain(|(number, _), _| files.catalog.by_number(*number).is_some());
+    files.floors.retain(|(number, _), _| files.catalog.by_number(*number).is_some());
+    let floors = files.floors.iter().map(|((_, ledger), tail)| (*ledger, *tail)).collect();
+    mark::write_floors(dir, &files.catalog, &floors)?;
     let tails = files.mark.iter().map(|((_, ledger), tail)| (*ledger, *tail)).collect();
     mark::write(dir, &files.catalog, &tails)?;
     sealed::write(&catalog_path(dir), CATALOG_MAGIC, &files.catalog.encode())
@@ -190,7 +218,7 @@ fn verify(
     dir: &Path,
     engine: &Engine,
     files: &Files,
-) -> Result<BTreeMap<crate::event::LedgerId, Tail>, JournalError> {
+) -> Result<BTreeMap<LedgerId, Tail>, JournalError> {
     if let Some(number) = engine.numbers()?.into_iter().find(|number| files.catalog.by_number(*number).is_none()) {
         let what = format!("it lacks ledger number {number}, of which there are frames");
         return Err(sealed::corrupt(&catalog_path(dir), what));
@@ -199,7 +227,9 @@ fn verify(
     for entry in files.catalog.entries() {
         let mark = files.mark.get(&(entry.number, entry.id)).copied().unwrap_or_default();
         prove(engine, entry, mark)?;
-        tails.insert(entry.id, walk(engine, entry, mark)?);
+        let floor = files.floors.get(&(entry.number, entry.id)).copied().unwrap_or_default();
+        let start = if mark.head > floor.head { From::Held(mark) } else { From::Dropped(floor) };
+        tails.insert(entry.id, walk(engine, entry, start)?);
     }
     Ok(tails)
 }
@@ -228,11 +258,32 @@ fn walk_end(engine: &Engine, entry: &LedgerEntry, first: u64) -> Result<u64, Jou
     encoded.map_or(Ok(0), |encoded| Frame::decode_expecting(entry.id, first, &encoded).map(|frame| frame.last))
 }
 
-/// Verifies every frame after `tail`, and returns where the log ends.
-pub(super) fn walk(engine: &Engine, entry: &LedgerEntry, mut tail: Tail) -> Result<Tail, JournalError> {
-    let start = if tail.head == 0 { 0 } else { tail.first };
-    let mut frames = engine.frames_from(entry.number, start)?;
-    if tail.head > 0 {
+/// Where a walk along a log begins.
+#[derive(Clone, Copy)]
+pub(super) enum From {
+    /// After a frame that is held.
+    Held(Tail),
+    /// After what was dropped, or where nothing was, at the beginning.
+    Dropped(Tail),
+}
+
+/// Verifies every frame after some, and returns where the log ends.
+pub(super) fn walk(engine: &Engine, entry: &LedgerEntry, start: From) -> Result<Tail, JournalError> {
+    walk_until(engine, entry, start, u64::MAX)
+}
+
+/// [`walk`], up to the last frame that ends before a position.
+pub(super) fn walk_until(
+    engine: &Engine,
+    entry: &LedgerEntry,
+    start: From,
+    until: u64,
+) -> Result<Tail, JournalError> {
+    let (mut tail, mut frames) = match start {
+        From::Held(tail) => (tail, engine.frames_from(entry.number, tail.first)?),
+        From::Dropped(tail) => (tail, engine.frames_from(entry.number, tail.head + 1)?),
+    };
+    if matches!(start, From::Held(_)) {
         frames.next()?;
     }
     while let Some(encoded) = frames.next()? {
@@ -240,6 +291,9 @@ pub(super) fn walk(engine: &Engine, entry: &LedgerEntry, mut tail: Tail) -> Resu
         let frame = Frame::decode_expecting(entry.id, due, &encoded)?;
         if frame.first != due {
             return Err(JournalError::corrupt(entry.id, due, format!("the next frame begins at {}", frame.first)));
+        }
+        if frame.last >= until {
+            break;
         }
         tail = tail.after(&frame, &encoded);
     }

@@ -27,7 +27,8 @@ use crate::event::{BlobHash, EventId, LedgerId};
 use crate::segment::{Item, Shape, Writer};
 use crate::{Error, ErrorKind, Result};
 use file::Head;
-use source::{Part, Source, blobs_of};
+use source::{Part, blobs_of};
+pub(super) use source::Source;
 
 /// How a backup is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -176,6 +177,25 @@ pub fn verify_backup(path: impl AsRef<Path>) -> Result<BackupInfo> {
         last_position: source.head.last,
         name: source.head.name,
     })
+}
+
+/// Whether a file was made after this event.
+pub(super) fn continues(path: &Path, after: Option<EventId>) -> Result<bool> {
+    Ok(Source::open(path)?.head.after == after.unwrap_or(EventId([0; 32])))
+}
+
+/// Whether all events of a file are as `wanted`.
+pub(super) fn each(path: &Path, mut wanted: impl FnMut(&Entry) -> Result<bool>) -> Result<bool> {
+    let mut source = Source::open(path)?;
+    while let Some(part) = source.next()? {
+        let Part::Events(items) = part else { continue };
+        for item in items {
+            if !wanted(&entry(item))? {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// The entry of a log that an item of a segment is.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::file::{self, Head};
 use crate::blob::MAX_BLOB_BYTES;
 use crate::disk::DiskError;
-use crate::event::{BlobHash, Event, EventId, Value};
+use crate::event::{BlobHash, Event, EventId, LedgerId, Value};
 use crate::segment::{self, Item, SegmentFault};
 use crate::{Error, ErrorKind, Result};
 
@@ -23,7 +23,7 @@ pub(super) enum Part {
 }
 
 /// A file that is read.
-pub(super) struct Source {
+pub(in crate::ledger) struct Source {
     path: PathBuf,
     input: BufReader<File>,
     /// How many bytes were read.
@@ -31,6 +31,10 @@ pub(super) struct Source {
     pub(super) head: Head,
     chain: [u8; 32],
     segment: Option<segment::Reader<'static>>,
+    /// Where the blocks of that segment begin.
+    body: u64,
+    /// The segments that were read whole, where they are wanted.
+    indexes: Option<Vec<(u64, segment::Index)>>,
     /// The position that comes next.
     pub(super) due: u64,
     pub(super) blobs: BTreeSet<BlobHash>,
@@ -47,7 +51,7 @@ pub(super) fn blobs_of(event: &Event) -> impl Iterator<Item = BlobHash> {
 
 impl Source {
     /// Opens a file and reads its head.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(in crate::ledger) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|fault| match fault.kind() {
             std::io::ErrorKind::NotFound => {
                 Error::new(ErrorKind::NotFound, format!("there is no file {}", path.display()))
@@ -59,12 +63,24 @@ impl Source {
             return Err(Error::new(ErrorKind::Validation, message));
         }
         let head =
-            Head { ledger: crate::event::LedgerId([0; 16]), first: 1, last: 0, after: EventId([0; 32]), name: String::new(), writers: Vec::new() };
+            Head { ledger: LedgerId([0; 16]), first: 1, last: 0, after: EventId([0; 32]), name: String::new(), writers: Vec::new() };
         let (chain, segment, blobs) = ([0; 32], None, BTreeSet::new());
         let (path, input) = (path.to_owned(), BufReader::new(file));
-        let mut source = Self { path, input, offset: 0, head, chain, segment, due: 1, blobs, ended: false };
+        let mut source = Self { path, input, offset: 0, head, chain, segment, body: 0, indexes: None, due: 1, blobs, ended: false };
         source.read_head()?;
         Ok(source)
+    }
+
+    /// The ledger and the positions that the file is of.
+    pub(in crate::ledger) fn range(&self) -> (LedgerId, (u64, u64)) {
+        (self.head.ledger, (self.head.first, self.head.last))
+    }
+
+    /// Reads and proves the whole file. Its segments, and where their blocks begin in it.
+    pub(in crate::ledger) fn into_indexes(mut self) -> Result<Vec<(u64, segment::Index)>> {
+        self.indexes = Some(Vec::new());
+        while self.next()?.is_some() {}
+        Ok(self.indexes.unwrap_or_default())
     }
 
     fn read_head(&mut self) -> Result<()> {
@@ -132,6 +148,7 @@ impl Source {
             return Err(self.damaged(SegmentFault::OtherLedger { expected, found }));
         }
         self.chain = file::chain(self.chain, file::SEGMENT, &head.root);
+        self.body = self.offset;
         self.segment = Some(segment::Reader::new(head));
         Ok(())
     }
@@ -139,7 +156,10 @@ impl Source {
     /// The next block of the segment that is being read.
     fn next_block(&mut self) -> Result<Option<Vec<Item>>> {
         let Some(block) = self.segment.as_ref().and_then(segment::Reader::next_block) else {
-            self.segment = None;
+            let index = self.segment.take().and_then(segment::Reader::into_index);
+            if let (Some(index), Some(indexes)) = (index, &mut self.indexes) {
+                indexes.push((self.body, index));
+            }
             return Ok(None);
         };
         let stored = self.take(block.stored as u64)?;
