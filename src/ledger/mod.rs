@@ -8,9 +8,9 @@
 //!
 //! Invariant: the log is the only truth. Rows, documents' snapshots and counts can be deleted at any time.
 
+mod archive;
 #[cfg(feature = "tokio")]
 mod asynchronous;
-mod archive;
 mod audit;
 mod backup;
 mod cache;
@@ -43,9 +43,9 @@ use std::path::Path;
 use serde_json::Value as Json;
 use tracing::info_span;
 
+pub use archive::ArchiveInfo;
 #[cfg(feature = "tokio")]
 pub use asynchronous::AsyncLedger;
-pub use archive::ArchiveInfo;
 pub use backup::{BackupInfo, BackupOptions, Restored, verify_backup};
 pub use collection::Collection;
 pub use request::*;

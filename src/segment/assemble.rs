@@ -34,11 +34,7 @@ pub(super) enum Fault {
 }
 
 /// The events of a block's columns.
-pub(super) fn assemble(
-    raw: &[u8],
-    reading: Reading<'_>,
-    held: &mut Held<'_>,
-) -> Result<(Vec<Item>, Known), Fault> {
+pub(super) fn assemble(raw: &[u8], reading: Reading<'_>, held: &mut Held<'_>) -> Result<(Vec<Item>, Known), Fault> {
     let mut columns = Columns::read(raw).ok_or(Fault::Columns("it does not hold its columns"))?;
     let form = columns.number(Number::ReceivedForm);
     let mut assembler = Assembler::new(columns, form, reading);

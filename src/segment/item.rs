@@ -134,4 +134,3 @@ pub(super) fn op_weight(op: &Op) -> usize {
     };
     OP_WEIGHT + path + own
 }
-

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
+use super::SegmentFault;
 use super::assemble::{Fault, Known, Reading, assemble};
 use super::head::{Block, Codec, Head};
 use super::item::{Alone, Held, Ids, Item, Past};
 use super::shred::{Start, shred};
 use super::writer::block_hash;
-use super::SegmentFault;
 use crate::event::{Event, EventId, WriterId};
 
 /// Reads a segment block by block, in their order.

@@ -52,8 +52,7 @@ fn sound(ledger: &Ledger) {
 
 #[test]
 fn an_archived_ledger_answers_everything_as_before_and_goes_on() {
-    let (dir, to, into) =
-        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (dir, to, into) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for (name, ledger) in [("memory", memory()), ("disk", Ledger::open(dir.path()).unwrap())] {
         let to = to.path().join(name);
         fill(&ledger);
@@ -214,7 +213,8 @@ fn what_a_process_acknowledged_that_was_killed_while_it_archived_is_there() {
         // A line that breaks off was not said.
         acknowledged.extend(said.into_iter().filter(|line| line.len() == 64));
         let ledger = Ledger::open(dir.path().join("store")).unwrap();
-        let log: Vec<_> = ledger.log(&LogQuery::default()).unwrap().iter().map(|entry| entry.id.to_string()).collect();
+        let log: Vec<_> =
+            ledger.log(&LogQuery::default()).unwrap().iter().map(|entry| entry.id.to_string()).collect();
         assert!(acknowledged.iter().all(|id| log.contains(id)), "round {round}");
         if round % 3 == 2 {
             sound(&ledger);

@@ -387,3 +387,43 @@ fn a_backup_that_fails_leaves_no_file_and_replaces_none() {
     assert_eq!(names, ["small"]);
     assert_eq!(verify_backup(files.0.path()).unwrap_err().kind(), ErrorKind::Validation, "a directory");
 }
+
+/// The fields that an issue's change log changes, as patches, with who made them and when.
+fn real_edits(issue: &Json) -> Vec<(Json, Context)> {
+    let groups = issue["changelog"]["histories"].as_array().into_iter().flatten();
+    let edit = |group: &Json| {
+        let items = group["items"].as_array().into_iter().flatten();
+        let field = |item: &Json| (item["field"].as_str().unwrap().to_owned(), item["toString"].clone());
+        let fields: Map<String, Json> = items.map(field).collect();
+        let who = group["author"]["displayName"].as_str().map(str::to_owned);
+        (Json::from(fields), Context { principal: who, ..Context::from_source("jira") })
+    };
+    groups.map(edit).collect()
+}
+
+#[test]
+fn real_edits_take_few_bytes_in_a_backup() {
+    let ledger = memory().create_ledger("main").unwrap();
+    let issues: Vec<Json> = include_str!("../fixtures/jira-issues.jsonl")
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for issue in &issues {
+        ledger.put("issues", issue["key"].as_str().unwrap(), json!({ "id": issue["id"] }), &app()).unwrap();
+    }
+    let (created, mut made) = (ledger.position(), 0);
+    for issue in &issues {
+        for (patch, context) in real_edits(issue) {
+            made += 1;
+            ledger.patch("issues", issue["key"].as_str().unwrap(), patch, &context).unwrap();
+        }
+    }
+    let files = Files::new();
+    let info = ledger.backup(files.at("edits"), &since(created)).unwrap();
+    let (events, log) =
+        (info.events as f64, ledger.log(&LogQuery { after: created, ..LogQuery::default() }).unwrap());
+    let encoded: usize = log.iter().map(|entry| entry.event.encode().unwrap().len()).sum();
+    let (bytes, encoded) = (info.bytes as f64 / events, encoded as f64 / events);
+    println!("{made} real edits, {events} events: {bytes:.1} bytes each in a backup, {encoded:.1} as events");
+    assert!(bytes < encoded / 3.0, "{bytes} of {encoded}");
+}

@@ -9,7 +9,12 @@ use crate::cli::Bench;
 /// A store with each kind of edit, two sources, a conflict settled, a batch, a large value.
 fn filled() -> Bench {
     let bench = Bench::new();
-    bench.ok(["put", "issues", "EE-1", r#"{"title":"Crasé 🦀","n":1.5,"big":18446744073709551615,"o":{},"l":[1,null]}"#]);
+    bench.ok([
+        "put",
+        "issues",
+        "EE-1",
+        r#"{"title":"Crasé 🦀","n":1.5,"big":18446744073709551615,"o":{},"l":[1,null]}"#,
+    ]);
     let patch = r#"{"title":"Crash","gone":null}"#;
     let why = ["--principal", "ann", "-m", "asked", "--idempotency-key", "r-1", "--occurred-at", "1617238347109"];
     bench.ok([&["patch", "issues", "EE-1", patch][..], &why].concat());

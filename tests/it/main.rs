@@ -8,8 +8,10 @@
 )]
 #![allow(unreachable_pub, missing_docs, reason = "nothing outside sees this crate")]
 
+mod archives;
 #[cfg(feature = "tokio")]
 mod asynchronous;
+mod backups;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
@@ -18,8 +20,6 @@ mod cli_backups;
 mod cli_commands;
 #[cfg(feature = "cli")]
 mod cli_refusals;
-mod archives;
-mod backups;
 mod codec;
 mod convergence;
 mod crashes;

@@ -16,7 +16,7 @@ const COLLECTION: &str = "issues";
 /// How many events a batch has.
 const BATCH: usize = 256;
 /// How many events a pull commits at once.
-const PULL: usize = 2_048;
+pub const PULL: usize = 2_048;
 const CALLERS: usize = 64;
 
 /// How much is done in each round.
@@ -57,12 +57,13 @@ pub const ALL: &[(&str, Work)] = &[
     ("rebuild", rebuild),
     ("pull", pull),
     ("import", import),
+    ("backup", crate::files::backup),
 ];
 
 /// A ledger in a directory of its own.
-struct Bench {
-    ledger: Ledger,
-    dir: TempDir,
+pub struct Bench {
+    pub ledger: Ledger,
+    pub dir: TempDir,
 }
 
 impl Bench {
@@ -95,7 +96,7 @@ impl Bench {
     }
 
     /// The encoded events after a position: what the floor writes.
-    fn events(&self, after: u64) -> Result<Vec<Vec<u8>>> {
+    pub fn events(&self, after: u64) -> Result<Vec<Vec<u8>>> {
         let entries = self.ledger.log(&LogQuery { after, ..LogQuery::default() })?;
         Ok(entries.iter().map(|entry| entry.event.encode()).collect::<std::result::Result<_, _>>()?)
     }
@@ -202,12 +203,18 @@ fn batches(sizes: &Sizes, report: &mut Report) -> Result<()> {
 }
 
 fn zipf(sizes: &Sizes, report: &mut Report) -> Result<()> {
+    let (bench, after, took) = with_zipf_patches(sizes)?;
+    report.add("one-field patches, Zipf, 256 a batch", bench.sample(after, BATCH, took)?);
+    Ok(())
+}
+
+/// A ledger with patches, the position after which they come, and how long they took.
+pub fn with_zipf_patches(sizes: &Sizes) -> Result<(Bench, u64, Duration)> {
     let bench = Bench::with_records(sizes.records)?;
     let after = bench.ledger.position();
     let (zipf, mut rng) = (Zipf::new(sizes.records), Rng(2));
     let took = bench.write((0..sizes.events).map(|nth| patch(zipf.pick(&mut rng), nth)).collect())?;
-    report.add("one-field patches, Zipf, 256 a batch", bench.sample(after, BATCH, took)?);
-    Ok(())
+    Ok((bench, after, took))
 }
 
 /// A tenth of the patches are made on what the record was before its last patch.
@@ -306,7 +313,7 @@ fn tempdir_in(dir: &Path) -> Result<std::path::PathBuf> {
 }
 
 /// A ledger of many events: records, and patches of them.
-fn many(sizes: &Sizes) -> Result<Bench> {
+pub fn many(sizes: &Sizes) -> Result<Bench> {
     let bench = Bench::with_records(sizes.pulled / 2)?;
     bench.write((0..sizes.pulled / 2).map(|nth| patch(nth, nth)).collect())?;
     Ok(bench)

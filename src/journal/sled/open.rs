@@ -95,7 +95,8 @@ fn open_files(dir: &Path, mut files: Files) -> Result<(Files, Engine, Writer), J
     finish_floors(&engine, &files, &data)?;
     let tails = verify(dir, &engine, &files)?;
     let known = |((_, ledger), tail): (&(u32, LedgerId), &Tail)| (*ledger, *tail);
-    let floors = files.floors.iter().filter(|((number, id), _)| is_of(&files.catalog, *number, *id)).map(known).collect();
+    let floors =
+        files.floors.iter().filter(|((number, id), _)| is_of(&files.catalog, *number, *id)).map(known).collect();
     Ok((files, engine, Writer { data, tails, floors }))
 }
 
@@ -214,11 +215,7 @@ pub(super) fn finish_drops(engine: &Engine, catalog: &Catalog, data: &File) -> R
 }
 
 /// Proves every log against the mark and its own checksums, and returns where each ends.
-fn verify(
-    dir: &Path,
-    engine: &Engine,
-    files: &Files,
-) -> Result<BTreeMap<LedgerId, Tail>, JournalError> {
+fn verify(dir: &Path, engine: &Engine, files: &Files) -> Result<BTreeMap<LedgerId, Tail>, JournalError> {
     if let Some(number) = engine.numbers()?.into_iter().find(|number| files.catalog.by_number(*number).is_none()) {
         let what = format!("it lacks ledger number {number}, of which there are frames");
         return Err(sealed::corrupt(&catalog_path(dir), what));

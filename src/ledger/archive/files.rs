@@ -114,10 +114,8 @@ impl Archives {
 
     /// The event at a position.
     pub(crate) fn at(&self, ledger: LedgerId, position: u64) -> Result<Entry> {
-        self.with_block(ledger, position, |entries| {
-            entries.iter().find(|entry| entry.position == position).cloned()
-        })?
-        .ok_or_else(|| unknown(ledger, position))
+        self.with_block(ledger, position, |entries| entries.iter().find(|entry| entry.position == position).cloned())?
+            .ok_or_else(|| unknown(ledger, position))
     }
 
     /// The event at a position and some that follow it.
@@ -196,7 +194,8 @@ fn checksum(bytes: &[u8]) -> [u8; 32] {
 }
 
 fn encode(known: &BTreeMap<LedgerId, Archive>) -> Result<Vec<u8>> {
-    let listed: Vec<(String, &Archive)> = known.iter().map(|(ledger, archive)| (ledger.to_string(), archive)).collect();
+    let listed: Vec<(String, &Archive)> =
+        known.iter().map(|(ledger, archive)| (ledger.to_string(), archive)).collect();
     let fault = |fault| Error::new(ErrorKind::Validation, format!("the archive's path cannot be recorded: {fault}"));
     let mut bytes = [&MAGIC[..], &[VERSION]].concat();
     bytes.extend(serde_json::to_vec(&listed).map_err(fault)?);
@@ -208,7 +207,8 @@ fn encode(known: &BTreeMap<LedgerId, Archive>) -> Result<Vec<u8>> {
 fn decode(path: &Path, bytes: &[u8]) -> Result<BTreeMap<LedgerId, Archive>> {
     let damaged = || {
         let message = format!("{} is damaged: its checksum does not fit its bytes", path.display());
-        Error::new(ErrorKind::Corrupt, message).with_hint("restore the store from a copy, or from its archive and backups")
+        Error::new(ErrorKind::Corrupt, message)
+            .with_hint("restore the store from a copy, or from its archive and backups")
     };
     let (covered, found) = bytes.split_last_chunk::<32>().ok_or_else(damaged)?;
     match covered.strip_prefix(MAGIC).and_then(<[u8]>::split_first) {

@@ -81,7 +81,9 @@ impl Ledger {
         let archives = &self.shared().archives;
         let mut archive = archives.of(self.id());
         archive.dir = whole(dir.as_ref())?;
-        if let Some(missing) = archive.files.iter().map(|file| archive.dir.join(&file.name)).find(|path| !path.exists()) {
+        if let Some(missing) =
+            archive.files.iter().map(|file| archive.dir.join(&file.name)).find(|path| !path.exists())
+        {
             let message = format!("the directory lacks a file of the archive: {}", missing.display());
             return Err(Error::new(ErrorKind::NotFound, message));
         }
@@ -96,7 +98,8 @@ impl Ledger {
         disk::create_dir(dir)?;
         let (archive, dir) = (self.shared().archives.of(self.id()), whole(dir)?);
         if !archive.files.is_empty() && archive.dir != dir {
-            let message = format!("the ledger has its archive in {}, not in {}", archive.dir.display(), dir.display());
+            let message =
+                format!("the ledger has its archive in {}, not in {}", archive.dir.display(), dir.display());
             return Err(Error::new(ErrorKind::Validation, message)
                 .with_hint("name that directory; or move the files, and say so with `syncledger archive --at DIR`"));
         }

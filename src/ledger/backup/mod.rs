@@ -27,8 +27,8 @@ use crate::event::{BlobHash, EventId, LedgerId};
 use crate::segment::{Item, Shape, Writer};
 use crate::{Error, ErrorKind, Result};
 use file::Head;
-use source::{Part, blobs_of};
 pub(super) use source::Source;
+use source::{Part, blobs_of};
 
 /// How a backup is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

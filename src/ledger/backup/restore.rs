@@ -72,8 +72,9 @@ impl Store {
             let is_it = entry.name == name;
             if is_it && self.shared().journal.head(entry.id) > 0 {
                 let message = format!("the store has a ledger `{name}` with events already");
-                return Err(Error::new(ErrorKind::Conflict, message)
-                    .with_hint("restore into another store or under another name; or pull the file into the ledger"));
+                return Err(Error::new(ErrorKind::Conflict, message).with_hint(
+                    "restore into another store or under another name; or pull the file into the ledger",
+                ));
             }
             if is_it || entry.name == unfinished(name) {
                 self.queue().drop_ledger(entry.id)?;
@@ -177,8 +178,9 @@ impl<'a> Filling<'a> {
             _ if head.after != self.last_id => format!("the event before position {due} is another"),
             _ => return Ok(()),
         };
-        Err(Error::new(ErrorKind::Consistency, format!("the backup files do not join: {what}"))
-            .with_hint("name one that begins at position 1, and those that were made since the last of the one before"))
+        Err(Error::new(ErrorKind::Consistency, format!("the backup files do not join: {what}")).with_hint(
+            "name one that begins at position 1, and those that were made since the last of the one before",
+        ))
     }
 
     fn add(&mut self, entry: Entry) -> Result<()> {

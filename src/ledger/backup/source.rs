@@ -62,11 +62,29 @@ impl Source {
             let message = format!("expected a backup file, but {} is a directory", path.display());
             return Err(Error::new(ErrorKind::Validation, message));
         }
-        let head =
-            Head { ledger: LedgerId([0; 16]), first: 1, last: 0, after: EventId([0; 32]), name: String::new(), writers: Vec::new() };
+        let head = Head {
+            ledger: LedgerId([0; 16]),
+            first: 1,
+            last: 0,
+            after: EventId([0; 32]),
+            name: String::new(),
+            writers: Vec::new(),
+        };
         let (chain, segment, blobs) = ([0; 32], None, BTreeSet::new());
         let (path, input) = (path.to_owned(), BufReader::new(file));
-        let mut source = Self { path, input, offset: 0, head, chain, segment, body: 0, indexes: None, due: 1, blobs, ended: false };
+        let mut source = Self {
+            path,
+            input,
+            offset: 0,
+            head,
+            chain,
+            segment,
+            body: 0,
+            indexes: None,
+            due: 1,
+            blobs,
+            ended: false,
+        };
         source.read_head()?;
         Ok(source)
     }
@@ -85,8 +103,11 @@ impl Source {
 
     fn read_head(&mut self) -> Result<()> {
         let no_backup = |path: &Path| {
-            Error::new(ErrorKind::Validation, format!("{} is no backup: expected it to start with SLBK", path.display()))
-                .with_hint("name a file that `syncledger backup` or `syncledger archive` wrote")
+            Error::new(
+                ErrorKind::Validation,
+                format!("{} is no backup: expected it to start with SLBK", path.display()),
+            )
+            .with_hint("name a file that `syncledger backup` or `syncledger archive` wrote")
         };
         let mut prefix = self.take_up_to(file::PREFIX_BYTES as u64)?;
         if prefix.get(..4) != Some(file::MAGIC) {
@@ -170,7 +191,9 @@ impl Source {
                 return Err(self.fault(&format!("expected position {}, got {}", self.due, item.position)));
             }
             if let Some(hash) = blobs_of(&item.event).find(|hash| !self.blobs.contains(hash)) {
-                return Err(self.fault(&format!("position {} names the large value {hash}, which it lacks", self.due)));
+                return Err(
+                    self.fault(&format!("position {} names the large value {hash}, which it lacks", self.due))
+                );
             }
             self.due += 1;
         }
@@ -186,7 +209,9 @@ impl Source {
         }
         let content = self.take(length)?;
         if BlobHash::of(&content) != hash || !self.blobs.insert(hash) {
-            return Err(self.fault(&format!("the content of the large value {hash} has another hash, or stands twice")));
+            return Err(
+                self.fault(&format!("the content of the large value {hash} has another hash, or stands twice"))
+            );
         }
         self.chain = file::chain(self.chain, file::BLOB, &hash.0);
         Ok(Part::Blob(content))
