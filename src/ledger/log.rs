@@ -63,7 +63,7 @@ impl<'a> Log<'a> {
         while position < until {
             let frames = match self.shared.journal.read_after(self.ledger, position, READ_BYTES) {
                 Err(JournalError::Dropped { .. }) => {
-                    for entry in self.shared.archives.from(self.ledger, position + 1)? {
+                    for entry in self.shared.archives.starting_at(self.ledger, position + 1)? {
                         position = entry.position;
                         if position > until || !each(entry)? {
                             return Ok(());

@@ -463,13 +463,24 @@ impl Ledger {
     fn count_conflicts(&self) -> Result<Vec<(String, String, String, u64)>> {
         let mut counts: BTreeMap<(String, String, String), u64> = BTreeMap::new();
         let name = |value: Json| value.as_str().unwrap_or_default().to_owned();
-        for found in self.conflicts(None, Which::All, None)? {
+        for found in self.all_conflicts()? {
             let conflict = found.conflict;
             let kind = name(serde_json::to_value(conflict.kind).unwrap_or_default());
             let severity = name(serde_json::to_value(conflict.severity).unwrap_or_default());
             *counts.entry((kind, severity, conflict.status.name().to_owned())).or_default() += 1;
         }
         Ok(counts.into_iter().map(|((kind, severity, status), count)| (kind, severity, status, count)).collect())
+    }
+
+    /// All conflicts; those that are settled are left out where the archive that tells of them is not there.
+    fn all_conflicts(&self) -> Result<Vec<RecordConflict>> {
+        match self.conflicts(None, Which::All, None) {
+            Err(fault) if fault.kind() == ErrorKind::NotFound => {
+                let open = self.conflicts(None, Which::Open, None)?;
+                Ok(open.into_iter().chain(self.conflicts(None, Which::Auto, None)?).collect())
+            }
+            all => all,
+        }
     }
 
     fn bytes(&self) -> Result<(u64, u64, u64)> {

@@ -423,7 +423,23 @@ impl Writer {
             state.forget_all();
             state.head = 0;
         }
-        self.replay(ledger, 0, self.shared.journal.head(ledger))
+        let position = self.begin(ledger)?;
+        if let Some(state) = self.states.get_mut(&ledger) {
+            state.head = position;
+        }
+        self.replay(ledger, position, self.shared.journal.head(ledger))
+    }
+
+    /// The position from which a ledger without derived state is derived: its beginning, unless its first events are
+    /// where nobody can read them and what they led to was kept.
+    fn begin(&self, ledger: LedgerId) -> Result<u64> {
+        let (archives, mark) = (&self.shared.archives, self.shared.encoded_metas().1);
+        let is_lost = self.shared.journal.first(ledger) > 1 && archives.lacks_files(ledger);
+        if is_lost && archives.bring_base_back(ledger, &*self.shared.rows, &mark)? {
+            warn!(ledger = %ledger, "the derived state is taken from its second copy: the archive is not there");
+            self.shared.load_meta(ledger);
+        }
+        Ok(self.shared.meta(ledger, |meta| meta.position))
     }
 
     /// Gives an empty ledger another id, and takes it up under that.
@@ -444,6 +460,8 @@ impl Writer {
         self.sound()?;
         self.checkpoint()?;
         self.save_records(ledger)?;
+        let (position, mark) = (self.shared.meta(ledger, |meta| meta.position), self.shared.encoded_metas().1);
+        self.shared.archives.keep_base(ledger, position, &*self.shared.rows, &mark)?;
         self.shared.archives.record(ledger, Some(archive))?;
         Ok(self.shared.journal.drop_before(ledger, before)?)
     }
@@ -468,6 +486,7 @@ impl Writer {
         self.sound()?;
         self.shared.journal.drop_ledger(ledger)?;
         self.shared.archives.record(ledger, None)?;
+        self.shared.archives.forget_base(ledger)?;
         self.states.remove(&ledger);
         self.shared.forget_rows(ledger)
     }
@@ -476,7 +495,10 @@ impl Writer {
     fn take_up(&mut self, ledger: LedgerId, writer: WriterId) -> Result<()> {
         let head = self.shared.journal.head(ledger);
         self.shared.load_meta(ledger);
-        let position = self.shared.meta(ledger, |meta| meta.position);
+        let position = match self.shared.meta(ledger, |meta| meta.position) {
+            0 => self.begin(ledger)?,
+            position => position,
+        };
         if position > head {
             return Err(Error::new(
                 ErrorKind::Corrupt,

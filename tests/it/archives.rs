@@ -121,6 +121,17 @@ fn without_its_archive_a_ledger_reads_and_writes_records_and_names_what_is_missi
     names(ledger.rebuild().unwrap_err(), ErrorKind::NotFound);
     names(memory().pull(&ledger).unwrap_err(), ErrorKind::NotFound);
     assert!(ledger.verify().unwrap().problems[0].contains("positions 1 to 74"));
+    // Without its derived state too, what the archived events led to is known.
+    let shown = ledger.list("c", &Query::default()).unwrap();
+    ledger.store().close().unwrap();
+    let status = format!("{:?}", ledger.digest().unwrap());
+    drop(ledger);
+    std::fs::remove_dir_all(dir.path().join("rows")).unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    assert_eq!(ledger.list("c", &Query::default()).unwrap(), shown);
+    assert_eq!(format!("{:?}", ledger.digest().unwrap()), status);
+    ledger.patch("c", "k5", json!({ "n": 2_000 }), &app()).unwrap();
+    assert_eq!(ledger.status().unwrap().events, ledger.position());
     // Damaged, of another ledger, of other positions.
     for (at, kind) in [(whole.len() / 2, ErrorKind::Corrupt), (4, ErrorKind::UpgradeNeeded)] {
         let mut damaged = whole.clone();

@@ -145,3 +145,28 @@ fn a_program_of_plain_python_prints_the_events_of_a_backup_as_the_log_does() {
     let packed = python("packed.slbk");
     assert!(!packed.status.success() && String::from_utf8_lossy(&packed.stderr).contains("--codec none"));
 }
+
+#[test]
+fn an_archive_takes_the_first_events_and_every_command_goes_on() {
+    let bench = filled();
+    let before = answers(&bench, "ledger");
+    let made = bench.json(["archive", "--before", "4", "--to", "old"]);
+    assert_eq!((made["events"].as_u64(), made["files"].as_array().map(Vec::len)), (Some(3), Some(1)));
+    assert_eq!(made["log_begins"], 4);
+    assert_eq!(answers(&bench, "ledger"), before);
+    let file = made["files"][0].as_str().unwrap().to_owned();
+    assert_eq!(bench.json(["verify", &file])["last_position"], 3);
+    std::fs::rename(bench.path("old"), bench.path("moved")).unwrap();
+    let missing = bench.refused(["log"], 1, "not_found");
+    assert!(missing["message"].as_str().unwrap().contains("positions 1 to 3"), "{missing}");
+    assert_eq!(bench.json(["get", "issues", "EE-1"])["key"], "EE-1");
+    bench.json(["status"]);
+    bench.refused(["archive", "--before", "6", "--to", "else"], 1, "validation");
+    bench.json(["archive", "--at", "moved"]);
+    assert_eq!(answers(&bench, "ledger"), before);
+    bench.json(["backup", "rest.slbk", "--since", "3"]);
+    let files = ["rebuild", "--from", "moved", "--from", "rest.slbk", "--into", "rebuilt"];
+    bench.json(files);
+    assert_eq!(answers(&bench, "rebuilt"), before);
+    assert_eq!(bench.run(["archive", "--before", "6"]).code, 2);
+}

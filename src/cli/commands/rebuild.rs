@@ -33,7 +33,7 @@ pub(crate) struct Rebuild {
 impl Rebuild {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         if let (Some(dir), false) = (&self.into, self.from.is_empty()) {
-            return self.from_files(app, dir);
+            return self.restore_files(app, dir);
         }
         let done = self.rebuild(&app.ledger()?)?;
         let object = json!({ "events": done.events, "records": done.records, "seconds": done.seconds });
@@ -43,7 +43,7 @@ impl Rebuild {
         })
     }
 
-    fn from_files(&self, app: &mut App, dir: &Path) -> Outcome {
+    fn restore_files(&self, app: &mut App, dir: &Path) -> Outcome {
         fresh(dir)?;
         let mut files = Vec::new();
         for from in &self.from {

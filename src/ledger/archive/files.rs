@@ -8,9 +8,11 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::super::backup::{self, Source};
+use super::base;
 use crate::disk::{self, DiskError};
 use crate::event::LedgerId;
 use crate::event::hash::Fields;
+use crate::journal::rows::Rows;
 use crate::ledger::Entry;
 use crate::segment::{Index, Item};
 use crate::{Error, ErrorKind, Result};
@@ -71,6 +73,8 @@ struct Opened {
 pub(crate) struct Archives {
     /// Where this is recorded; nowhere for a store in memory.
     path: Option<PathBuf>,
+    /// Where derived state is kept a second time.
+    base: Option<PathBuf>,
     known: RwLock<BTreeMap<LedgerId, Archive>>,
     /// The file that was used last comes last.
     open: Mutex<Vec<Opened>>,
@@ -79,7 +83,7 @@ pub(crate) struct Archives {
 impl Archives {
     /// The archives of the store in a directory.
     pub(crate) fn open(store: Option<&Path>) -> Result<Self> {
-        let path = store.map(|dir| dir.join("archives"));
+        let (path, base) = (store.map(|dir| dir.join("archives")), store.map(|dir| dir.join("base")));
         let bytes = match &path {
             Some(path) => disk::read(path)?,
             None => None,
@@ -88,7 +92,7 @@ impl Archives {
             (Some(path), Some(bytes)) => decode(path, &bytes)?,
             _ => BTreeMap::new(),
         };
-        Ok(Self { path, known: RwLock::new(known), open: Mutex::default() })
+        Ok(Self { path, base, known: RwLock::new(known), open: Mutex::default() })
     }
 
     /// Where the first events of a ledger are.
@@ -112,6 +116,27 @@ impl Archives {
         Ok(())
     }
 
+    /// Whether a file of a ledger's archive is not where it should be.
+    pub(crate) fn lacks_files(&self, ledger: LedgerId) -> bool {
+        let archive = self.of(ledger);
+        archive.files.iter().any(|file| !archive.dir.join(&file.name).exists())
+    }
+
+    /// Keeps a ledger's rows a second time, which hold everything up to a position.
+    pub(crate) fn keep_base(&self, ledger: LedgerId, position: u64, rows: &dyn Rows, mark: &[u8]) -> Result<()> {
+        self.base.as_ref().map_or(Ok(()), |dir| base::keep(dir, ledger, position, rows, mark))
+    }
+
+    /// Brings a ledger's rows back from their second copy; `false` where there is none.
+    pub(crate) fn bring_base_back(&self, ledger: LedgerId, rows: &dyn Rows, mark: &[u8]) -> Result<bool> {
+        self.base.as_ref().map_or(Ok(false), |dir| base::bring_back(dir, ledger, rows, mark))
+    }
+
+    /// Removes what is kept of a ledger.
+    pub(crate) fn forget_base(&self, ledger: LedgerId) -> Result<()> {
+        self.base.as_ref().map_or(Ok(()), |dir| base::forget(dir, ledger))
+    }
+
     /// The event at a position.
     pub(crate) fn at(&self, ledger: LedgerId, position: u64) -> Result<Entry> {
         self.with_block(ledger, position, |entries| entries.iter().find(|entry| entry.position == position).cloned())?
@@ -119,7 +144,7 @@ impl Archives {
     }
 
     /// The event at a position and some that follow it.
-    pub(crate) fn from(&self, ledger: LedgerId, position: u64) -> Result<Vec<Entry>> {
+    pub(crate) fn starting_at(&self, ledger: LedgerId, position: u64) -> Result<Vec<Entry>> {
         let found = self.with_block(ledger, position, |entries| {
             entries.iter().filter(|entry| entry.position >= position).cloned().collect::<Vec<_>>()
         })?;

@@ -9,6 +9,7 @@
 //!
 //! Invariant: an event is dropped only after a proved file holds it, on the disk.
 
+mod base;
 mod files;
 
 use std::path::{Path, PathBuf};
