@@ -410,7 +410,7 @@ impl<'a> Assembler<'a> {
             4 => Value::Uint(self.number(Number::Uint)?),
             5 => Value::Float(f64::from_le_bytes(self.columns.array(Bytes::Floats)?)),
             6 => Value::Text(self.text(Number::TextBytes, Bytes::Texts)?),
-            7 => Value::Bytes(self.columns.sized(Number::BytesBytes, Bytes::Bytes)?.to_vec()),
+            7 => Value::Bytes(self.columns.sized(Number::BytesBytes, Bytes::Raw)?.to_vec()),
             8 => Value::EmptyObject,
             9 => Value::Atomic(self.text(Number::AtomicBytes, Bytes::Atomics)?),
             10 => self.blob(BlobForm::Text)?,

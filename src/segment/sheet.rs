@@ -80,7 +80,7 @@ pub(super) enum Bytes {
     Paths,
     Floats,
     Texts,
-    Bytes,
+    Raw,
     Atomics,
 }
 

@@ -289,7 +289,7 @@ impl<'a> Shredder<'a> {
             Value::Uint(value) => sheet.number(Number::Uint, *value),
             Value::Float(value) => sheet.bytes(Bytes::Floats, &value.to_le_bytes()),
             Value::Text(text) => sheet.sized(Number::TextBytes, Bytes::Texts, text.as_bytes()),
-            Value::Bytes(bytes) => sheet.sized(Number::BytesBytes, Bytes::Bytes, bytes),
+            Value::Bytes(bytes) => sheet.sized(Number::BytesBytes, Bytes::Raw, bytes),
             Value::Atomic(json) => sheet.sized(Number::AtomicBytes, Bytes::Atomics, json.as_bytes()),
             Value::Blob(blob) => {
                 sheet.bytes(Bytes::Hashes, &blob.hash.0);
