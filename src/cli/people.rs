@@ -8,7 +8,7 @@ use super::table::{self, count, cut, short, short_or};
 use super::time;
 use crate::event::diff::Change;
 use crate::event::{Event, EventId, Op};
-use crate::ledger::{Entry, Line, Planned, Receipt, Record, RecordConflict, Revision};
+use crate::ledger::{Entry, Line, Planned, PlannedRevert, Receipt, Record, RecordConflict, Revision, Skipped};
 use crate::projection::{Candidate, Content, Status};
 
 /// The answer to a write.
@@ -31,17 +31,20 @@ fn span(receipt: &Receipt) -> String {
 
 /// The answer to a revert.
 pub(crate) fn revert(answer: &Receipt) -> String {
-    let skipped = answer.skipped.iter().map(|left| {
-        format!(
-            "\n{} {}/{} {}: {}",
-            style::warn("kept"),
-            left.collection,
-            left.key,
-            style::name(&left.path),
-            left.why
-        )
-    });
-    receipt(answer) + &skipped.collect::<String>()
+    receipt(answer) + &skipped(&answer.skipped)
+}
+
+/// What a revert would do.
+pub(crate) fn planned_revert(would: &PlannedRevert) -> String {
+    planned(&would.planned) + &skipped(&would.skipped)
+}
+
+fn skipped(skipped: &[Skipped]) -> String {
+    let left = |left: &Skipped| {
+        let place = format!("{}/{} {}", left.collection, left.key, style::name(&left.path));
+        format!("\n{} {place}: {}", style::warn("kept"), left.why)
+    };
+    skipped.iter().map(left).collect()
 }
 
 /// What a write would do.
@@ -49,10 +52,13 @@ pub(crate) fn planned(planned: &[Planned]) -> String {
     let write = |write: &Planned| {
         let title = style::bold(format!("{}/{}", write.collection, write.key));
         let ops = write.ops.iter().map(|op| format!("\n  {}", self::op(op, 100))).collect::<String>();
-        format!("{title}{}", if ops.is_empty() { "  unchanged".to_owned() } else { ops })
+        format!("{title}{ops}\n")
     };
-    let writes: Vec<_> = planned.iter().map(write).collect();
-    format!("{}\n{}", writes.join("\n"), style::dim("nothing is written: this is a dry run"))
+    let writes = match planned {
+        [] => "unchanged\n".to_owned(),
+        planned => planned.iter().map(write).collect(),
+    };
+    format!("{writes}{}", style::dim("nothing is written: this is a dry run"))
 }
 
 /// An operation on one line.

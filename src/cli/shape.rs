@@ -7,7 +7,9 @@ use serde_json::{Value as Json, json};
 use super::time;
 use crate::event::diff::Change;
 use crate::event::{BlobForm, BlobRef, Container, Event, Op, Value, hex};
-use crate::ledger::{Entry, LedgerInfo, Line, Planned, Receipt, Record, RecordConflict, Revision};
+use crate::ledger::{
+    Entry, LedgerInfo, Line, Planned, PlannedRevert, Receipt, Record, RecordConflict, Revision, Skipped,
+};
 use crate::projection::{Candidate, Content, Status};
 
 /// A ledger of a store.
@@ -33,20 +35,27 @@ pub(crate) fn receipt(receipt: &Receipt) -> Json {
 
 /// The answer to a revert: a receipt, and what was left as it is.
 pub(crate) fn revert(answer: &Receipt) -> Json {
-    let skipped = answer
-        .skipped
-        .iter()
-        .map(|left| json!({ "collection": left.collection, "key": left.key, "path": left.path, "why": left.why }));
-    let skipped: Vec<_> = skipped.collect();
     let mut object = receipt(answer);
-    set(&mut object, "skipped", skipped);
+    set(&mut object, "skipped", skipped(&answer.skipped));
     object
+}
+
+/// What a revert would do.
+pub(crate) fn planned_revert(would: &PlannedRevert) -> Json {
+    let mut object = planned(&would.planned);
+    set(&mut object, "skipped", skipped(&would.skipped));
+    object
+}
+
+fn skipped(skipped: &[Skipped]) -> Vec<Json> {
+    let left = |left: &Skipped| json!({ "collection": left.collection, "key": left.key, "path": left.path, "why": left.why });
+    skipped.iter().map(left).collect()
 }
 
 /// What a write would do.
 pub(crate) fn planned(planned: &[Planned]) -> Json {
     let write = |write: &Planned| json!({ "collection": write.collection, "key": write.key, "ops": ops(&write.ops) });
-    let status = if planned.iter().all(|write| write.ops.is_empty()) { "unchanged" } else { "planned" };
+    let status = if planned.is_empty() { "unchanged" } else { "planned" };
     json!({ "status": status, "dry_run": true, "writes": planned.iter().map(write).collect::<Vec<_>>() })
 }
 

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::draft::{Draft, Shown};
+use super::dry_run::Planned;
 use super::request::{self, Act, Context, Delivered, Delivery, Outcome, Receipt, Write};
 use super::state::{RecordKey, State, Working, internal};
 use super::writer::Writing;
 use crate::document::{Graph, NodeIx};
 use crate::event::{
-    BatchId, BatchMember, BlobRef, Body, ConflictId, Container, DecodeError, Event, EventId, FirstImport,
+    BatchId, BatchMember, BlobHash, BlobRef, Body, ConflictId, Container, DecodeError, Event, EventId, FirstImport,
     Idempotency, LedgerId, Op, Part, RunId, Timestamp, WriterId, chain, limits,
 };
 use crate::projection::{Projection, RecordId, project};
@@ -152,17 +153,34 @@ impl Writing<'_> {
         Ok(receipt)
     }
 
-    /// The operations that writes would come to.
-    pub(crate) fn dry_run(&mut self, writes: &[Write], context: &Context) -> Result<Vec<(RecordKey, Vec<Op>)>> {
-        let (plans, _) = self.plan_all(writes, context)?;
-        Ok(plans.into_iter().map(|plan| (plan.key, plan.ops)).collect())
+    /// What `work` would append. Nothing of it stays.
+    pub(crate) fn dry_run<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, Vec<Planned>)> {
+        let before = self.state.savepoint();
+        let staged = self.state.staged.len();
+        self.dry = Some(Vec::new());
+        let done = work(self);
+        let planned = self.state.staged.iter().skip(staged).map(Planned::of).collect();
+        self.state.go_back(before);
+        for hash in self.dry.take().unwrap_or_default() {
+            self.shared.blobs.remove(hash)?;
+        }
+        Ok((done?, planned))
     }
 
-    pub(crate) fn store_blobs(&self, blobs: &[Vec<u8>]) -> Result<()> {
-        if !blobs.is_empty() {
-            let contents: Vec<&[u8]> = blobs.iter().map(Vec::as_slice).collect();
-            self.shared.blobs.put_many(&contents)?;
+    /// Stores large values, durably.
+    pub(crate) fn store_blobs(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
+        if blobs.is_empty() {
+            return Ok(());
         }
+        let contents: Vec<&[u8]> = blobs.iter().map(Vec::as_slice).collect();
+        if let Some(stored) = &mut self.dry {
+            for hash in contents.iter().map(|content| BlobHash::of(content)) {
+                if !self.shared.blobs.contains(hash)? {
+                    stored.push(hash);
+                }
+            }
+        }
+        self.shared.blobs.put_many(&contents)?;
         Ok(())
     }
 

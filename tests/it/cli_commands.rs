@@ -133,7 +133,24 @@ fn a_dry_run_says_what_would_be_written_and_writes_nothing() {
     let planned = bench.json(["put", "c", "k", r#"{"a":1}"#, "--dry-run"]);
     assert_eq!(planned["writes"][0]["ops"], json!([{ "op": "put", "path": "/a", "value": 1 }]));
     bench.refused(["get", "c", "k"], 1, "not_found");
+    let file = bench.file("two.jsonl", "{\"id\":1}\n{\"id\":2}\n{}\n");
+    let run = bench.run(["import", "c", &file, "--key-field", "/id", "--dry-run", "--json"]);
+    let [counts] = run.lines().try_into().unwrap();
+    let expected = json!({ "dry_run": true, "read": 3, "created": 2, "updated": 0, "unchanged": 0, "failed": 1 });
+    assert_eq!((run.code, &counts), (3, &expected));
     assert!(bench.lines(["log"]).is_empty());
+    bench.ok(["put", "c", "k", r#"{"a":1}"#]);
+    let put = event(&bench.json(["put", "c", "k", r#"{"a":2}"#]));
+    let planned = json!([{ "collection": "c", "key": "k", "ops": [{ "op": "put", "path": "/a", "value": 1 }] }]);
+    for args in [&["revert", &put[..12], "--dry-run"][..], &["undo", "--dry-run"]] {
+        let would = bench.json(args);
+        assert_eq!(
+            (&would["status"], &would["writes"], &would["skipped"]),
+            (&json!("planned"), &planned, &json!([]))
+        );
+        assert!(bench.ok(args).contains("nothing is written"));
+    }
+    assert_eq!(bench.lines(["log"]).len(), 2);
 }
 
 #[test]

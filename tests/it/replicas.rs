@@ -321,8 +321,39 @@ fn a_ledger_tells_the_same_after_reopening_and_from_its_log_alone() {
 }
 
 #[test]
+fn work_that_is_ended_keeps_what_it_did_and_goes_on_from_there() {
+    let (here, there) = (memory(), memory());
+    for chunk in 0..5 {
+        let write = |n: u64| Write::new("c", format!("k{chunk}-{n}"), Act::Put(json!({ "n": n })));
+        here.write_all((0..1_000).map(write).collect(), &app()).unwrap();
+    }
+    let ended = || Err(syncledger::Error::new(syncledger::ErrorKind::Cancelled, "enough"));
+    let fault = there.pull_with(&here, &mut |_| ended()).unwrap_err();
+    assert_eq!((fault.kind(), there.position()), (syncledger::ErrorKind::Cancelled, 2_048));
+    let mut seen = Vec::new();
+    let mut see = |so_far: syncledger::ledger::Transfer| {
+        seen.push(so_far.offered);
+        Ok(())
+    };
+    let rest = there.pull_with(&here, &mut see).unwrap();
+    assert_eq!((rest.applied, rest.duplicates, seen), (5_000 - 2_048, 2_048, vec![2_048, 4_096, 5_000]));
+    assert_eq!(there.digest().unwrap(), here.digest().unwrap());
+    let mut read = Vec::new();
+    assert!(
+        there
+            .verify_with(&mut |events| {
+                read.push(events);
+                ended()
+            })
+            .is_err()
+    );
+    assert_eq!(read, [4_096]);
+    assert_eq!(there.verify().unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
 fn a_past_position_tells_what_was_told_then() {
-    for_cases("past", 200, |rng| {
+    for_cases("past", 1_000, |rng| {
         let replicas = Replicas::new(rng);
         let mut then = Vec::new();
         for _ in 0..10 {
@@ -468,7 +499,7 @@ fn restored((value, deleted): (Json, bool), before: &(Json, bool)) -> (Json, boo
 #[test]
 fn undoing_all_of_ones_changes_goes_back_through_every_state() {
     let mut whole = 0;
-    for_cases("undo", 400, |rng| {
+    for_cases("undo", 1_000, |rng| {
         let ledger = memory();
         let mut states = Vec::new();
         ledger.put("c", KEYS[0], json!({"a": 1, "o": {"x": 2}, "n": 3}), &app()).unwrap();
@@ -494,7 +525,7 @@ fn undoing_all_of_ones_changes_goes_back_through_every_state() {
         assert!(ledger.get("c", KEYS[0]).unwrap().unwrap().deleted, "{}", script(&ledger));
         whole += 1;
     });
-    assert!(whole > 250, "{whole}");
+    assert!(whole > 600, "{whole}");
 }
 
 /// Edits of fields, counters and sets, but not of items: one that was taken out and brought back is another item.
@@ -534,7 +565,7 @@ fn importing_an_older_file_again_changes_nothing_that_people_edited() {
 
 #[test]
 fn importing_the_same_file_on_two_replicas_gives_the_same_events() {
-    for_cases("alike", 300, |rng| {
+    for_cases("alike", 1_000, |rng| {
         let (here, there) = (memory(), memory());
         here.put("other", "k", json!({}), &app()).unwrap();
         there.pull(&here).unwrap();

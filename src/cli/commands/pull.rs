@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::app::{App, find_ledger, open_store};
+use crate::cli::interrupt::Interrupt;
 use crate::cli::progress;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
@@ -48,10 +49,14 @@ impl Pull {
 }
 
 fn pull(app: &App, ledger: &Ledger, other: &Ledger) -> Outcome<Transfer> {
+    let interrupt = Interrupt::listen()?;
     let bar = progress::over_events(other.position(), &app.out).with_message("pulling");
-    let done = ledger.pull_with(other, &mut |so_far| bar.set_position(so_far.offered))?;
+    let done = ledger.pull_with(other, &mut |so_far| {
+        bar.set_position(so_far.offered);
+        interrupt.check()
+    });
     bar.finish_and_clear();
-    Ok(done)
+    done.map_err(|fault| interrupt.explain(fault, "pull again: what is there already is skipped"))
 }
 
 fn text(done: &Transfer) -> String {

@@ -3,7 +3,6 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use clap::Args;
-use serde_json::json;
 
 use super::write;
 use crate::cli::app::App;
@@ -14,7 +13,7 @@ use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::event::{WriterId, hex};
-use crate::ledger::{RecordConflict, Settlement};
+use crate::ledger::{Ledger, RecordConflict, Settlement};
 use crate::projection::{Candidate, Conflict, Content};
 use crate::{Error, ErrorKind};
 
@@ -53,12 +52,29 @@ impl Resolve {
         self.check_version(&found.conflict)?;
         let Some(settlement) = self.settlement(app, &found)? else { return Ok(()) };
         if self.write.dry_run {
-            return plan(app, &found, &settlement, ledger.info().writer);
+            return self.plan(app, &found, settlement, &ledger);
         }
         // The version is of what was shown: a candidate that came since makes this fail instead of being lost.
         let version = Some(found.conflict.version);
         let receipt = ledger.resolve(found.conflict.id, settlement, version, &self.write.context())?;
         write::print(app, &receipt)
+    }
+
+    /// Says what would be settled with what, and by which events.
+    fn plan(&self, app: &mut App, found: &RecordConflict, settlement: Settlement, ledger: &Ledger) -> Outcome {
+        let conflict = &found.conflict;
+        let value = outcome(conflict, &settlement, ledger.info().writer);
+        let planned =
+            ledger.dry_run().resolve(conflict.id, settlement, Some(conflict.version), &self.write.context())?;
+        let mut object = shape::planned(&planned);
+        shape::set(&mut object, "conflict", conflict.id.to_string());
+        shape::set(&mut object, "path", conflict.path.as_str());
+        match value.clone().flatten() {
+            Some(value) => shape::set(&mut object, "value", shape::content(&value)),
+            None => shape::set(&mut object, "removed", true),
+        }
+        let place = format!("{}/{} {}", found.collection, found.key, conflict.path);
+        app.out.answer(&object, || format!("{place} would be {}", people::content(value.flatten().as_ref(), 100)))
     }
 
     fn check_version(&self, conflict: &Conflict) -> Result<(), Error> {
@@ -83,20 +99,6 @@ impl Resolve {
             _ => ask(found),
         }
     }
-}
-
-/// Says what would be settled with what.
-fn plan(app: &mut App, found: &RecordConflict, settlement: &Settlement, here: WriterId) -> Outcome {
-    let conflict = &found.conflict;
-    let value = outcome(conflict, settlement, here).ok_or_else(|| Stop::usage("there is no such candidate"))?;
-    let mut object = json!({ "status": "planned", "dry_run": true, "conflict": conflict.id.to_string() });
-    shape::set(&mut object, "path", conflict.path.as_str());
-    match &value {
-        Some(value) => shape::set(&mut object, "value", shape::content(value)),
-        None => shape::set(&mut object, "removed", true),
-    }
-    let place = format!("{}/{} {}", found.collection, found.key, conflict.path);
-    app.out.answer(&object, || format!("{place} would be {}", people::content(value.as_ref(), 100)))
 }
 
 /// What a settlement comes to; none where no candidate fits it.
