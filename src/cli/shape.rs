@@ -8,7 +8,8 @@ use super::time;
 use crate::event::diff::Change;
 use crate::event::{BlobForm, BlobRef, Container, Event, Op, Value, hex};
 use crate::ledger::{
-    Entry, LedgerInfo, Line, Planned, PlannedRevert, Receipt, Record, RecordConflict, Revision, Skipped,
+    ConflictCount, ConflictStep, DryReceipt, Entry, Happening, LedgerInfo, Line, Planned, Receipt, Record,
+    RecordConflict, Revision, Skipped,
 };
 use crate::projection::{Candidate, Content, Status};
 
@@ -41,7 +42,7 @@ pub(crate) fn revert(answer: &Receipt) -> Json {
 }
 
 /// What a revert would do.
-pub(crate) fn planned_revert(would: &PlannedRevert) -> Json {
+pub(crate) fn dry_receipt(would: &DryReceipt) -> Json {
     let mut object = planned(&would.planned);
     set(&mut object, "skipped", skipped(&would.skipped));
     object
@@ -240,6 +241,47 @@ pub(crate) fn conflict(found: &RecordConflict) -> Json {
     }
     add_status(&mut object, &conflict.status);
     object
+}
+
+/// A step in the history of a conflict.
+pub(crate) fn conflict_step(step: &ConflictStep) -> Json {
+    let event = &step.entry.event;
+    let mut object = json!({
+        "what": step.what.name(),
+        "position": step.entry.position,
+        "event": text(step.entry.id),
+        "at": time::to_json(event.at.millis),
+        "source": event.source,
+        "principal": event.principal,
+        "reason": event.reason,
+    });
+    match &step.what {
+        Happening::Opened(count)
+        | Happening::Grew(count)
+        | Happening::Changed(count)
+        | Happening::Reopened(count) => {
+            set(&mut object, "candidates", *count);
+        }
+        Happening::Assigned(assignee) => set(&mut object, "assignee", assignee.clone()),
+        Happening::Noted(note) => set(&mut object, "note", note.clone()),
+        Happening::Resolved | Happening::Edited => {}
+    }
+    object
+}
+
+/// A count of conflicts.
+pub(crate) fn conflict_count(count: &ConflictCount) -> Json {
+    let [hour, day, week, month, older] = count.ages;
+    json!({
+        "collection": count.collection,
+        "kind": name(count.kind),
+        "severity": name(count.severity),
+        "status": count.status,
+        "rule": count.rule,
+        "count": count.count,
+        "oldest": time::to_json(count.oldest),
+        "ages": { "hour": hour, "day": day, "week": week, "month": month, "older": older },
+    })
 }
 
 fn add_status(object: &mut Json, status: &Status) {

@@ -2,10 +2,12 @@
 //! appended.
 
 use super::request::{self, Delivered, Entry, Resolving, Reverting, Skipped};
+use super::workflow::{Annotation, Reopening, ResolvingAll};
 use super::writer::Writing;
 use super::{Context, Delivery, Ledger, Settlement, Target, Write};
 use crate::Result;
 use crate::event::{ConflictId, Op};
+use crate::projection::Strategy;
 
 /// An event that a change would append.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,9 +27,9 @@ impl Planned {
     }
 }
 
-/// What taking changes back would come to.
+/// What taking changes back, or settling conflicts, would come to.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PlannedRevert {
+pub struct DryReceipt {
     /// The events that it would append.
     pub planned: Vec<Planned>,
     /// What would be left as it is, and why.
@@ -86,22 +88,57 @@ impl DryRun<'_> {
         self.run(work).map(|(_, planned)| planned)
     }
 
+    /// What [`Ledger::resolve_all`] would append and leave.
+    ///
+    /// # Errors
+    /// As [`Ledger::resolve_all`].
+    pub fn resolve_all(
+        &self,
+        collection: Option<&str>,
+        strategy: &Strategy,
+        context: &Context,
+    ) -> Result<DryReceipt> {
+        let (records, policy) = self.0.to_settle(collection, strategy)?;
+        let (hash, context) = (request::hash(&ResolvingAll(collection, strategy), context), context.clone());
+        let (receipt, planned) = self.run(move |writing| writing.resolve_all(&records, &policy, &context, hash))?;
+        Ok(DryReceipt { planned, skipped: receipt.skipped })
+    }
+
+    /// What [`Ledger::annotate`] would append.
+    ///
+    /// # Errors
+    /// As [`Ledger::annotate`].
+    pub fn annotate(&self, conflict: ConflictId, annotation: &Annotation, context: &Context) -> Result<Vec<Planned>> {
+        self.write_all(vec![self.0.annotating(conflict, annotation)?], context)
+    }
+
+    /// What [`Ledger::reopen`] would append and leave.
+    ///
+    /// # Errors
+    /// As [`Ledger::reopen`].
+    pub fn reopen(&self, conflict: ConflictId, context: &Context) -> Result<DryReceipt> {
+        let (events, write) = self.0.reopening(conflict)?;
+        let (hash, context) = (request::hash(&Reopening(conflict), context), context.clone());
+        let (receipt, planned) = self.run(move |writing| writing.revert_and(events, &[write], &context, hash))?;
+        Ok(DryReceipt { planned, skipped: receipt.skipped })
+    }
+
     /// What [`Ledger::revert`] would append and leave.
     ///
     /// # Errors
     /// As [`Ledger::revert`].
-    pub fn revert(&self, target: &Target, context: &Context) -> Result<PlannedRevert> {
+    pub fn revert(&self, target: &Target, context: &Context) -> Result<DryReceipt> {
         let events = self.0.events_to_revert(target)?;
         let (hash, context) = (request::hash(&Reverting(Some(target)), context), context.clone());
         let (receipt, planned) = self.run(move |writing| writing.revert(events, &context, hash))?;
-        Ok(PlannedRevert { planned, skipped: receipt.skipped })
+        Ok(DryReceipt { planned, skipped: receipt.skipped })
     }
 
     /// What [`Ledger::undo`] would append and leave.
     ///
     /// # Errors
     /// As [`Ledger::undo`].
-    pub fn undo(&self, context: &Context) -> Result<PlannedRevert> {
+    pub fn undo(&self, context: &Context) -> Result<DryReceipt> {
         self.revert(&self.0.last_own()?, context)
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::draft::{Draft, Shown};
 use super::dry_run::Planned;
 use super::request::{self, Act, Context, Delivered, Delivery, Outcome, Receipt, Write};
-use super::state::{RecordKey, State, Working, internal};
+use super::state::{COLLECTIONS, CONFLICTS, RecordKey, State, Working, internal};
 use super::writer::Writing;
 use crate::document::{Graph, NodeIx};
 use crate::event::{
@@ -235,7 +235,7 @@ impl Writing<'_> {
     }
 
     /// Plans writes one after another, each on what those before it leave. Nothing is staged.
-    fn plan_all(&mut self, writes: &[Write], context: &Context) -> Result<(Vec<Plan>, Vec<Vec<u8>>)> {
+    pub(crate) fn plan_all(&mut self, writes: &[Write], context: &Context) -> Result<(Vec<Plan>, Vec<Vec<u8>>)> {
         if writes.len() > limits::BATCH_EVENTS {
             let message = format!("a batch has at most {} writes, got {}", limits::BATCH_EVENTS, writes.len());
             return Err(Error::new(ErrorKind::TooLarge, message).with_hint("split it into several"));
@@ -275,7 +275,7 @@ impl Writing<'_> {
     }
 
     /// Applies a plan to its record for trial, so that the batch's next write of it is planned on that.
-    fn rehearse(&mut self, plan: &mut Plan) -> Result<()> {
+    pub(crate) fn rehearse(&mut self, plan: &mut Plan) -> Result<()> {
         if plan.events() == 0 {
             return Ok(());
         }
@@ -630,7 +630,7 @@ fn check_names(write: &Write) -> Result<()> {
             format!("expected a collection's name of 1 to 64 bytes without control characters, got {collection:?}");
         return refuse(message, "use a short plain name such as issues");
     }
-    if collection.starts_with('$') && collection != super::state::COLLECTIONS {
+    if collection.starts_with('$') && ![COLLECTIONS, CONFLICTS].contains(&collection.as_str()) {
         return refuse(
             format!("the collection `{collection}` is the ledger's own"),
             "use a name that does not start with $",

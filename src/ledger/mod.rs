@@ -34,6 +34,7 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 mod waiting;
+mod workflow;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,10 +46,11 @@ use tracing::info_span;
 #[cfg(feature = "tokio")]
 pub use asynchronous::AsyncLedger;
 pub use collection::Collection;
-pub use dry_run::{DryRun, Planned, PlannedRevert};
+pub use dry_run::{DryReceipt, DryRun, Planned};
 pub use request::*;
 pub use store::{Options, Store};
 pub use subscribe::Subscription;
+pub use workflow::{Annotation, ConflictCount, ConflictStep, Happening};
 
 use crate::event::{EventId, LedgerId, RunId, WriterId};
 use crate::{Error, ErrorKind, Result};

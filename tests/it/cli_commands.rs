@@ -373,6 +373,53 @@ fn conflicts_are_listed_decided_and_settled() {
 }
 
 #[test]
+fn a_conflict_is_assigned_settled_with_all_others_and_opened_again() {
+    let (office, _) = disputed();
+    let id = office.json(["conflicts"])["id"].as_str().unwrap().to_owned();
+    office.refused(["annotate", &id], 2, "usage");
+    office.refused(["annotate", "xyz", "--assign", "kim"], 1, "validation");
+    office.refused(["annotate", "0000", "--assign", "kim"], 1, "not_found");
+    let would = office.json(["annotate", &id[..9], "--assign", "kim", "--dry-run"]);
+    assert_eq!(would["writes"][0]["collection"], "$conflicts");
+    office.ok(["annotate", &id[..9], "--assign", "kim", "--note", "ask jira", "--principal", "ann"]);
+    assert_eq!(office.json(["get", "$conflicts", &id, "/assignee"])["value"], "kim");
+    office.refused(["resolve", "--all"], 2, "usage");
+    office.refused(["resolve", "--all", "--strategy", "manual"], 1, "validation");
+    office.refused(["resolve", "issues", "--strategy", "last_write_wins"], 2, "usage");
+    let all = ["resolve", "--all", "issues", "--strategy", "source_wins:app,jira", "--principal", "kim"];
+    let would = office.json([&all[..], &["--dry-run"]].concat());
+    assert_eq!((would["writes"].as_array().unwrap().len(), &would["skipped"]), (1, &json!([])));
+    assert_eq!(office.json(all)["events"].as_array().unwrap().len(), 1);
+    assert_eq!(office.json(["get", "issues", "A-1", "/status"])["value"], "blocked");
+    assert!(office.ok(all).contains("unchanged"));
+    assert_eq!(office.json(["reopen", &id[..9], "--dry-run"])["writes"].as_array().unwrap().len(), 3);
+    office.ok(["reopen", &id[..9], "--principal", "lea"]);
+    office.refused(["reopen", &id], 1, "conflict");
+    let shown = office.json(["show", &id[..9]]);
+    assert_fields(&shown["history"][0], "what position event at source principal reason");
+    let steps = shown["history"].as_array().unwrap().iter();
+    let steps: Vec<_> = steps.map(|step| (step["what"].as_str().unwrap(), step["principal"].as_str())).collect();
+    assert_eq!(
+        steps[1..],
+        [
+            ("assigned", Some("ann")),
+            ("noted", Some("ann")),
+            ("resolved", Some("kim")),
+            ("reopened", Some("lea"))
+        ]
+    );
+    assert_eq!((steps[0].0, &shown["assignee"], &shown["note"]), ("opened", &json!("kim"), &json!("ask jira")));
+    let told = office.ok(["show", &id[..9]]);
+    assert!(told.contains("assigned to kim") && told.contains("“ask jira”"), "{told}");
+    let counts = office.json(["status", "--since", "0"])["conflicts_since"].clone();
+    assert_fields(&counts[0], "collection kind severity status rule count oldest ages");
+    assert_eq!((&counts[0]["collection"], &counts[0]["count"]), (&json!("issues"), &json!(1)));
+    assert!(office.ok(["status", "--since", "2020-01-01T00:00:00Z"]).contains("issues"));
+    assert_eq!(office.json(["status", "--since", "2200-01-01T00:00:00Z"])["conflicts_since"], json!([]));
+    office.refused(["status", "--since", "soon"], 2, "usage");
+}
+
+#[test]
 fn a_conflict_is_settled_by_number_event_place_value_or_base() {
     for (options, shown) in [
         (["--take", "1"], "blocked"),

@@ -35,3 +35,4 @@ mod spans;
 mod tidy;
 mod totality;
 mod work;
+mod workflow;

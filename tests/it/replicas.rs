@@ -8,7 +8,7 @@ use syncledger::ledger::{
     Act, Context, Delivered, Delivery, Edit, Ledger, Look, Options, Outcome, Place, Query, Record, RecordConflict,
     Settlement, Store, Target, Which, Write,
 };
-use syncledger::projection::Policy;
+use syncledger::projection::{Policy, Strategy};
 use syncledger::{Error, ErrorKind};
 
 use crate::histories::{Rng, policies, resolvers};
@@ -318,6 +318,36 @@ fn a_ledger_tells_the_same_after_reopening_and_from_its_log_alone() {
         assert_ne!(copied.info().writer, ledger.info().writer);
         sound(&copied);
     });
+}
+
+#[test]
+fn settling_all_by_a_strategy_shows_what_the_strategy_showed() {
+    let mut settled = 0;
+    for_cases("settled", 1_000, |rng| {
+        let replicas = Replicas::new(rng);
+        for _ in 0..6 + rng.below(10) {
+            replicas.step(rng);
+        }
+        replicas.exchange();
+        let ledger = &replicas.0[0];
+        ledger.set_policy("c", &Policy::default(), &app()).unwrap();
+        let strategy = rng.pick(&["last_write_wins", "first_write_wins", "source_wins:jira,app"]);
+        let strategy = Strategy::parse(strategy).unwrap();
+        let look = Look { as_of: None, policy: Some(Policy::of(strategy.clone())) };
+        let shown = || KEYS.map(|key| ledger.look("c", key, &look).unwrap().map(|record| record.value));
+        let decided = shown();
+        let done = ledger.resolve_all(None, &strategy, &app()).unwrap();
+        settled += usize::from(!done.events.is_empty());
+        assert_eq!(done.skipped, []);
+        assert_eq!(ledger.conflicts(None, Which::Open, None).unwrap(), []);
+        let told = KEYS.map(|key| ledger.get("c", key).unwrap().map(|record| record.value));
+        assert_eq!((&told, &shown()), (&decided, &decided), "{strategy:?} {}", script(ledger));
+        replicas.exchange();
+        for other in &replicas.0 {
+            assert_eq!(other.conflicts(None, Which::Open, None).unwrap(), []);
+        }
+    });
+    assert!(settled > 400, "{settled}");
 }
 
 #[test]

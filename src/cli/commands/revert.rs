@@ -10,7 +10,7 @@ use crate::cli::people;
 use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
 use crate::event::{BatchId, RunId};
-use crate::ledger::{Entry, Ledger, LogQuery, PlannedRevert, Receipt, Target};
+use crate::ledger::{DryReceipt, Entry, Ledger, LogQuery, Receipt, Target};
 use crate::{Error, ErrorKind};
 
 /// How many events are read at a time when the log is searched.
@@ -69,8 +69,8 @@ impl Undo {
     }
 }
 
-fn plan(app: &mut App, would: &PlannedRevert) -> Outcome {
-    app.out.answer(&shape::planned_revert(would), || people::planned_revert(would))
+fn plan(app: &mut App, would: &DryReceipt) -> Outcome {
+    app.out.answer(&shape::dry_receipt(would), || people::dry_receipt(would))
 }
 
 fn print(app: &mut App, receipt: &Receipt) -> Outcome {
