@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 use super::stop::{Outcome, Stop, at_file};
 use crate::event::limits::BLOB_BYTES;
 use crate::event::{Path, json};
+use crate::{Error, ErrorKind};
 
 /// Reads a JSON argument: the JSON itself, `@FILE`, or `-` for stdin.
 pub(crate) fn json(argument: &str) -> Outcome<Json> {
@@ -48,6 +49,15 @@ pub(crate) fn assignment(argument: &str) -> Outcome<(Path, Json)> {
     }
     let expected = || Stop::usage(format!("expected POINTER=JSON, got `{argument}`"));
     Err(fault.unwrap_or_else(expected).hint("as in '/status=\"open\"': a string stands in double quotes"))
+}
+
+/// A conflict's id or the beginning of it, as it was typed.
+pub(crate) fn conflict(id: &str) -> Result<&str, Error> {
+    if is_prefix(id) {
+        return Ok(id);
+    }
+    let message = format!("`{id}` is no beginning of a conflict's id");
+    Err(Error::new(ErrorKind::Validation, message).with_hint("`syncledger conflicts` shows the ids"))
 }
 
 /// Whether a text can be the beginning of an id in hexadecimal.

@@ -89,6 +89,8 @@ pub(crate) fn trace(verbose: u8, quiet: bool) {
     };
     let events = tracing_subscriber::fmt::format::FmtSpan::CLOSE;
     let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false);
+    // It would tell of a stderr that cannot be written on stderr, and panic.
+    let subscriber = subscriber.log_internal_errors(false);
     let subscriber = if verbose > 0 { subscriber.with_span_events(events) } else { subscriber };
     // Somebody who calls this from a program of their own may have a subscriber already.
     let _ = tracing::subscriber::set_global_default(subscriber.finish());

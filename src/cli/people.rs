@@ -8,7 +8,10 @@ use super::table::{self, count, cut, short, short_or};
 use super::time;
 use crate::event::diff::Change;
 use crate::event::{Event, EventId, Op};
-use crate::ledger::{Entry, Line, Planned, Receipt, Record, RecordConflict, Revision};
+use crate::ledger::{
+    ConflictCount, ConflictStep, DryReceipt, Entry, Happening, Line, Planned, Receipt, Record, RecordConflict,
+    Revision, Skipped,
+};
 use crate::projection::{Candidate, Content, Status};
 
 /// The answer to a write.
@@ -31,17 +34,20 @@ fn span(receipt: &Receipt) -> String {
 
 /// The answer to a revert.
 pub(crate) fn revert(answer: &Receipt) -> String {
-    let skipped = answer.skipped.iter().map(|left| {
-        format!(
-            "\n{} {}/{} {}: {}",
-            style::warn("kept"),
-            left.collection,
-            left.key,
-            style::name(&left.path),
-            left.why
-        )
-    });
-    receipt(answer) + &skipped.collect::<String>()
+    receipt(answer) + &skipped(&answer.skipped)
+}
+
+/// What a revert would do.
+pub(crate) fn dry_receipt(would: &DryReceipt) -> String {
+    planned(&would.planned) + &skipped(&would.skipped)
+}
+
+fn skipped(skipped: &[Skipped]) -> String {
+    let left = |left: &Skipped| {
+        let place = format!("{}/{} {}", left.collection, left.key, style::name(&left.path));
+        format!("\n{} {place}: {}", style::warn("kept"), left.why)
+    };
+    skipped.iter().map(left).collect()
 }
 
 /// What a write would do.
@@ -49,10 +55,13 @@ pub(crate) fn planned(planned: &[Planned]) -> String {
     let write = |write: &Planned| {
         let title = style::bold(format!("{}/{}", write.collection, write.key));
         let ops = write.ops.iter().map(|op| format!("\n  {}", self::op(op, 100))).collect::<String>();
-        format!("{title}{}", if ops.is_empty() { "  unchanged".to_owned() } else { ops })
+        format!("{title}{ops}\n")
     };
-    let writes: Vec<_> = planned.iter().map(write).collect();
-    format!("{}\n{}", writes.join("\n"), style::dim("nothing is written: this is a dry run"))
+    let writes = match planned {
+        [] => "unchanged\n".to_owned(),
+        planned => planned.iter().map(write).collect(),
+    };
+    format!("{writes}{}", style::dim("nothing is written: this is a dry run"))
 }
 
 /// An operation on one line.
@@ -262,6 +271,43 @@ pub(crate) fn conflict_in_full(found: &RecordConflict) -> String {
         lines.push(format!("  settled by {who} in {}{why}", event.short()));
     }
     lines.join("\n")
+}
+
+/// Counts of conflicts in a table.
+pub(crate) fn conflict_counts(counts: &[ConflictCount]) -> String {
+    if counts.is_empty() {
+        return "no conflicts since".to_owned();
+    }
+    let titles =
+        ["collection", "status", "kind", "severity", "count", "oldest", "hour", "day", "week", "month", "older"];
+    let mut table = table::table(&titles);
+    for count in counts {
+        let status = count.rule.as_ref().map_or_else(|| count.status.to_owned(), |rule| format!("auto: {rule}"));
+        let names = [count.collection.clone(), status, shape::name(count.kind), shape::name(count.severity)];
+        let figures = [table::thousands(count.count), time::people(count.oldest)];
+        table.add_row(names.into_iter().chain(figures).chain(count.ages.map(table::thousands)));
+    }
+    table::text(table)
+}
+
+/// A step in the history of a conflict, on one line.
+pub(crate) fn conflict_step(step: &ConflictStep) -> String {
+    let event = &step.entry.event;
+    let what = match &step.what {
+        Happening::Opened(count)
+        | Happening::Grew(count)
+        | Happening::Changed(count)
+        | Happening::Reopened(count) => {
+            format!("{}, {}", step.what.name(), table::count(*count, "candidate", "candidates"))
+        }
+        Happening::Assigned(Some(assignee)) => format!("assigned to {assignee}"),
+        Happening::Assigned(None) => "assigned to nobody".to_owned(),
+        Happening::Noted(Some(note)) => format!("“{note}”"),
+        Happening::Noted(None) => "note taken back".to_owned(),
+        Happening::Resolved | Happening::Edited => step.what.name().to_owned(),
+    };
+    let why = event.reason.as_ref().map(|reason| format!(": “{reason}”")).unwrap_or_default();
+    format!("  {}  {}  {what}{why}", style::dim(when(event)), style::name(who(event)))
 }
 
 fn numbered(index: usize, candidate: &Candidate) -> String {

@@ -7,7 +7,10 @@ use serde_json::{Value as Json, json};
 use super::time;
 use crate::event::diff::Change;
 use crate::event::{BlobForm, BlobRef, Container, Event, Op, Value, hex};
-use crate::ledger::{Entry, LedgerInfo, Line, Planned, Receipt, Record, RecordConflict, Revision};
+use crate::ledger::{
+    ConflictCount, ConflictStep, DryReceipt, Entry, Happening, LedgerInfo, Line, Planned, Receipt, Record,
+    RecordConflict, Revision, Skipped,
+};
 use crate::projection::{Candidate, Content, Status};
 
 /// A ledger of a store.
@@ -33,20 +36,27 @@ pub(crate) fn receipt(receipt: &Receipt) -> Json {
 
 /// The answer to a revert: a receipt, and what was left as it is.
 pub(crate) fn revert(answer: &Receipt) -> Json {
-    let skipped = answer
-        .skipped
-        .iter()
-        .map(|left| json!({ "collection": left.collection, "key": left.key, "path": left.path, "why": left.why }));
-    let skipped: Vec<_> = skipped.collect();
     let mut object = receipt(answer);
-    set(&mut object, "skipped", skipped);
+    set(&mut object, "skipped", skipped(&answer.skipped));
     object
+}
+
+/// What a revert would do.
+pub(crate) fn dry_receipt(would: &DryReceipt) -> Json {
+    let mut object = planned(&would.planned);
+    set(&mut object, "skipped", skipped(&would.skipped));
+    object
+}
+
+fn skipped(skipped: &[Skipped]) -> Vec<Json> {
+    let left = |left: &Skipped| json!({ "collection": left.collection, "key": left.key, "path": left.path, "why": left.why });
+    skipped.iter().map(left).collect()
 }
 
 /// What a write would do.
 pub(crate) fn planned(planned: &[Planned]) -> Json {
     let write = |write: &Planned| json!({ "collection": write.collection, "key": write.key, "ops": ops(&write.ops) });
-    let status = if planned.iter().all(|write| write.ops.is_empty()) { "unchanged" } else { "planned" };
+    let status = if planned.is_empty() { "unchanged" } else { "planned" };
     json!({ "status": status, "dry_run": true, "writes": planned.iter().map(write).collect::<Vec<_>>() })
 }
 
@@ -231,6 +241,47 @@ pub(crate) fn conflict(found: &RecordConflict) -> Json {
     }
     add_status(&mut object, &conflict.status);
     object
+}
+
+/// A step in the history of a conflict.
+pub(crate) fn conflict_step(step: &ConflictStep) -> Json {
+    let event = &step.entry.event;
+    let mut object = json!({
+        "what": step.what.name(),
+        "position": step.entry.position,
+        "event": text(step.entry.id),
+        "at": time::to_json(event.at.millis),
+        "source": event.source,
+        "principal": event.principal,
+        "reason": event.reason,
+    });
+    match &step.what {
+        Happening::Opened(count)
+        | Happening::Grew(count)
+        | Happening::Changed(count)
+        | Happening::Reopened(count) => {
+            set(&mut object, "candidates", *count);
+        }
+        Happening::Assigned(assignee) => set(&mut object, "assignee", assignee.clone()),
+        Happening::Noted(note) => set(&mut object, "note", note.clone()),
+        Happening::Resolved | Happening::Edited => {}
+    }
+    object
+}
+
+/// A count of conflicts.
+pub(crate) fn conflict_count(count: &ConflictCount) -> Json {
+    let [hour, day, week, month, older] = count.ages;
+    json!({
+        "collection": count.collection,
+        "kind": name(count.kind),
+        "severity": name(count.severity),
+        "status": count.status,
+        "rule": count.rule,
+        "count": count.count,
+        "oldest": time::to_json(count.oldest),
+        "ages": { "hour": hour, "day": day, "week": week, "month": month, "older": older },
+    })
 }
 
 fn add_status(object: &mut Json, status: &Status) {

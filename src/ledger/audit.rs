@@ -36,17 +36,27 @@ impl Ledger {
     /// # Errors
     /// `storage` where the disk fails; what is wrong with the ledger is an answer.
     pub fn verify(&self) -> Result<Verification> {
+        self.verify_with(&mut |_| Ok(()))
+    }
+
+    /// [`Ledger::verify`], telling `progress` how many events were read so far. It may end the check by an error.
+    ///
+    /// # Errors
+    /// As [`Ledger::verify`]; what `progress` returns.
+    pub fn verify_with(&self, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<Verification> {
         let _reading = self.shared().reading();
         // Up to there readers are shown everything.
         let until = self.shared().meta(self.id(), |meta| meta.position);
         let mut check = Check::new(self)?;
-        let mut read = 0;
+        let (mut read, mut ended) = (0, Ok(()));
         let log = self.log_reader();
         let walked = log.each(0, until, |entry| {
             read = entry.position;
             check.entry(entry)?;
-            Ok(true)
+            ended = if read.is_multiple_of(CHUNK as u64) { progress(read) } else { Ok(()) };
+            Ok(ended.is_ok())
         });
+        ended?;
         if let Err(fault) = walked {
             check.problems.push(fault.to_string());
         }

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::draft::{Draft, Shown};
+use super::dry_run::Planned;
 use super::request::{self, Act, Context, Delivered, Delivery, Outcome, Receipt, Write};
-use super::state::{RecordKey, State, Working, internal};
+use super::state::{COLLECTIONS, CONFLICTS, RecordKey, State, Working, internal};
 use super::writer::Writing;
 use crate::document::{Graph, NodeIx};
 use crate::event::{
-    BatchId, BatchMember, BlobRef, Body, ConflictId, Container, DecodeError, Event, EventId, FirstImport,
+    BatchId, BatchMember, BlobHash, BlobRef, Body, ConflictId, Container, DecodeError, Event, EventId, FirstImport,
     Idempotency, LedgerId, Op, Part, RunId, Timestamp, WriterId, chain, limits,
 };
 use crate::projection::{Projection, RecordId, project};
@@ -152,17 +153,34 @@ impl Writing<'_> {
         Ok(receipt)
     }
 
-    /// The operations that writes would come to.
-    pub(crate) fn dry_run(&mut self, writes: &[Write], context: &Context) -> Result<Vec<(RecordKey, Vec<Op>)>> {
-        let (plans, _) = self.plan_all(writes, context)?;
-        Ok(plans.into_iter().map(|plan| (plan.key, plan.ops)).collect())
+    /// What `work` would append. Nothing of it stays.
+    pub(crate) fn dry_run<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, Vec<Planned>)> {
+        let before = self.state.savepoint();
+        let staged = self.state.staged.len();
+        self.dry = Some(Vec::new());
+        let done = work(self);
+        let planned = self.state.staged.iter().skip(staged).map(Planned::of).collect();
+        self.state.go_back(before);
+        for hash in self.dry.take().unwrap_or_default() {
+            self.shared.blobs.remove(hash)?;
+        }
+        Ok((done?, planned))
     }
 
-    pub(crate) fn store_blobs(&self, blobs: &[Vec<u8>]) -> Result<()> {
-        if !blobs.is_empty() {
-            let contents: Vec<&[u8]> = blobs.iter().map(Vec::as_slice).collect();
-            self.shared.blobs.put_many(&contents)?;
+    /// Stores large values, durably.
+    pub(crate) fn store_blobs(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
+        if blobs.is_empty() {
+            return Ok(());
         }
+        let contents: Vec<&[u8]> = blobs.iter().map(Vec::as_slice).collect();
+        if let Some(stored) = &mut self.dry {
+            for hash in contents.iter().map(|content| BlobHash::of(content)) {
+                if !self.shared.blobs.contains(hash)? {
+                    stored.push(hash);
+                }
+            }
+        }
+        self.shared.blobs.put_many(&contents)?;
         Ok(())
     }
 
@@ -217,7 +235,7 @@ impl Writing<'_> {
     }
 
     /// Plans writes one after another, each on what those before it leave. Nothing is staged.
-    fn plan_all(&mut self, writes: &[Write], context: &Context) -> Result<(Vec<Plan>, Vec<Vec<u8>>)> {
+    pub(crate) fn plan_all(&mut self, writes: &[Write], context: &Context) -> Result<(Vec<Plan>, Vec<Vec<u8>>)> {
         if writes.len() > limits::BATCH_EVENTS {
             let message = format!("a batch has at most {} writes, got {}", limits::BATCH_EVENTS, writes.len());
             return Err(Error::new(ErrorKind::TooLarge, message).with_hint("split it into several"));
@@ -257,7 +275,7 @@ impl Writing<'_> {
     }
 
     /// Applies a plan to its record for trial, so that the batch's next write of it is planned on that.
-    fn rehearse(&mut self, plan: &mut Plan) -> Result<()> {
+    pub(crate) fn rehearse(&mut self, plan: &mut Plan) -> Result<()> {
         if plan.events() == 0 {
             return Ok(());
         }
@@ -612,7 +630,7 @@ fn check_names(write: &Write) -> Result<()> {
             format!("expected a collection's name of 1 to 64 bytes without control characters, got {collection:?}");
         return refuse(message, "use a short plain name such as issues");
     }
-    if collection.starts_with('$') && collection != super::state::COLLECTIONS {
+    if collection.starts_with('$') && ![COLLECTIONS, CONFLICTS].contains(&collection.as_str()) {
         return refuse(
             format!("the collection `{collection}` is the ledger's own"),
             "use a name that does not start with $",

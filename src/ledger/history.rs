@@ -21,7 +21,7 @@ impl Ledger {
         let policy = self.policy_of(collection, None)?;
         let last = self.shared().last_position(self.id(), &record)?;
         let entries = self.log_reader().record(last, 0)?;
-        let mut walk = Walk { ledger: self, record, policy, document: Document::default(), now: None };
+        let mut walk = Walk { ledger: self, record, policy, replay: Replay::default(), now: None };
         let mut revisions = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
             revisions.push(walk.step(entry, entries.get(..=index).unwrap_or_default())?);
@@ -69,23 +69,15 @@ impl Ledger {
     }
 }
 
-/// A walk along a record's events that keeps its document at the event it is at.
-struct Walk<'a> {
-    ledger: &'a Ledger,
-    record: RecordKey,
-    policy: Policy,
-    document: Document,
-    /// The value as of the walk's heads, where it was made.
-    now: Option<Option<Json>>,
+/// A record's document, event by event in the order of the log.
+#[derive(Default)]
+pub(super) struct Replay {
+    pub(super) document: Document,
 }
 
-impl Walk<'_> {
-    fn step(&mut self, entry: &Entry, so_far: &[Entry]) -> Result<Revision> {
-        let follows = self.document.graph().head_ids() == entry.event.parents;
-        let before = match self.now.take().filter(|_| follows) {
-            Some(now) => now,
-            None => self.value_at(&entry.event.parents)?,
-        };
+impl Replay {
+    /// Applies the last of the record's entries so far.
+    pub(super) fn apply(&mut self, entry: &Entry, so_far: &[Entry]) -> Result<()> {
         match self.document.apply(entry.id, &entry.event) {
             Ok(()) => {}
             Err(ApplyFault::Place(PlaceFault::LateFork)) => {
@@ -93,8 +85,30 @@ impl Walk<'_> {
             }
             Err(fault) => return Err(fault.into()),
         }
+        Ok(())
+    }
+}
+
+/// A walk along a record's events that keeps its document at the event it is at.
+struct Walk<'a> {
+    ledger: &'a Ledger,
+    record: RecordKey,
+    policy: Policy,
+    replay: Replay,
+    /// The value as of the walk's heads, where it was made.
+    now: Option<Option<Json>>,
+}
+
+impl Walk<'_> {
+    fn step(&mut self, entry: &Entry, so_far: &[Entry]) -> Result<Revision> {
+        let follows = self.replay.document.graph().head_ids() == entry.event.parents;
+        let before = match self.now.take().filter(|_| follows) {
+            Some(now) => now,
+            None => self.value_at(&entry.event.parents)?,
+        };
+        self.replay.apply(entry, so_far)?;
         let after = self.value_at(&[entry.id])?;
-        self.now = Some(after.clone()).filter(|_| self.document.graph().head_ids() == [entry.id]);
+        self.now = Some(after.clone()).filter(|_| self.replay.document.graph().head_ids() == [entry.id]);
         Ok(Revision { changes: diff::diff(before.as_ref(), after.as_ref()), entry: entry.clone(), before, after })
     }
 
@@ -103,11 +117,11 @@ impl Walk<'_> {
         if events.is_empty() {
             return Ok(None);
         }
-        let graph = self.document.graph();
+        let graph = self.replay.document.graph();
         let nodes: Vec<_> = events.iter().filter_map(|id| graph.find(id)).collect();
         let now = graph.head_ids() == events;
         let clock = graph.closure(nodes);
-        let view = if now { self.document.view()? } else { self.document.view_at(clock)? };
+        let view = if now { self.replay.document.view()? } else { self.replay.document.view_at(clock)? };
         let shared = self.ledger.shared();
         let record = self.ledger.record_id(&self.record);
         let projection = project(&view, &self.policy, &shared.resolvers, &record);

@@ -18,6 +18,7 @@ mod clock;
 mod collection;
 mod digest;
 mod draft;
+mod dry_run;
 mod edit;
 mod history;
 mod log;
@@ -35,9 +36,10 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 mod waiting;
+mod workflow;
 mod writer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::Value as Json;
@@ -48,14 +50,17 @@ pub use archive::ArchiveInfo;
 pub use asynchronous::AsyncLedger;
 pub use backup::{BackupInfo, BackupOptions, Restored, verify_backup};
 pub use collection::Collection;
+pub use dry_run::{DryReceipt, DryRun, Planned};
 pub use request::*;
 pub use store::{Options, Store};
 pub use subscribe::Subscription;
+pub use workflow::{Annotation, ConflictCount, ConflictStep, Happening};
 
-use crate::event::{LedgerId, Op, RunId, WriterId};
+use crate::event::{EventId, LedgerId, RunId, WriterId};
 use crate::{Error, ErrorKind, Result};
 use replicate::Foreign;
 use request::{Resolving, Reverting};
+use state::RecordKey;
 
 /// One tenant's ledger in a store. Handles are cheap to clone and may be used from any thread.
 #[derive(Clone, Debug)]
@@ -105,17 +110,6 @@ impl Batch {
     pub fn undelete(&mut self, collection: &str, key: &str) -> &mut Self {
         self.act(collection, key, Act::Undelete)
     }
-}
-
-/// The operations that a write would come to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Planned {
-    /// The record's collection.
-    pub collection: String,
-    /// The record's key.
-    pub key: String,
-    /// What its events would do; empty where nothing changes.
-    pub ops: Vec<Op>,
 }
 
 impl Ledger {
@@ -187,16 +181,6 @@ impl Ledger {
         let _entered = span.enter();
         let context = context.clone();
         self.store.queue().run(id, move |writing| writing.write_all(&writes, &context))
-    }
-
-    /// What writes would come to, without making them.
-    ///
-    /// # Errors
-    /// As [`Ledger::write`].
-    pub fn dry_run(&self, writes: Vec<Write>, context: &Context) -> Result<Vec<Planned>> {
-        let context = context.clone();
-        let planned = self.store.queue().run(self.id(), move |writing| writing.dry_run(&writes, &context))?;
-        Ok(planned.into_iter().map(|((collection, key), ops)| Planned { collection, key, ops }).collect())
     }
 
     /// Makes a record this object: only what differs from what is shown becomes an edit.
@@ -343,12 +327,17 @@ impl Ledger {
         }
     }
 
-    fn take_back(&self, target: &Target, hash: [u8; 32], context: &Context) -> Result<Receipt> {
+    fn events_to_revert(&self, target: &Target) -> Result<BTreeMap<RecordKey, Vec<EventId>>> {
         let events = self.events_of(target)?;
         if events.is_empty() {
             return Err(Error::new(ErrorKind::NotFound, "there is no event to take back")
                 .with_hint("list events, batches and runs with `syncledger log`"));
         }
+        Ok(events)
+    }
+
+    fn take_back(&self, target: &Target, hash: [u8; 32], context: &Context) -> Result<Receipt> {
+        let events = self.events_to_revert(target)?;
         let (id, context) = (self.id(), context.clone());
         let span = info_span!("append", ledger = %id, records = events.len());
         let _entered = span.enter();
@@ -407,14 +396,15 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::apply`].
     pub fn pull(&self, other: &Self) -> Result<Transfer> {
-        self.pull_with(other, &mut |_| {})
+        self.pull_with(other, &mut |_| Ok(()))
     }
 
-    /// [`Ledger::pull`], telling `progress` of what was done so far.
+    /// [`Ledger::pull`], telling `progress` of what was done so far. It may end the pull by an error: what was taken in
+    /// stays.
     ///
     /// # Errors
-    /// As [`Ledger::apply`].
-    pub fn pull_with(&self, other: &Self, progress: &mut dyn FnMut(Transfer)) -> Result<Transfer> {
+    /// As [`Ledger::apply`]; what `progress` returns.
+    pub fn pull_with(&self, other: &Self, progress: &mut dyn FnMut(Transfer) -> Result<()>) -> Result<Transfer> {
         self.match_or_adopt(other.id())?;
         let span = info_span!("pull", ledger = %self.id());
         let _entered = span.enter();
@@ -433,7 +423,7 @@ impl Ledger {
                 let events = std::mem::take(&mut chunk);
                 let done = self.store.queue().run(self.id(), move |writing| writing.apply(events))?;
                 total.add(done);
-                progress(total);
+                progress(total)?;
             }
             Ok(true)
         })?;

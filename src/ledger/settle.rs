@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::draft::{Draft, Settled};
 use super::edit::{Marks, Plan};
-use super::request::{Context, Entry, Outcome, Receipt, Settlement, Skipped};
+use super::request::{Context, Entry, Outcome, Receipt, Settlement, Skipped, Write};
 use super::revert::Reverting;
 use super::state::RecordKey;
 use super::writer::Writing;
 use crate::document::{NodeIx, View};
-use crate::event::{ConflictId, EventId, FlatKey, Op, Path, RunId, hex, json};
-use crate::projection::{Conflict, Content, DELETED, Policy, RecordId, Resolvers, Severity, project};
+use crate::event::{ConflictId, EventId, FlatKey, Op, Path, RunId, WriterId, hex, json};
+use crate::projection::{
+    Conflict, Content, DELETED, Policy, Projection, RecordId, Resolvers, Severity, Status, project,
+};
 use crate::{Error, ErrorKind, Result};
 
 impl Writing<'_> {
@@ -42,25 +44,86 @@ impl Writing<'_> {
             .with_hint("list those that there are with `syncledger conflicts`")
         })?;
         check_version(&conflict, version)?;
-        let choice = choose(&view, &conflict, settlement, writer)?;
-        let mut draft = Draft::default();
-        if is_deletion(&conflict) {
-            draft.ops.push(if choice.content.is_none() { Op::Delete } else { Op::Restore });
-        } else {
-            let path = Path::parse(&conflict.path)?;
-            draft.settle(&path, choice.content.as_ref(), choice.kind, view.registers())?;
-        }
-        let parents = view.graph().head_ids();
-        self.store_blobs(&draft.blobs)?;
-        let marks = Marks { resolves: Some(id), ..Marks::default() };
-        let plan = Plan::new(key.clone(), parents, draft.ops, context.clone(), marks)?;
+        let (plan, blobs) = settlement_plan(&view, key, &conflict, settlement, writer, context)?;
+        self.store_blobs(&blobs)?;
         self.commit(vec![plan], Some(request))
+    }
+
+    /// Settles the open conflicts of records with what a policy shows of each, in one batch.
+    pub(crate) fn resolve_all(
+        &mut self,
+        records: &BTreeSet<RecordKey>,
+        policy: &Policy,
+        context: &Context,
+        request: [u8; 32],
+    ) -> Result<Receipt> {
+        let run = context.run.unwrap_or(RunId((self.shared.world.random)()?));
+        let context = Context { run: Some(run), ..context.clone() };
+        let (mut plans, mut skipped) = (Vec::new(), Vec::new());
+        let planned = records.iter().try_for_each(|key| {
+            let (made, left) = self.settle_record(key, policy, &context)?;
+            plans.extend(made);
+            skipped.extend(left);
+            Ok(())
+        });
+        for key in records {
+            self.state.record(self.shared, key)?.document.end_trial();
+        }
+        planned.and_then(|()| self.commit_all(plans, Some(request))).map(|receipt| {
+            let run = (receipt.outcome == Outcome::Appended).then_some(run);
+            Receipt { run, skipped, ..receipt }
+        })
+    }
+
+    /// One plan for each open conflict of a record, each on those before it.
+    fn settle_record(
+        &mut self,
+        key: &RecordKey,
+        policy: &Policy,
+        context: &Context,
+    ) -> Result<(Vec<Plan>, Vec<Skipped>)> {
+        let own = self.state.policy(self.shared, &key.0)?;
+        let record = RecordId { ledger: self.state.id, collection: key.0.clone(), key: key.1.clone() };
+        let (shared, writer) = (self.shared, self.state.writer);
+        let (mut seen, mut plans, mut skipped) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let mut first: Option<Projection> = None;
+        loop {
+            let view = self.state.record(shared, key)?.document.view()?;
+            let of = |policy: &Policy| project(&view, policy, &shared.resolvers, &record);
+            // From the top: what is settled above a field settles it too.
+            let mut open = of(&own.policy).conflicts;
+            open.retain(|conflict| conflict.status == Status::Open && !seen.contains(&identity(conflict)));
+            let Some(conflict) = open.into_iter().min_by(|a, b| a.path.cmp(&b.path)) else { break };
+            seen.insert(identity(&conflict));
+            let first = first.get_or_insert_with(|| of(policy));
+            let Some((decided, settlement)) = decision(first, &conflict) else {
+                let why = format!("the strategy leaves it open: {}", conflict.because);
+                skipped.push(Skipped { collection: key.0.clone(), key: key.1.clone(), path: conflict.path, why });
+                continue;
+            };
+            let (mut plan, blobs) = settlement_plan(&view, key, &decided, &settlement, writer, context)?;
+            self.store_blobs(&blobs)?;
+            self.rehearse(&mut plan)?;
+            plans.push(plan);
+        }
+        Ok((plans, skipped))
     }
 
     /// Takes back events, record by record, in one batch.
     pub(crate) fn revert(
         &mut self,
         events: BTreeMap<RecordKey, Vec<EventId>>,
+        context: &Context,
+        request: [u8; 32],
+    ) -> Result<Receipt> {
+        self.revert_and(events, &[], context, request)
+    }
+
+    /// Takes back events, and where that changes anything makes these writes in the same batch.
+    pub(crate) fn revert_and(
+        &mut self,
+        events: BTreeMap<RecordKey, Vec<EventId>>,
+        writes: &[Write],
         context: &Context,
         request: [u8; 32],
     ) -> Result<Receipt> {
@@ -71,6 +134,9 @@ impl Writing<'_> {
             let (made, left) = self.revert_record(&key, &events, &context)?;
             plans.extend(made);
             skipped.extend(left);
+        }
+        if !plans.is_empty() {
+            plans.extend(self.plan_all(writes, &context)?.0);
         }
         let mut receipt = self.commit_all(plans, Some(request))?;
         if receipt.outcome == Outcome::Appended {
@@ -124,6 +190,51 @@ impl Writing<'_> {
         }
         Ok((vec![Plan::new(key.clone(), parents, draft.ops, context.clone(), marks)?], skipped))
     }
+}
+
+/// The plan of the event that settles a conflict, on all heads, and its large values.
+fn settlement_plan(
+    view: &View<'_>,
+    key: &RecordKey,
+    conflict: &Conflict,
+    settlement: &Settlement,
+    writer: WriterId,
+    context: &Context,
+) -> Result<(Plan, Vec<Vec<u8>>)> {
+    let choice = choose(view, conflict, settlement, writer)?;
+    let mut draft = Draft::default();
+    if is_deletion(conflict) {
+        draft.ops.push(if choice.content.is_none() { Op::Delete } else { Op::Restore });
+    } else {
+        let path = Path::parse(&conflict.path)?;
+        draft.settle(&path, choice.content.as_ref(), choice.kind, view.registers())?;
+    }
+    let marks = Marks { resolves: Some(conflict.id), ..Marks::default() };
+    let plan = Plan::new(key.clone(), view.graph().head_ids(), draft.ops, context.clone(), marks)?;
+    Ok((plan, draft.blobs))
+}
+
+/// What names a conflict with its candidates: a deletion and a field that is called like it share an id.
+fn identity(conflict: &Conflict) -> (ConflictId, [u8; 32]) {
+    (conflict.id, conflict.version)
+}
+
+/// How a conflict is settled with what a strategy's projection showed there at first; none where it left it open.
+fn decision(first: &Projection, conflict: &Conflict) -> Option<(Conflict, Settlement)> {
+    let decided = match first.conflicts.iter().find(|other| identity(other) == identity(conflict)) {
+        Some(decided) if decided.status == Status::Open => return None,
+        Some(decided) => decided.clone(),
+        // It came by settling what lies below it.
+        None => Conflict { shown: first.content.at(&conflict.path), ..conflict.clone() },
+    };
+    // What is shown of a candidate that is an object has, below it, what the strategy decides there.
+    let taken = decided.candidates.iter().position(|candidate| candidate.value == decided.shown);
+    let settlement = match (taken, &decided.shown) {
+        (Some(index), _) => Settlement::Take(index),
+        (None, Some(content)) => Settlement::Value(content.json.clone()),
+        (None, None) => return None,
+    };
+    Some((decided, settlement))
 }
 
 /// Which of a record's events took back which, where that still holds.
@@ -181,12 +292,7 @@ struct Choice {
     kind: Option<Settled>,
 }
 
-fn choose(
-    view: &View<'_>,
-    conflict: &Conflict,
-    settlement: &Settlement,
-    writer: crate::event::WriterId,
-) -> Result<Choice> {
+fn choose(view: &View<'_>, conflict: &Conflict, settlement: &Settlement, writer: WriterId) -> Result<Choice> {
     let candidates = &conflict.candidates;
     let latest = |test: &dyn Fn(usize) -> bool| (0..candidates.len()).rev().find(|&index| test(index));
     let of = |index: usize| candidates.get(index);

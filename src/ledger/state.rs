@@ -19,6 +19,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// The collection whose records hold the policies of the others.
 pub(crate) const COLLECTIONS: &str = "$collections";
+/// The system collection that holds what people say of conflicts, by their ids.
+pub(crate) const CONFLICTS: &str = "$conflicts";
 
 /// A record's collection and key.
 pub(crate) type RecordKey = (String, String);

@@ -20,7 +20,7 @@ use super::packing;
 use super::request::{Entry, Rebuilt};
 use super::shared::Shared;
 use super::state::{self, State};
-use crate::event::{LedgerId, WriterId};
+use crate::event::{BlobHash, LedgerId, WriterId};
 use crate::journal::{Append, LedgerEntry};
 use crate::{Error, ErrorKind, Result};
 
@@ -53,6 +53,8 @@ impl Default for Checkpoints {
 pub(crate) struct Writing<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) state: &'a mut State,
+    /// In a dry run, the large values that it stored.
+    pub(crate) dry: Option<Vec<BlobHash>>,
 }
 
 /// Work on one ledger in the writer thread.
@@ -280,7 +282,7 @@ impl Writer {
             return work;
         }
         let Some(state) = self.states.get_mut(&ledger) else { return work };
-        let mut writing = Writing { shared: &self.shared, state };
+        let mut writing = Writing { shared: &self.shared, state, dry: None };
         if catch_unwind(AssertUnwindSafe(|| work.run(&mut writing))).is_err() {
             // What was staged may be half of something: nothing of this store is written any more.
             self.poison(panicked());

@@ -277,7 +277,7 @@ fn files_that_do_not_join_are_refused_and_leave_nothing() {
     assert!(refused(&[&first.file, &first.file]).message().contains("stands in two"));
     // Another replica has other events at the same positions.
     let (other, _) = (memory().create_ledger("main").unwrap(), ());
-    other.pull_file(&first.file, &mut |_| {}).unwrap();
+    other.pull_file(&first.file, &mut |_| Ok(())).unwrap();
     other.put("notes", "apart", json!({}), &app()).unwrap();
     other.put("notes", "apart", json!({ "a": 1 }), &app()).unwrap();
     let apart = other.backup(files.at("apart"), &since(8)).unwrap();
@@ -301,20 +301,20 @@ fn a_file_is_pulled_like_a_replica_and_only_into_its_ledger() {
     ledger.put("issues", "k1", json!({ "n": 10 }), &app()).unwrap();
     let second = ledger.backup(files.at("second"), &since(7)).unwrap();
     let replica = memory().create_ledger("main").unwrap();
-    let early = replica.pull_file(&second.file, &mut |_| {}).unwrap();
+    let early = replica.pull_file(&second.file, &mut |_| Ok(())).unwrap();
     assert_eq!((early.applied, early.waiting), (0, 1));
-    replica.pull_file(&first.file, &mut |_| {}).unwrap();
+    replica.pull_file(&first.file, &mut |_| Ok(())).unwrap();
     assert_eq!(replica.digest().unwrap().digest, ledger.digest().unwrap().digest);
     assert_eq!(replica.get("notes", "large").unwrap(), ledger.get("notes", "large").unwrap());
-    let again = replica.pull_file(&first.file, &mut |_| {}).unwrap();
+    let again = replica.pull_file(&first.file, &mut |_| Ok(())).unwrap();
     assert_eq!((again.duplicates, again.applied), (7, 0));
     let stranger = memory().create_ledger("main").unwrap();
     stranger.put("a", "b", json!({}), &app()).unwrap();
-    assert_eq!(stranger.pull_file(&first.file, &mut |_| {}).unwrap_err().kind(), ErrorKind::LedgerMismatch);
+    assert_eq!(stranger.pull_file(&first.file, &mut |_| Ok(())).unwrap_err().kind(), ErrorKind::LedgerMismatch);
     let empty = ledger.backup(files.at("empty"), &since(8)).unwrap();
     assert_eq!(empty.events, 0);
-    assert_eq!(stranger.pull_file(&empty.file, &mut |_| {}).unwrap_err().kind(), ErrorKind::LedgerMismatch);
-    assert_eq!(replica.pull_file(files.at("none"), &mut |_| {}).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(stranger.pull_file(&empty.file, &mut |_| Ok(())).unwrap_err().kind(), ErrorKind::LedgerMismatch);
+    assert_eq!(replica.pull_file(files.at("none"), &mut |_| Ok(())).unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[test]

@@ -133,7 +133,24 @@ fn a_dry_run_says_what_would_be_written_and_writes_nothing() {
     let planned = bench.json(["put", "c", "k", r#"{"a":1}"#, "--dry-run"]);
     assert_eq!(planned["writes"][0]["ops"], json!([{ "op": "put", "path": "/a", "value": 1 }]));
     bench.refused(["get", "c", "k"], 1, "not_found");
+    let file = bench.file("two.jsonl", "{\"id\":1}\n{\"id\":2}\n{}\n");
+    let run = bench.run(["import", "c", &file, "--key-field", "/id", "--dry-run", "--json"]);
+    let [counts] = run.lines().try_into().unwrap();
+    let expected = json!({ "dry_run": true, "read": 3, "created": 2, "updated": 0, "unchanged": 0, "failed": 1 });
+    assert_eq!((run.code, &counts), (3, &expected));
     assert!(bench.lines(["log"]).is_empty());
+    bench.ok(["put", "c", "k", r#"{"a":1}"#]);
+    let put = event(&bench.json(["put", "c", "k", r#"{"a":2}"#]));
+    let planned = json!([{ "collection": "c", "key": "k", "ops": [{ "op": "put", "path": "/a", "value": 1 }] }]);
+    for args in [&["revert", &put[..12], "--dry-run"][..], &["undo", "--dry-run"]] {
+        let would = bench.json(args);
+        assert_eq!(
+            (&would["status"], &would["writes"], &would["skipped"]),
+            (&json!("planned"), &planned, &json!([]))
+        );
+        assert!(bench.ok(args).contains("nothing is written"));
+    }
+    assert_eq!(bench.lines(["log"]).len(), 2);
 }
 
 #[test]
@@ -353,6 +370,48 @@ fn conflicts_are_listed_decided_and_settled() {
         assert_eq!([&settled["shown"], &settled["resolved"]["reason"]], ["blocked", "agreed"]);
         assert_eq!(bench.run(["conflicts", "--fail-if-open"]).code, 0);
     }
+}
+
+#[test]
+fn a_conflict_is_assigned_settled_with_all_others_and_opened_again() {
+    let (office, _) = disputed();
+    let id = office.json(["conflicts"])["id"].as_str().unwrap().to_owned();
+    office.refused(["annotate", &id], 2, "usage");
+    office.refused(["annotate", "xyz", "--assign", "kim"], 1, "validation");
+    office.refused(["annotate", "0000", "--assign", "kim"], 1, "not_found");
+    let would = office.json(["annotate", &id[..9], "--assign", "kim", "--dry-run"]);
+    assert_eq!(would["writes"][0]["collection"], "$conflicts");
+    office.ok(["annotate", &id[..9], "--assign", "kim", "--note", "ask jira", "--principal", "ann"]);
+    assert_eq!(office.json(["get", "$conflicts", &id, "/assignee"])["value"], "kim");
+    office.refused(["resolve", "--all"], 2, "usage");
+    office.refused(["resolve", "--all", "--strategy", "manual"], 1, "validation");
+    office.refused(["resolve", "issues", "--strategy", "last_write_wins"], 2, "usage");
+    let all = ["resolve", "--all", "issues", "--strategy", "source_wins:app,jira", "--principal", "kim"];
+    let would = office.json([&all[..], &["--dry-run"]].concat());
+    assert_eq!((would["writes"].as_array().unwrap().len(), &would["skipped"]), (1, &json!([])));
+    assert_eq!(office.json(all)["events"].as_array().unwrap().len(), 1);
+    assert_eq!(office.json(["get", "issues", "A-1", "/status"])["value"], "blocked");
+    assert!(office.ok(all).contains("unchanged"));
+    assert_eq!(office.json(["reopen", &id[..9], "--dry-run"])["writes"].as_array().unwrap().len(), 3);
+    office.ok(["reopen", &id[..9], "--principal", "lea"]);
+    office.refused(["reopen", &id], 1, "conflict");
+    let shown = office.json(["show", &id[..9]]);
+    assert_fields(&shown["history"][0], "what position event at source principal reason");
+    let steps = shown["history"].as_array().unwrap().iter();
+    let steps: Vec<_> = steps.map(|step| (step["what"].as_str().unwrap(), step["principal"].as_str())).collect();
+    assert_eq!(
+        steps[1..],
+        [("assigned", Some("ann")), ("noted", Some("ann")), ("resolved", Some("kim")), ("reopened", Some("lea"))]
+    );
+    assert_eq!((steps[0].0, &shown["assignee"], &shown["note"]), ("opened", &json!("kim"), &json!("ask jira")));
+    let told = office.ok(["show", &id[..9]]);
+    assert!(told.contains("assigned to kim") && told.contains("“ask jira”"), "{told}");
+    let counts = office.json(["status", "--since", "0"])["conflicts_since"].clone();
+    assert_fields(&counts[0], "collection kind severity status rule count oldest ages");
+    assert_eq!((&counts[0]["collection"], &counts[0]["count"]), (&json!("issues"), &json!(1)));
+    assert!(office.ok(["status", "--since", "2020-01-01T00:00:00Z"]).contains("issues"));
+    assert_eq!(office.json(["status", "--since", "2200-01-01T00:00:00Z"])["conflicts_since"], json!([]));
+    office.refused(["status", "--since", "soon"], 2, "usage");
 }
 
 #[test]

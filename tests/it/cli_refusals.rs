@@ -215,6 +215,73 @@ fn a_directory_that_cannot_be_written_is_named() {
     assert!(run.code == 1 && run.error()["message"].as_str().unwrap().contains("plain"), "{run:?}");
 }
 
+/// Runs a script in the bench's directory with `$SL` as the program, on a file system of its own with some megabytes at
+/// `small`; none where this system lets nobody mount one.
+#[cfg(target_os = "linux")]
+fn on_a_small_disk(bench: &Bench, megabytes: u32, script: &str) -> Option<Run> {
+    std::fs::create_dir(bench.path("small")).unwrap();
+    let mount = format!("mount -t tmpfs -o size={megabytes}m none small || exit 99; cd small; {script}");
+    let mut shell = bench.command::<&str>([]);
+    let program = shell.get_program().to_owned();
+    let mut unshare = Command::new("unshare");
+    unshare.args(["-rm", "sh", "-c", &mount]).current_dir(shell.get_current_dir().unwrap()).env("SL", program);
+    shell = unshare;
+    let run = shell.output().map(|output| Run::of(&output)).ok().filter(|run| run.code == 0);
+    if run.is_none() {
+        println!("no file system can be mounted here: a full disk is only simulated");
+    }
+    run
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_named_and_costs_nothing_that_was_acknowledged() {
+    let bench = Bench::empty();
+    let line = |id: usize| format!("{{\"id\":{id},\"text\":\"{}\"}}\n", format!("{id} ").repeat(300));
+    bench.file("large.jsonl", (0..9_000).map(line).collect::<String>());
+    // Until the disk is full, once with the words on that disk too; then reading on it; then with room again.
+    let script = "export SYNCLEDGER_STORE=ledger; dd if=/dev/zero of=filler bs=1M count=8 2>/dev/null
+        $SL init -q --json
+        $SL import c ../large.jsonl --key-field /id --json >imported 2>fault; echo $?
+        $SL import c ../large.jsonl --key-field /id --json 2>../fault; echo $?; tail -n 1 ../fault
+        $SL list --json 2>/dev/null
+        $SL get c 7 /id --json 2>/dev/null
+        rm filler
+        $SL list --json; $SL verify --json
+        $SL import c ../few.jsonl --key-field /id --json; $SL put c new {} --json";
+    bench.file("few.jsonl", (0..100).map(line).collect::<String>());
+    let Some(run) = on_a_small_disk(&bench, 20, script) else { return };
+    let lines = run.lines();
+    let [_, first, second, fault, held, read, list, verified, again, put] = lines.as_slice() else {
+        panic!("{run:?}");
+    };
+    assert_eq!((first, second, &fault["code"]), (&json!(1), &json!(1), &json!("storage")), "{run:?}");
+    assert!(fault["message"].as_str().unwrap().contains("No space left"), "{fault}");
+    assert!(held["records"].as_u64().unwrap() > 100, "{held}");
+    assert_eq!((&read["value"], list), (&json!(7), held));
+    assert_eq!((&verified["ok"], &verified["events"]), (&json!(true), &held["events"]));
+    assert_eq!((&again["unchanged"], &put["status"]), (&json!(100), &json!("appended")));
+}
+
+/// The same without a file system of one's own: the kernel lets no file of the program grow beyond some megabytes.
+#[test]
+fn a_write_that_the_kernel_refuses_is_named_and_costs_nothing_that_was_acknowledged() {
+    let bench = Bench::new();
+    let line = |id: usize| format!("{{\"id\":{id},\"text\":\"{}\"}}\n", format!("{id} ").repeat(300));
+    bench.file("large.jsonl", (0..9_000).map(line).collect::<String>());
+    let import = bench.command(["import", "c", "large.jsonl", "--key-field", "/id", "--json"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 8000; exec \"$0\" \"$@\""]).arg(import.get_program());
+    let run = Run::of(&shell.args(import.get_args()).current_dir(bench.path("")).output().unwrap());
+    assert_eq!((run.code, run.error()["code"].as_str()), (1, Some("storage")), "{run:?}");
+    let held = bench.json(["list"])["records"].clone();
+    assert!(held.as_u64().unwrap() > 100, "{held}");
+    assert_eq!(bench.json(["verify"]), json!({ "ok": true, "events": held, "problems": [] }));
+    let whole = bench.json(["import", "c", "large.jsonl", "--key-field", "/id"]);
+    assert_eq!((&whole["unchanged"], &whole["failed"]), (&held, &json!(0)));
+    assert_eq!(bench.json(["list"])["records"], 9_000);
+}
+
 #[test]
 fn files_that_are_missing_are_named() {
     let bench = Bench::new();

@@ -94,8 +94,9 @@ fn an_object_replaced_as_a_whole_is_edited_inside() {
     // It stays one value: edits apart are a conflict of the whole, not a merge.
     let ledger = memory();
     ledger.edit("c", "k", vec![atomic()], &app()).unwrap();
-    let planned =
-        ledger.dry_run(vec![Write::new("c", "k", Act::Put(json!({"s": {"name": "open", "id": 2}})))], &app());
+    let planned = ledger
+        .dry_run()
+        .write_all(vec![Write::new("c", "k", Act::Put(json!({"s": {"name": "open", "id": 2}})))], &app());
     assert_eq!(planned.unwrap()[0].ops[0].name(), "put_atomic");
     // Counters, sets, lists and texts cannot be inside it.
     for edit in [
@@ -301,8 +302,10 @@ fn a_put_over_lists_texts_and_sets_keeps_what_they_are() {
     let put = json!({"o": {"l": [1, {"x": big}, big, null, []], "t": format!("{big}é"), "s": ["a", null, {"x": [1]}], "n": 4}});
     ledger.put("c", "k", put.clone(), &app()).unwrap();
     assert_eq!(value(&ledger), put);
-    let planned = ledger
-        .dry_run(vec![Write::new("c", "k", Act::Patch(json!({"o": {"l": [1], "t": "y", "s": ["b", "a"]}})))], &app());
+    let planned = ledger.dry_run().write_all(
+        vec![Write::new("c", "k", Act::Patch(json!({"o": {"l": [1], "t": "y", "s": ["b", "a"]}})))],
+        &app(),
+    );
     let names: Vec<&str> = planned.unwrap()[0].ops.iter().map(Op::name).collect();
     assert!(
         names.iter().all(|name| ["remove_at", "splice_text", "set_add", "set_remove"].contains(name)),

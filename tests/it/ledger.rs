@@ -61,8 +61,10 @@ fn a_put_of_what_is_shown_makes_no_event() {
 fn a_put_changes_only_what_differs() {
     let ledger = memory();
     ledger.put("c", "k", json!({"a": 1, "b": {"c": 2, "d": 3}, "gone": {"x": 1, "y": 2}}), &app()).unwrap();
-    let planned =
-        ledger.dry_run(vec![Write::new("c", "k", Act::Put(json!({"a": 1, "b": {"c": 5, "d": 3}})))], &app()).unwrap();
+    let planned = ledger
+        .dry_run()
+        .write_all(vec![Write::new("c", "k", Act::Put(json!({"a": 1, "b": {"c": 5, "d": 3}})))], &app())
+        .unwrap();
     let names: Vec<_> = planned[0].ops.iter().map(|op| (op.name(), op.path().unwrap().to_string())).collect();
     assert_eq!(names, [("remove", "/gone".to_owned()), ("put", "/b/c".to_owned())]);
 }

@@ -39,3 +39,4 @@ mod spans;
 mod tidy;
 mod totality;
 mod work;
+mod workflow;

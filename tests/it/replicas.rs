@@ -8,7 +8,7 @@ use syncledger::ledger::{
     Act, Context, Delivered, Delivery, Edit, Ledger, Look, Options, Outcome, Place, Query, Record, RecordConflict,
     Settlement, Store, Target, Which, Write,
 };
-use syncledger::projection::Policy;
+use syncledger::projection::{Policy, Strategy};
 use syncledger::{Error, ErrorKind};
 
 use crate::histories::{Rng, policies, resolvers};
@@ -321,8 +321,69 @@ fn a_ledger_tells_the_same_after_reopening_and_from_its_log_alone() {
 }
 
 #[test]
+fn settling_all_by_a_strategy_shows_what_the_strategy_showed() {
+    let mut settled = 0;
+    for_cases("settled", 1_000, |rng| {
+        let replicas = Replicas::new(rng);
+        for _ in 0..6 + rng.below(10) {
+            replicas.step(rng);
+        }
+        replicas.exchange();
+        let ledger = &replicas.0[0];
+        ledger.set_policy("c", &Policy::default(), &app()).unwrap();
+        let strategy = rng.pick(&["last_write_wins", "first_write_wins", "source_wins:jira,app"]);
+        let strategy = Strategy::parse(strategy).unwrap();
+        let look = Look { as_of: None, policy: Some(Policy::of(strategy.clone())) };
+        let shown = || KEYS.map(|key| ledger.look("c", key, &look).unwrap().map(|record| record.value));
+        let decided = shown();
+        let done = ledger.resolve_all(None, &strategy, &app()).unwrap();
+        settled += usize::from(!done.events.is_empty());
+        assert_eq!(done.skipped, []);
+        assert_eq!(ledger.conflicts(None, Which::Open, None).unwrap(), []);
+        let told = KEYS.map(|key| ledger.get("c", key).unwrap().map(|record| record.value));
+        assert_eq!((&told, &shown()), (&decided, &decided), "{strategy:?} {}", script(ledger));
+        replicas.exchange();
+        for other in &replicas.0 {
+            assert_eq!(other.conflicts(None, Which::Open, None).unwrap(), []);
+        }
+    });
+    assert!(settled > 400, "{settled}");
+}
+
+#[test]
+fn work_that_is_ended_keeps_what_it_did_and_goes_on_from_there() {
+    let (here, there) = (memory(), memory());
+    for chunk in 0..5 {
+        let write = |n: u64| Write::new("c", format!("k{chunk}-{n}"), Act::Put(json!({ "n": n })));
+        here.write_all((0..1_000).map(write).collect(), &app()).unwrap();
+    }
+    let ended = || Err(syncledger::Error::new(syncledger::ErrorKind::Cancelled, "enough"));
+    let fault = there.pull_with(&here, &mut |_| ended()).unwrap_err();
+    assert_eq!((fault.kind(), there.position()), (syncledger::ErrorKind::Cancelled, 2_048));
+    let mut seen = Vec::new();
+    let mut see = |so_far: syncledger::ledger::Transfer| {
+        seen.push(so_far.offered);
+        Ok(())
+    };
+    let rest = there.pull_with(&here, &mut see).unwrap();
+    assert_eq!((rest.applied, rest.duplicates, seen), (5_000 - 2_048, 2_048, vec![2_048, 4_096, 5_000]));
+    assert_eq!(there.digest().unwrap(), here.digest().unwrap());
+    let mut read = Vec::new();
+    assert!(
+        there
+            .verify_with(&mut |events| {
+                read.push(events);
+                ended()
+            })
+            .is_err()
+    );
+    assert_eq!(read, [4_096]);
+    assert_eq!(there.verify().unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
 fn a_past_position_tells_what_was_told_then() {
-    for_cases("past", 200, |rng| {
+    for_cases("past", 1_000, |rng| {
         let replicas = Replicas::new(rng);
         let mut then = Vec::new();
         for _ in 0..10 {
@@ -468,7 +529,7 @@ fn restored((value, deleted): (Json, bool), before: &(Json, bool)) -> (Json, boo
 #[test]
 fn undoing_all_of_ones_changes_goes_back_through_every_state() {
     let mut whole = 0;
-    for_cases("undo", 400, |rng| {
+    for_cases("undo", 1_000, |rng| {
         let ledger = memory();
         let mut states = Vec::new();
         ledger.put("c", KEYS[0], json!({"a": 1, "o": {"x": 2}, "n": 3}), &app()).unwrap();
@@ -494,7 +555,7 @@ fn undoing_all_of_ones_changes_goes_back_through_every_state() {
         assert!(ledger.get("c", KEYS[0]).unwrap().unwrap().deleted, "{}", script(&ledger));
         whole += 1;
     });
-    assert!(whole > 250, "{whole}");
+    assert!(whole > 600, "{whole}");
 }
 
 /// Edits of fields, counters and sets, but not of items: one that was taken out and brought back is another item.
@@ -534,7 +595,7 @@ fn importing_an_older_file_again_changes_nothing_that_people_edited() {
 
 #[test]
 fn importing_the_same_file_on_two_replicas_gives_the_same_events() {
-    for_cases("alike", 300, |rng| {
+    for_cases("alike", 1_000, |rng| {
         let (here, there) = (memory(), memory());
         here.put("other", "k", json!({}), &app()).unwrap();
         there.pull(&here).unwrap();

@@ -1,9 +1,10 @@
 //! Conflicts that are settled, and changes that are taken back.
 
 use serde_json::{Value, json};
-use syncledger::event::{EventId, Path};
+use syncledger::event::{EventId, Op, Path};
 use syncledger::ledger::{
-    Act, Context, Edit, Ledger, Options, Outcome, Place, Receipt, Settlement, Store, Target, Which, Write,
+    Act, Context, Delivered, Delivery, Edit, Ledger, Options, Outcome, Place, Planned, Receipt, Settlement, Store,
+    Target, Which, Write,
 };
 use syncledger::projection::{Policy, Strategy};
 use syncledger::{Error, ErrorKind};
@@ -294,12 +295,13 @@ fn every_kind_of_candidate_can_be_taken() {
             _ => None,
         };
         if let Some(more) = edits.first().and_then(kind) {
-            let planned = ledger.dry_run(vec![Write::new("c", "k", Act::Edit(vec![more]))], &app()).unwrap();
+            let planned =
+                ledger.dry_run().write_all(vec![Write::new("c", "k", Act::Edit(vec![more]))], &app()).unwrap();
             assert_eq!(planned[0].ops.len(), 1, "{edits:?}");
         }
         if edits.len() == 2 && shown.get("p").is_some() {
             let inside = Write::new("c", "k", Act::Edit(vec![Edit::Put(path("/f/p/q"), json!(2))]));
-            assert_eq!(ledger.dry_run(vec![inside], &app()).unwrap()[0].ops[0].name(), "put_atomic");
+            assert_eq!(ledger.dry_run().write_all(vec![inside], &app()).unwrap()[0].ops[0].name(), "put_atomic");
         }
         // Taking the resolution back opens the conflict again, with the same candidates.
         ledger.revert(&Target::Event(receipt.events[0].0), &app()).unwrap();
@@ -390,4 +392,80 @@ fn a_strategy_decides_what_a_put_compares_with_and_settling_needs_no_open_confli
         Outcome::Appended
     );
     assert_eq!(ledger.conflicts(None, Which::Auto, None).unwrap(), []);
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_appended_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    ledger.put("c", "k", json!({"a": 1, "o": {"x": 1}}), &app()).unwrap();
+    let target = Target::Event(edit(&ledger, vec![Edit::Put(path("/a"), json!(2)), Edit::Remove(path("/o/x"))]));
+    ledger.patch("c", "k", json!({"large": "x".repeat(20_000)}), &app()).unwrap();
+    let other = Store::in_memory(Options::default()).unwrap().create_ledger("main").unwrap();
+    other.pull(&ledger).unwrap();
+    ledger.patch("c", "k", json!({"a": "here"}), &app()).unwrap();
+    other.patch("c", "k", json!({"a": "there"}), &app()).unwrap();
+    ledger.pull(&other).unwrap();
+    ledger.patch("c", "k", json!({"last": 1}), &app()).unwrap();
+    let conflict = ledger.conflicts(None, Which::Open, None).unwrap().remove(0).conflict;
+    let before = told(&ledger);
+    let dry = ledger.dry_run();
+    let deliveries = |text: &str| -> Vec<Delivery> {
+        let delivery = |key: &str, value| Delivery { key: key.into(), value, occurred_at: Some(1) };
+        let large = json!({ "a": text.repeat(20_000) });
+        vec![
+            delivery("k", json!({})),
+            delivery("new", large.clone()),
+            delivery("new", large),
+            delivery("", json!({})),
+        ]
+    };
+    let settlement = || Settlement::Value(json!("z".repeat(30_000)));
+    let write = Write::new("c", "k", Act::Patch(json!({"a": "y".repeat(20_000), "b": 1})));
+    let written = dry.write_all(vec![write.clone()], &app()).unwrap();
+    let imported = dry.import("c", deliveries("i"), &Context::from_source("jira")).unwrap();
+    let resolved = dry.resolve(conflict.id, settlement(), None, &app()).unwrap();
+    let undone = dry.undo(&app()).unwrap();
+    let reverted = dry.revert(&target, &app()).unwrap();
+    assert!(dry.resolve(conflict.id, settlement(), Some([0; 32]), &app()).is_err());
+    assert!(dry.write_all(vec![Write::new("c", "none", Act::Patch(json!({})))], &app()).is_err());
+    assert_eq!(told(&ledger), before);
+
+    // Each answer is that of the real thing.
+    let appended = |receipt: &Receipt| -> Vec<Planned> {
+        let event = |id: &EventId| ledger.find_event(&id.to_string()).unwrap().event;
+        let planned = |event: syncledger::event::Event| Planned {
+            collection: event.collection.clone(),
+            key: event.key.clone(),
+            ops: event.ops().to_vec(),
+        };
+        receipt.events.iter().map(|(id, _)| planned(event(id))).collect()
+    };
+    let receipt = ledger.revert(&target, &app()).unwrap();
+    assert_eq!((appended(&receipt), receipt.skipped), (reverted.planned, reverted.skipped));
+    ledger.undo(&app()).unwrap();
+    assert_eq!(appended(&ledger.resolve(conflict.id, settlement(), None, &app()).unwrap()), resolved);
+    ledger.undo(&app()).unwrap();
+    assert_eq!(appended(&ledger.write(write, &app()).unwrap()), written);
+    let real = ledger.import("c", deliveries("i"), &Context::from_source("jira")).unwrap();
+    let kinds: Vec<&str> = real.iter().map(kind).collect();
+    assert_eq!(kinds, ["created", "created", "unchanged", "failed"]);
+    assert_eq!(imported.iter().map(kind).collect::<Vec<_>>(), kinds);
+    assert_eq!((undone.planned[0].ops.clone(), undone.skipped), (vec![Op::Remove { path: path("/last") }], vec![]));
+}
+
+fn kind(delivered: &Delivered) -> &'static str {
+    match delivered {
+        Delivered::Created(_) => "created",
+        Delivered::Updated(_) => "updated",
+        Delivered::Unchanged => "unchanged",
+        Delivered::Failed(_) => "failed",
+    }
+}
+
+/// What there is to see of a ledger.
+fn told(ledger: &Ledger) -> (u64, Vec<syncledger::ledger::Record>, usize, u64) {
+    let records = ledger.list("c", &Default::default()).unwrap();
+    let status = ledger.status().unwrap();
+    (ledger.position(), records, status.conflicts.len(), status.bytes.2)
 }

@@ -7,6 +7,7 @@ use super::policy::custom;
 use super::verify;
 use crate::ErrorKind;
 use crate::cli::app::App;
+use crate::cli::output::Output;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::cli::table::count;
@@ -46,7 +47,7 @@ impl Level {
 impl Doctor {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let ledger = app.ledger()?;
-        let findings = examine(&ledger)?;
+        let findings = examine(&ledger, &app.out)?;
         let is_ok = findings.iter().all(|finding| finding.level == Level::Notice);
         let object = json!({ "ok": is_ok, "findings": findings.iter().map(Finding::shape).collect::<Vec<_>>() });
         app.out.answer(&object, || text(&findings))?;
@@ -60,8 +61,8 @@ impl Doctor {
     }
 }
 
-fn examine(ledger: &Ledger) -> Outcome<Vec<Finding>> {
-    let mut findings = problems(ledger)?;
+fn examine(ledger: &Ledger, out: &Output) -> Outcome<Vec<Finding>> {
+    let mut findings = problems(ledger, out)?;
     if !findings.is_empty() {
         // What a damaged store says of itself otherwise is not worth reading.
         return Ok(findings);
@@ -74,10 +75,10 @@ fn examine(ledger: &Ledger) -> Outcome<Vec<Finding>> {
     Ok(findings)
 }
 
-fn problems(ledger: &Ledger) -> Outcome<Vec<Finding>> {
+fn problems(ledger: &Ledger, out: &Output) -> Outcome<Vec<Finding>> {
     let to_do = "run `syncledger rebuild`; if it stays, restore a backup, or pull into a fresh store from a replica";
     let finding = |what| Finding { level: Level::Corrupt, what, to_do: to_do.to_owned() };
-    Ok(verify::examine(ledger)?.problems.into_iter().map(finding).collect())
+    Ok(verify::examine(ledger, out)?.problems.into_iter().map(finding).collect())
 }
 
 fn forks(status: &Status) -> impl Iterator<Item = Finding> {

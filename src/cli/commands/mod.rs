@@ -1,5 +1,6 @@
 //! The commands, one file for each or for a small family.
 
+mod annotate;
 mod archive;
 mod backup;
 mod batch;
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Show(show::Show),
     Conflicts(conflicts::Conflicts),
     Resolve(resolve::Resolve),
+    Reopen(annotate::Reopen),
+    Annotate(annotate::Annotate),
     #[command(subcommand)]
     Policy(policy::Policies),
     Revert(revert::Revert),
@@ -98,6 +101,8 @@ impl Command {
             Self::Show(command) => command.run(app),
             Self::Conflicts(command) => command.run(app),
             Self::Resolve(command) => command.run(app),
+            Self::Reopen(command) => command.run(app),
+            Self::Annotate(command) => command.run(app),
             Self::Policy(command) => command.run(app),
             Self::Revert(command) => command.run(app),
             Self::Undo(command) => command.run(app),

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::app::{App, find_ledger, open_store};
+use crate::cli::interrupt::Interrupt;
 use crate::cli::progress;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
@@ -57,17 +58,25 @@ fn answer(app: &mut App, done: &Transfer) -> Outcome {
 }
 
 fn pull_file(app: &App, ledger: &Ledger, file: &Path) -> Outcome<Transfer> {
+    let interrupt = Interrupt::listen()?;
     let bar = progress::over_events(0, &app.out).with_message("pulling");
-    let done = ledger.pull_file(file, &mut |so_far| bar.set_position(so_far.offered))?;
+    let done = ledger.pull_file(file, &mut |so_far| {
+        bar.set_position(so_far.offered);
+        interrupt.check()
+    });
     bar.finish_and_clear();
-    Ok(done)
+    done.map_err(|fault| interrupt.explain(fault, "pull again: what is there already is skipped"))
 }
 
 fn pull(app: &App, ledger: &Ledger, other: &Ledger) -> Outcome<Transfer> {
+    let interrupt = Interrupt::listen()?;
     let bar = progress::over_events(other.position(), &app.out).with_message("pulling");
-    let done = ledger.pull_with(other, &mut |so_far| bar.set_position(so_far.offered))?;
+    let done = ledger.pull_with(other, &mut |so_far| {
+        bar.set_position(so_far.offered);
+        interrupt.check()
+    });
     bar.finish_and_clear();
-    Ok(done)
+    done.map_err(|fault| interrupt.explain(fault, "pull again: what is there already is skipped"))
 }
 
 fn text(done: &Transfer) -> String {

@@ -3,7 +3,6 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use clap::Args;
-use serde_json::json;
 
 use super::write;
 use crate::cli::app::App;
@@ -14,16 +13,23 @@ use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::event::{WriterId, hex};
-use crate::ledger::{RecordConflict, Settlement};
-use crate::projection::{Candidate, Conflict, Content};
+use crate::ledger::{Ledger, RecordConflict, Settlement};
+use crate::projection::{Candidate, Conflict, Content, Strategy};
 use crate::{Error, ErrorKind};
 
-/// Settle a conflict. On a terminal without options it shows the candidates and asks.
+/// Settle a conflict, or all open ones. On a terminal without options it shows the candidates and asks.
 #[derive(Debug, Args)]
-#[group(id = "settlement", multiple = false, args = ["take", "value", "base_value"])]
+#[group(id = "settlement", multiple = false, args = ["take", "value", "base_value", "all"])]
 pub(crate) struct Resolve {
-    /// The conflict's id, or the beginning of it.
-    id: String,
+    /// The conflict's id, or the beginning of it; with --all a collection.
+    #[arg(value_name = "ID|COLLECTION", required_unless_present = "all")]
+    id: Option<String>,
+    /// Settle all open conflicts, of the collection or of all, as one batch.
+    #[arg(long, requires = "strategy", conflicts_with = "version")]
+    all: bool,
+    /// With --all: what decides.
+    #[arg(long, value_name = "STRATEGY", value_parser = Strategy::parse, requires = "all")]
+    strategy: Option<Strategy>,
     /// Take a candidate: by its number from 1, its source, its event, or where it was stamped.
     #[arg(long, value_name = "N|SOURCE|EVENT|local|remote")]
     take: Option<String>,
@@ -42,23 +48,48 @@ pub(crate) struct Resolve {
 
 impl Resolve {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
-        if !input::is_prefix(&self.id) {
-            let message = format!("`{}` is no beginning of a conflict's id", self.id);
-            return Err(Error::new(ErrorKind::Validation, message)
-                .with_hint("`syncledger conflicts` shows the ids")
-                .into());
+        if let Some(strategy) = &self.strategy {
+            return self.settle_all(app, strategy);
         }
+        let id = input::conflict(self.id.as_deref().unwrap_or_default())?;
         let ledger = app.ledger()?;
-        let found = ledger.find_conflict(&self.id)?;
+        let found = ledger.find_conflict(id)?;
         self.check_version(&found.conflict)?;
         let Some(settlement) = self.settlement(app, &found)? else { return Ok(()) };
         if self.write.dry_run {
-            return plan(app, &found, &settlement, ledger.info().writer);
+            return self.plan(app, &found, settlement, &ledger);
         }
         // The version is of what was shown: a candidate that came since makes this fail instead of being lost.
         let version = Some(found.conflict.version);
         let receipt = ledger.resolve(found.conflict.id, settlement, version, &self.write.context())?;
         write::print(app, &receipt)
+    }
+
+    fn settle_all(&self, app: &mut App, strategy: &Strategy) -> Outcome {
+        let (ledger, collection, context) = (app.ledger()?, self.id.as_deref(), self.write.context());
+        if self.write.dry_run {
+            let would = ledger.dry_run().resolve_all(collection, strategy, &context)?;
+            return app.out.answer(&shape::dry_receipt(&would), || people::dry_receipt(&would));
+        }
+        let receipt = ledger.resolve_all(collection, strategy, &context)?;
+        app.out.answer(&shape::revert(&receipt), || people::revert(&receipt))
+    }
+
+    /// Says what would be settled with what, and by which events.
+    fn plan(&self, app: &mut App, found: &RecordConflict, settlement: Settlement, ledger: &Ledger) -> Outcome {
+        let conflict = &found.conflict;
+        let value = outcome(conflict, &settlement, ledger.info().writer);
+        let planned =
+            ledger.dry_run().resolve(conflict.id, settlement, Some(conflict.version), &self.write.context())?;
+        let mut object = shape::planned(&planned);
+        shape::set(&mut object, "conflict", conflict.id.to_string());
+        shape::set(&mut object, "path", conflict.path.as_str());
+        match value.clone().flatten() {
+            Some(value) => shape::set(&mut object, "value", shape::content(&value)),
+            None => shape::set(&mut object, "removed", true),
+        }
+        let place = format!("{}/{} {}", found.collection, found.key, conflict.path);
+        app.out.answer(&object, || format!("{place} would be {}", people::content(value.flatten().as_ref(), 100)))
     }
 
     fn check_version(&self, conflict: &Conflict) -> Result<(), Error> {
@@ -83,20 +114,6 @@ impl Resolve {
             _ => ask(found),
         }
     }
-}
-
-/// Says what would be settled with what.
-fn plan(app: &mut App, found: &RecordConflict, settlement: &Settlement, here: WriterId) -> Outcome {
-    let conflict = &found.conflict;
-    let value = outcome(conflict, settlement, here).ok_or_else(|| Stop::usage("there is no such candidate"))?;
-    let mut object = json!({ "status": "planned", "dry_run": true, "conflict": conflict.id.to_string() });
-    shape::set(&mut object, "path", conflict.path.as_str());
-    match &value {
-        Some(value) => shape::set(&mut object, "value", shape::content(value)),
-        None => shape::set(&mut object, "removed", true),
-    }
-    let place = format!("{}/{} {}", found.collection, found.key, conflict.path);
-    app.out.answer(&object, || format!("{place} would be {}", people::content(value.as_ref(), 100)))
 }
 
 /// What a settlement comes to; none where no candidate fits it.

@@ -10,7 +10,7 @@ use crate::cli::people;
 use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
 use crate::event::{BatchId, RunId};
-use crate::ledger::{Context, Entry, Ledger, LogQuery, Receipt, Target};
+use crate::ledger::{DryReceipt, Entry, Ledger, LogQuery, Receipt, Target};
 use crate::{Error, ErrorKind};
 
 /// How many events are read at a time when the log is searched.
@@ -41,10 +41,12 @@ pub(crate) struct Undo {
 
 impl Revert {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
-        let context = context(&self.write)?;
-        let ledger = app.ledger()?;
-        let receipt = ledger.revert(&self.target(&ledger)?, &context)?;
-        print(app, &receipt)
+        let (context, ledger) = (self.write.context(), app.ledger()?);
+        let target = self.target(&ledger)?;
+        if self.write.dry_run {
+            return plan(app, &ledger.dry_run().revert(&target, &context)?);
+        }
+        print(app, &ledger.revert(&target, &context)?)
     }
 
     fn target(&self, ledger: &Ledger) -> Outcome<Target> {
@@ -59,17 +61,16 @@ impl Revert {
 
 impl Undo {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
-        let context = context(&self.write)?;
-        let receipt = app.ledger()?.undo(&context)?;
-        print(app, &receipt)
+        let (context, ledger) = (self.write.context(), app.ledger()?);
+        if self.write.dry_run {
+            return plan(app, &ledger.dry_run().undo(&context)?);
+        }
+        print(app, &ledger.undo(&context)?)
     }
 }
 
-fn context(options: &WriteOptions) -> Outcome<Context> {
-    if options.dry_run {
-        return Err(Stop::usage("a revert cannot be tried dry").hint("a revert can itself be reverted"));
-    }
-    Ok(options.context())
+fn plan(app: &mut App, would: &DryReceipt) -> Outcome {
+    app.out.answer(&shape::dry_receipt(would), || people::dry_receipt(would))
 }
 
 fn print(app: &mut App, receipt: &Receipt) -> Outcome {

@@ -7,6 +7,7 @@ use crate::cli::input;
 use crate::cli::people;
 use crate::cli::shape;
 use crate::cli::stop::Outcome;
+use crate::ledger::{Ledger, RecordConflict};
 use crate::{Error, ErrorKind, Result};
 
 /// Show an event or a conflict in full.
@@ -27,7 +28,7 @@ impl Show {
         let (event, conflict) = (found(ledger.find_event(&self.id))?, found(ledger.find_conflict(&self.id))?);
         match (event, conflict) {
             (Some(entry), None) => app.out.answer(&shape::entry(&entry), || people::entry_in_full(&entry)),
-            (None, Some(found)) => app.out.answer(&shape::conflict(&found), || people::conflict_in_full(&found)),
+            (None, Some(found)) => in_full(app, &ledger, &found),
             (None, None) => Err(self.fault(ErrorKind::NotFound, "begins the id of no event and no conflict").into()),
             (Some(_), Some(_)) => Err(self
                 .fault(ErrorKind::Validation, "begins the ids of an event and of a conflict: write more of it")
@@ -39,6 +40,20 @@ impl Show {
         let error = Error::new(kind, format!("`{}` {message}", self.id));
         error.with_hint("`syncledger log` and `syncledger conflicts --status all` show the ids")
     }
+}
+
+/// A conflict, what was said of it, and how it came to stand as it does.
+fn in_full(app: &mut App, ledger: &Ledger, found: &RecordConflict) -> Outcome {
+    let id = found.conflict.id;
+    let (annotation, steps) = (ledger.annotation(id)?, ledger.conflict_history(id)?);
+    let mut object = shape::conflict(found);
+    shape::set(&mut object, "assignee", annotation.assignee.clone());
+    shape::set(&mut object, "note", annotation.note.clone());
+    shape::set(&mut object, "history", steps.iter().map(shape::conflict_step).collect::<Vec<_>>());
+    app.out.answer(&object, || {
+        let steps: Vec<_> = steps.iter().map(people::conflict_step).collect();
+        format!("{}\n\n{}", people::conflict_in_full(found), steps.join("\n"))
+    })
 }
 
 fn found<T>(result: Result<T>) -> Result<Option<T>> {

@@ -4,6 +4,8 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use crate::cli::app::App;
+use crate::cli::options;
+use crate::cli::people;
 use crate::cli::shape;
 use crate::cli::stop::Outcome;
 use crate::cli::style;
@@ -12,18 +14,34 @@ use crate::ledger::Status as Found;
 
 /// Show counts, conflicts and sizes.
 #[derive(Debug, Args)]
-pub(crate) struct Status {}
+pub(crate) struct Status {
+    /// Count the conflicts by collection and rule too, with their ages: those that have a candidate of after this moment.
+    #[arg(long, value_name = "POSITION|TIME")]
+    since: Option<String>,
+}
 
 impl Status {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let ledger = app.ledger()?;
         let (found, info) = (ledger.status()?, ledger.info());
+        let since = self.since.as_deref().map(options::until).transpose()?;
+        let conflicts = since.map(|since| ledger.conflict_counts(Some(since))).transpose()?;
         let mut object = counts(&found);
+        if let Some(conflicts) = &conflicts {
+            shape::set(
+                &mut object,
+                "conflicts_since",
+                conflicts.iter().map(shape::conflict_count).collect::<Vec<_>>(),
+            );
+        }
         shape::set(&mut object, "store", app.globals.store.display().to_string());
         shape::set(&mut object, "ledger", info.name.as_str());
         shape::set(&mut object, "id", info.id.to_string());
         shape::set(&mut object, "writer", info.writer.to_string());
-        app.out.answer(&object, || text(&found, &info.name))
+        app.out.answer(&object, || match &conflicts {
+            Some(conflicts) => format!("{}\n{}", text(&found, &info.name), people::conflict_counts(conflicts)),
+            None => text(&found, &info.name),
+        })
     }
 }
 

@@ -6,13 +6,16 @@ use clap::Args;
 use serde_json::json;
 
 use super::backup;
+use crate::ErrorKind;
 use crate::cli::app::App;
+use crate::cli::interrupt::Interrupt;
+use crate::cli::output::Output;
+use crate::cli::progress;
 use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::cli::table::count;
 use crate::ledger::{Ledger, Verification, verify_backup};
-use crate::{ErrorKind, Result};
 
 /// Check checksums, ids, lanes, forks, and that the derived state equals a replay of the log; or check a backup file.
 #[derive(Debug, Args)]
@@ -29,7 +32,7 @@ impl Verify {
             shape::set(&mut object, "ok", true);
             return app.out.answer(&object, || format!("{} {}", style::good("ok:"), backup::text(&info)));
         }
-        let found = examine(&app.ledger()?)?;
+        let found = examine(&app.ledger()?, &app.out)?;
         let ok = found.problems.is_empty();
         let events = count(found.events, "event", "events");
         let object = json!({ "ok": ok, "events": found.events, "problems": found.problems });
@@ -49,11 +52,18 @@ impl Verify {
 }
 
 /// What is wrong with a ledger; where its damage ends the examination, that is the problem.
-pub(super) fn examine(ledger: &Ledger) -> Result<Verification> {
-    match ledger.verify() {
+pub(super) fn examine(ledger: &Ledger, out: &Output) -> Outcome<Verification> {
+    let interrupt = Interrupt::listen()?;
+    let bar = progress::over_events(ledger.position(), out).with_message("verifying");
+    let found = ledger.verify_with(&mut |read| {
+        bar.set_position(read);
+        interrupt.check()
+    });
+    bar.finish_and_clear();
+    match found {
         Err(error) if error.kind() == ErrorKind::Corrupt => {
             Ok(Verification { problems: vec![error.to_string()], ..Verification::default() })
         }
-        found => found,
+        found => found.map_err(|fault| interrupt.explain(fault, "nothing was changed: verify again")),
     }
 }

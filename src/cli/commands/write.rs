@@ -26,7 +26,7 @@ pub(super) fn one(
 
 /// Prints what writes would do.
 pub(super) fn plan(app: &mut App, ledger: &Ledger, writes: Vec<Write>, context: &Context) -> Outcome {
-    let planned: Vec<Planned> = ledger.dry_run(writes, context)?;
+    let planned: Vec<Planned> = ledger.dry_run().write_all(writes, context)?;
     app.out.answer(&shape::planned(&planned), || people::planned(&planned))
 }
 

@@ -118,11 +118,17 @@ impl Ledger {
         file.event(entry)
     }
 
-    /// Takes in what a backup file holds, as from another replica of this ledger.
+    /// Takes in what a backup file holds, as from another replica of this ledger, telling `progress` of what was done so
+    /// far. It may end the pull by an error.
     ///
     /// # Errors
-    /// As [`Ledger::apply`]; `corrupt` where the file is cut or damaged. What was read before is kept then.
-    pub fn pull_file(&self, path: impl AsRef<Path>, progress: &mut dyn FnMut(Transfer)) -> Result<Transfer> {
+    /// As [`Ledger::apply`]; `corrupt` where the file is cut or damaged; what `progress` returns. What was read
+    /// before is kept then.
+    pub fn pull_file(
+        &self,
+        path: impl AsRef<Path>,
+        progress: &mut dyn FnMut(Transfer) -> Result<()>,
+    ) -> Result<Transfer> {
         let mut source = Source::open(path.as_ref())?;
         let (from, run) = (source.head.ledger, Some(self.new_run()?));
         let (mut total, mut chunk) = (Transfer::default(), Vec::new());
@@ -145,7 +151,7 @@ impl Ledger {
                 self.match_or_adopt(from)?;
                 let events = std::mem::take(&mut chunk);
                 total.add(self.store.queue().run(self.id(), move |writing| writing.apply(events))?);
-                progress(total);
+                progress(total)?;
             }
             match fault {
                 Some(fault) => return Err(fault),

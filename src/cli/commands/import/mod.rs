@@ -63,8 +63,6 @@ struct Tally {
     updated: u64,
     unchanged: u64,
     failed: u64,
-    /// Records that a dry run found to be in order.
-    checked: u64,
     first_position: Option<u64>,
     last_position: Option<u64>,
 }
@@ -126,10 +124,11 @@ impl Import {
                 Err(error) => bar.suspend(|| tally.refuse(app, number, &error)),
             }
         }
-        if self.write.dry_run {
-            tally.checked += deliveries.len() as u64;
-        } else if !deliveries.is_empty() {
-            let delivered = ledger.import(&self.collection, deliveries, context)?;
+        if !deliveries.is_empty() {
+            let delivered = match self.write.dry_run {
+                true => ledger.dry_run().import(&self.collection, deliveries, context)?,
+                false => ledger.import(&self.collection, deliveries, context)?,
+            };
             let each = numbers.into_iter().zip(delivered);
             bar.suspend(|| each.for_each(|(number, delivered)| tally.add(app, number, &delivered)));
         }
@@ -147,20 +146,20 @@ impl Import {
 
     fn answer(&self, app: &mut App, tally: &Tally, run: RunId) -> Outcome {
         let mut object = json!({
-            "run": run.to_string(),
             "read": tally.read,
             "created": tally.created,
             "updated": tally.updated,
             "unchanged": tally.unchanged,
             "failed": tally.failed,
-            "first_position": tally.first_position,
-            "last_position": tally.last_position,
         });
         if self.write.dry_run {
             shape::set(&mut object, "dry_run", true);
-            shape::set(&mut object, "checked", tally.checked);
+        } else {
+            shape::set(&mut object, "run", run.to_string());
+            shape::set(&mut object, "first_position", tally.first_position);
+            shape::set(&mut object, "last_position", tally.last_position);
         }
-        app.out.answer(&object, || if self.write.dry_run { tally.checked() } else { tally.text(run) })?;
+        app.out.answer(&object, || tally.text((!self.write.dry_run).then_some(run)))?;
         app.out.flush()
     }
 
@@ -231,19 +230,17 @@ impl Tally {
         app.out.fault(&object, format!("{} {}", style::bad(format!("line {number}:")), error.message()));
     }
 
-    fn text(&self, run: RunId) -> String {
+    /// The counts, and the run that brought the records; none in a dry run.
+    fn text(&self, run: Option<RunId>) -> String {
         let failed =
             if self.failed > 0 { style::bad(format!(", {} refused", thousands(self.failed))) } else { String::new() };
         let [read, created, updated, unchanged] =
             [self.read, self.created, self.updated, self.unchanged].map(thousands);
         let counts = format!("{read} read: {created} created, {updated} updated, {unchanged} unchanged{failed}");
-        format!(
-            "{counts}\n{}",
-            style::dim(format!("run {run}: `syncledger revert --run {}` takes it back", run.short()))
-        )
-    }
-
-    fn checked(&self) -> String {
-        format!("{} read: {} in order, {} refused; nothing is written", self.read, self.checked, self.failed)
+        let what_now = match run {
+            Some(run) => format!("run {run}: `syncledger revert --run {}` takes it back", run.short()),
+            None => "nothing is written: this is a dry run".to_owned(),
+        };
+        format!("{counts}\n{}", style::dim(what_now))
     }
 }
