@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::constraints::Held;
 use super::draft::{Draft, Shown};
 use super::request::{self, Act, Context, Delivered, Delivery, Outcome, Receipt, Write};
 use super::state::{RecordKey, State, Working, internal};
@@ -34,7 +35,7 @@ pub(crate) struct Plan {
     /// How many events the operations take; 0 where nothing changes.
     parts: usize,
     context: Context,
-    marks: Marks,
+    pub(crate) marks: Marks,
     /// The ids of the events that its rehearsal made, by which later plans of the batch name them.
     rehearsed: Vec<EventId>,
 }
@@ -155,6 +156,7 @@ impl Writing<'_> {
     /// The operations that writes would come to.
     pub(crate) fn dry_run(&mut self, writes: &[Write], context: &Context) -> Result<Vec<(RecordKey, Vec<Op>)>> {
         let (plans, _) = self.plan_all(writes, context)?;
+        self.rehearse_all(plans.clone())?;
         Ok(plans.into_iter().map(|plan| (plan.key, plan.ops)).collect())
     }
 
@@ -217,7 +219,7 @@ impl Writing<'_> {
     }
 
     /// Plans writes one after another, each on what those before it leave. Nothing is staged.
-    fn plan_all(&mut self, writes: &[Write], context: &Context) -> Result<(Vec<Plan>, Vec<Vec<u8>>)> {
+    pub(crate) fn plan_all(&mut self, writes: &[Write], context: &Context) -> Result<(Vec<Plan>, Vec<Vec<u8>>)> {
         if writes.len() > limits::BATCH_EVENTS {
             let message = format!("a batch has at most {} writes, got {}", limits::BATCH_EVENTS, writes.len());
             return Err(Error::new(ErrorKind::TooLarge, message).with_hint("split it into several"));
@@ -297,7 +299,8 @@ impl Writing<'_> {
             };
             let projection = project(&view, &policy.policy, &shared.resolvers, &record);
             let read = |blob: &BlobRef| shared.read_blob(blob);
-            let shown = Shown { view: &view, projection: &projection, exists: !parents.is_empty(), read: &read };
+            let (exists, schema) = (!parents.is_empty(), policy.schema.as_deref());
+            let shown = Shown { view: &view, projection: &projection, exists, read: &read, schema };
             Draft::new(&write.act, &shown).map_err(|fault| of_record(fault, &key))?
         };
         let context = context.clone();
@@ -311,13 +314,14 @@ impl Writing<'_> {
     /// Stages all plans as one batch, or nothing.
     pub(crate) fn commit(&mut self, plans: Vec<Plan>, request: Option<[u8; 32]>) -> Result<Receipt> {
         check_batch(plans.iter().map(Plan::events).sum())?;
-        self.whole(|writing| writing.stage_batch(plans, request))
+        self.constrained(Held::of(&plans), |writing| writing.stage_batch(plans, request))
     }
 
     /// Stages all plans, in as many batches as it takes, or nothing.
     pub(crate) fn commit_all(&mut self, plans: Vec<Plan>, request: Option<[u8; 32]>) -> Result<Receipt> {
+        let held = Held::of(&plans);
         let batches = batches(plans)?;
-        self.whole(|writing| {
+        self.constrained(held, |writing| {
             let mut receipt = Receipt::unchanged();
             for batch in batches {
                 let part = writing.stage_batch(batch, request)?;
@@ -330,13 +334,18 @@ impl Writing<'_> {
         })
     }
 
+    /// Stages plans in as many batches as it takes.
+    pub(crate) fn stage_many(&mut self, plans: Vec<Plan>) -> Result<()> {
+        batches(plans)?.into_iter().try_for_each(|batch| self.stage_batch(batch, None).map(drop))
+    }
+
     /// What `work` stages stays only where all of it succeeds.
-    fn whole<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    pub(crate) fn whole<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let before = self.state.savepoint();
         work(self).inspect_err(|_| self.state.go_back(before))
     }
 
-    fn stage_batch(&mut self, plans: Vec<Plan>, request: Option<[u8; 32]>) -> Result<Receipt> {
+    pub(crate) fn stage_batch(&mut self, plans: Vec<Plan>, request: Option<[u8; 32]>) -> Result<Receipt> {
         let plans: Vec<Plan> = plans.into_iter().filter(|plan| plan.parts > 0).collect();
         let batch = match plans.iter().map(Plan::events).sum() {
             0 => return Ok(Receipt::unchanged()),
@@ -421,11 +430,13 @@ impl Writing<'_> {
         occurred_at: i64,
     ) -> Result<Delivered> {
         let key = record_of(write);
+        let policy = self.state.policy(self.shared, &key.0)?;
         let mut nothing = crate::document::Document::default();
         let draft = {
             let view = nothing.view()?;
             let read = |blob: &BlobRef| self.shared.read_blob(blob);
-            let shown = Shown { view: &view, projection: &Projection::default(), exists: false, read: &read };
+            let projection = &Projection::default();
+            let shown = Shown { view: &view, projection, exists: false, read: &read, schema: policy.schema.as_deref() };
             Draft::new(&write.act, &shown).map_err(|fault| of_record(fault, &key))?
         };
         let import = FirstImport { source: &context.source, collection: &key.0, key: &key.1, occurred_at };
@@ -433,7 +444,7 @@ impl Writing<'_> {
         let events = import.events(draft.ops, |event| Ok(event.identify(ledger)?.0));
         let events = events.map_err(|fault| of_record(fault.into(), &key))?;
         self.store_blobs(&draft.blobs)?;
-        let receipt = self.whole(|writing| writing.stage_delivery(&key, events, run))?;
+        let receipt = self.constrained(Held::Own, |writing| writing.stage_delivery(&key, events, run))?;
         if receipt.events.is_empty() { Ok(Delivered::Unchanged) } else { Ok(Delivered::Created(receipt)) }
     }
 

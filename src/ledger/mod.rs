@@ -14,13 +14,17 @@ mod audit;
 mod cache;
 mod clock;
 mod collection;
+mod constraints;
 mod digest;
 mod draft;
+mod draft_kinds;
 mod edit;
 mod history;
 mod log;
+mod migrate;
 mod packing;
 mod read;
+mod repair;
 mod replicate;
 pub mod request;
 mod revert;
@@ -32,6 +36,7 @@ mod store;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod violations;
 mod waiting;
 mod writer;
 
@@ -294,6 +299,7 @@ impl Ledger {
             return Ok(receipt);
         }
         let found = self.conflict(conflict)?;
+        violations::check_settleable(&found)?;
         let id = self.id();
         let span = info_span!("resolve", ledger = %id, collection = found.collection, conflict = %conflict);
         let _entered = span.enter();

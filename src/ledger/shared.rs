@@ -17,6 +17,7 @@ use crate::event::{BlobForm, BlobRef, Event, LedgerId, WriterId, hex};
 use crate::journal::Journal;
 use crate::journal::rows::{Changes, Rows};
 use crate::projection::Resolvers;
+use crate::schema::Index;
 use crate::{Error, ErrorKind, Result};
 
 /// What the row file says of who derived what is in it.
@@ -145,6 +146,8 @@ pub(crate) struct Shared {
     pub(crate) published: Published,
     pub(crate) metas: RwLock<BTreeMap<LedgerId, Meta>>,
     policies: RwLock<BTreeMap<(LedgerId, String), Arc<CollectionPolicy>>>,
+    /// What constraints know of each ledger's records, as of the last durable events.
+    indexes: RwLock<BTreeMap<LedgerId, Index>>,
     /// Requests with an idempotency key that are not yet in the row file: their hash and their events' positions.
     requests: Mutex<BTreeMap<Vec<u8>, Answered>>,
     work: Mutex<Work>,
@@ -169,7 +172,7 @@ impl Shared {
         let clean = Clean { rows: TwoGenerations::new(cache_bytes), generation: 0 };
         let published = Published { dirty: RwLock::default(), clean: Mutex::new(clean) };
         let (metas, policies, requests, work, gate, gauges) = Default::default();
-        let (shown, turn) = Default::default();
+        let (shown, turn, indexes) = Default::default();
         Self {
             journal,
             rows,
@@ -179,6 +182,7 @@ impl Shared {
             published,
             metas,
             policies,
+            indexes,
             requests,
             work,
             shown,
@@ -205,6 +209,15 @@ impl Shared {
         match metas.get(&ledger) {
             Some(meta) => read(meta),
             None => read(&Meta::default()),
+        }
+    }
+
+    /// What `read` makes of what constraints know of a ledger.
+    pub(crate) fn index<T>(&self, ledger: LedgerId, read: impl FnOnce(&Index) -> T) -> T {
+        let indexes = self.indexes.read().unwrap_or_else(PoisonError::into_inner);
+        match indexes.get(&ledger) {
+            Some(index) => read(index),
+            None => read(&Index::default()),
         }
     }
 
@@ -290,13 +303,15 @@ impl Shared {
         self.shown.notify_all();
     }
 
-    fn show(&self, meta: &mut Meta, ledger: LedgerId, entries: &[Entry], Derived { rows, forked }: Derived) {
+    fn show(&self, meta: &mut Meta, ledger: LedgerId, entries: &[Entry], derived: Derived) {
+        let Derived { rows, forked, constraints } = derived;
         entries.iter().for_each(|entry| meta.absorb(entry));
         meta.forked.extend(forked);
         let mut dirty = self.published.dirty.write().unwrap_or_else(PoisonError::into_inner);
         let mut clean = self.published.clean();
         clean.generation += 1;
         let mut policies = self.policies.write().unwrap_or_else(PoisonError::into_inner);
+        constraints.apply(self.indexes.write().unwrap_or_else(PoisonError::into_inner).entry(ledger).or_default());
         for (key, row) in rows {
             if row.conflicts.is_empty() {
                 meta.disputed.remove(&key);
@@ -462,6 +477,7 @@ impl Shared {
     pub(crate) fn forget(&self, ledger: LedgerId) {
         self.metas.write().unwrap_or_else(PoisonError::into_inner).remove(&ledger);
         self.policies.write().unwrap_or_else(PoisonError::into_inner).retain(|(id, _), _| *id != ledger);
+        self.indexes.write().unwrap_or_else(PoisonError::into_inner).remove(&ledger);
         let is_of = |key: &Vec<u8>| key.get(1..17) == Some(&ledger.0[..]);
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !is_of(key));
         self.published.dirty.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !is_of(key));

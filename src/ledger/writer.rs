@@ -452,10 +452,21 @@ impl Writer {
         let number = self.shared.meta(ledger, |meta| meta.last_number(writer));
         let state = State::new(ledger, writer, position, number.saturating_add(1), self.cache_bytes);
         self.states.insert(ledger, state);
+        self.recall(ledger)?;
         self.replay(ledger, position, head).inspect_err(|_| {
             self.states.remove(&ledger);
             self.shared.forget(ledger);
         })
+    }
+
+    /// Takes up what constraints know of the records that the derived state holds.
+    fn recall(&mut self, ledger: LedgerId) -> Result<()> {
+        let shared = self.shared.clone();
+        let Some(state) = self.states.get_mut(&ledger) else { return Ok(()) };
+        let derived = state.take_rows(&shared)?;
+        shared.publish(ledger, &[], derived);
+        state.trim();
+        Ok(())
     }
 
     /// Derives the events of a part of the log.

@@ -145,7 +145,8 @@ fn amount(value: Option<&Json>) -> Option<Decimal> {
     value.map_or_else(|| Some(Decimal::default()), Decimal::of)
 }
 
-fn value_text(value: &Json) -> String {
+/// What a value of a unique field is told from others by.
+pub(crate) fn value_text(value: &Json) -> String {
     let text = json::canonical(value);
     if text.len() <= VALUE_BYTES { text } else { format!("blake3 {}", blake3::hash(text.as_bytes()).to_hex()) }
 }

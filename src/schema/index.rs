@@ -12,14 +12,17 @@ use crate::event::Path;
 /// A record's collection and key.
 type Key = (String, String);
 
+/// The violations that records had before they were touched.
+pub type Before = BTreeMap<Key, Vec<Violation>>;
+
 /// What the schemas of a ledger demand of each collection.
 #[derive(Debug, Default)]
 pub struct Demands {
     schemas: BTreeMap<String, Arc<Schema>>,
     /// By collection, the sums that its records add to: whose, which field, how.
     sums: BTreeMap<String, Vec<(String, Path, SumOf)>>,
-    /// The collections of which any record is named.
-    named: BTreeSet<String>,
+    /// The collections of which something is demanded, and what that is told from others by.
+    hashes: BTreeMap<String, u64>,
 }
 
 impl Demands {
@@ -35,7 +38,14 @@ impl Demands {
                 }
             }
         }
-        Self { schemas, sums, named }
+        let all: BTreeSet<String> = schemas.keys().chain(sums.keys()).chain(&named).cloned().collect();
+        let hash = |collection: &String| {
+            let schema: Option<u64> = schemas.get(collection).map(|schema| schema.hash());
+            let text = format!("{schema:?} {:?} {}", sums.get(collection), named.contains(collection));
+            blake3::hash(text.as_bytes()).as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+        };
+        let hashes = all.iter().map(|collection| (collection.clone(), hash(collection))).collect();
+        Self { schemas, sums, hashes }
     }
 
     /// Whether nothing is demanded of any collection.
@@ -46,8 +56,8 @@ impl Demands {
 
     /// The collections of which something is demanded.
     #[must_use]
-    pub fn collections(&self) -> BTreeSet<String> {
-        self.schemas.keys().chain(self.sums.keys()).chain(&self.named).cloned().collect()
+    pub fn collections(&self) -> impl Iterator<Item = &String> {
+        self.hashes.keys()
     }
 
     /// The schema of a collection.
@@ -65,13 +75,7 @@ impl Demands {
     /// What the demands of a collection are told from others by; `None` where there are none.
     #[must_use]
     pub fn hash(&self, collection: &str) -> Option<u64> {
-        let (schema, sums) = (self.schemas.get(collection), self.sums.get(collection));
-        let named = self.named.contains(collection);
-        if schema.is_none() && sums.is_none() && !named {
-            return None;
-        }
-        let text = format!("{:?} {sums:?} {named}", schema.map(|schema| schema.hash()));
-        Some(blake3::hash(text.as_bytes()).as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)))
+        self.hashes.get(collection).copied()
     }
 }
 
@@ -131,32 +135,29 @@ impl Index {
         self.facts.range(first..).map(|(key, _)| key).take_while(move |key| key.0 == collection)
     }
 
-    /// The collections that it knows records of.
+    /// What it knows of a record.
     #[must_use]
-    pub fn collections(&self) -> BTreeSet<String> {
-        let (mut found, mut after) = (BTreeSet::new(), None);
-        loop {
-            let next = match &after {
-                None => self.facts.keys().next(),
-                Some(name) => self.facts.range((format!("{name}\0"), String::new())..).next().map(|(key, _)| key),
-            };
-            let Some((name, _)) = next else { return found };
-            found.insert(name.clone());
-            after = Some(name.clone());
-        }
+    pub fn facts(&self, key: &Key) -> Option<&Arc<Facts>> {
+        self.facts.get(key)
+    }
+
+    /// Whether it knows no record, and nothing is demanded of any.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.facts.is_empty() && self.demands.is_empty()
     }
 
     /// Takes in what is known of a record now. `before` keeps, of each record whose violations may differ by this, those
     /// that it had when it was first touched.
-    pub fn update(&mut self, key: &Key, facts: Option<Arc<Facts>>, before: &mut BTreeMap<Key, Vec<Violation>>) {
+    pub fn update(&mut self, key: &Key, facts: Option<Arc<Facts>>, before: Option<&mut Before>) {
         let old = self.facts.get(key).cloned();
         if old == facts {
             return;
         }
         let affected = self.affected(key, old.as_deref(), facts.as_deref());
-        for key in &affected {
-            if !before.contains_key(key) {
-                before.insert(key.clone(), self.violations(key));
+        if let Some(before) = before {
+            for key in &affected {
+                before.entry(key.clone()).or_insert_with(|| self.violations(key));
             }
         }
         old.iter().for_each(|old| self.remove(key, old));
@@ -365,7 +366,7 @@ mod tests {
         fn set(&mut self, collection: &str, name: &str, json: Option<Json>, at: i64) {
             let key = key(collection, name);
             let facts = facts(&self.0, &key, json.as_ref(), at);
-            self.1.update(&key, facts, &mut BTreeMap::new());
+            self.1.update(&key, facts, None);
         }
 
         fn broken(&self) -> Vec<(String, Constraint)> {
@@ -453,7 +454,7 @@ mod tests {
                 let key = key(if person { "people" } else { "lines" }, &name.to_string());
                 let was: BTreeMap<Key, _> = bench.1.facts.keys().map(|key| (key.clone(), bench.1.violations(key))).collect();
                 let (facts, mut before) = (facts(&bench.0, &key, json.as_ref(), at), BTreeMap::new());
-                bench.1.update(&key, facts, &mut before);
+                bench.1.update(&key, facts, Some(&mut before));
                 for other in bench.1.facts.keys() {
                     let identities = |found: &[Violation]| {
                         found.iter().map(|found| (found.path.clone(), found.constraint)).collect::<Vec<_>>()

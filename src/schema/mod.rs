@@ -21,8 +21,9 @@ mod walk;
 pub use decimal::Decimal;
 pub use expression::{Expression, Template};
 pub use facts::{Amount, Facts, Reference, Shown, Stamp, Term, Unique};
+pub(crate) use facts::value_text;
 pub use fault::SchemaFault;
-pub use index::{Demands, Index};
+pub use index::{Before, Demands, Index};
 pub use model::{Field, FieldKind, Schema, SumOf};
 pub use violation::{Constraint, Violation};
 
