@@ -280,7 +280,7 @@ impl Ledger {
         }
         let path = crate::event::Path::root().join("policy")?;
         let edit = Edit::PutAtomic(path, policy.to_json());
-        self.edit(state::COLLECTIONS, collection, vec![edit], context)
+        self.write(self.setting(collection, edit)?, context)
     }
 
     /// Settles a conflict, by one event on all heads. With a version, only if the conflict still has the candidates of

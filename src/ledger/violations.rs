@@ -17,7 +17,7 @@ impl Ledger {
     /// # Errors
     /// `validation` or `too_large` where it is no schema; as [`Ledger::write`].
     pub fn set_schema(&self, collection: &str, schema: &Json, context: &Context) -> Result<Receipt> {
-        self.write(schema_write(collection, schema)?, context)
+        self.write(self.schema_write(collection, schema)?, context)
     }
 
     /// Removes a collection's schema.
@@ -27,6 +27,23 @@ impl Ledger {
     pub fn remove_schema(&self, collection: &str, context: &Context) -> Result<Receipt> {
         let edit = Edit::Remove(Path::root().join(SCHEMA)?);
         self.edit(COLLECTIONS, collection, vec![edit], context)
+    }
+
+    fn schema_write(&self, collection: &str, schema: &Json) -> Result<Write> {
+        if collection.starts_with('$') {
+            let message = format!("the system collection `{collection}` takes no schema");
+            return Err(Error::new(ErrorKind::Validation, message));
+        }
+        Schema::from_json(schema)?;
+        self.setting(collection, Edit::PutAtomic(Path::root().join(SCHEMA)?, schema.clone()))
+    }
+
+    /// The write that sets what a collection's record in the system collection says of it. Taking back its first setting
+    /// has deleted that record.
+    pub(super) fn setting(&self, collection: &str, edit: Edit) -> Result<Write> {
+        let is_deleted = self.get(COLLECTIONS, collection)?.is_some_and(|record| record.deleted);
+        let edits = if is_deleted { vec![Edit::Restore, edit] } else { vec![edit] };
+        Ok(Write::new(COLLECTIONS, collection, Act::Edit(edits)))
     }
 
     /// A collection's schema; `None` where it has none that can be read.
@@ -44,7 +61,7 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::set_schema`].
     pub fn try_schema(&self, collection: &str, schema: &Json, context: &Context) -> Result<Vec<Violation>> {
-        let (write, context) = (schema_write(collection, schema)?, context.clone());
+        let (write, context) = (self.schema_write(collection, schema)?, context.clone());
         self.store.queue().run(self.id(), move |writing| {
             writing.state.refresh(writing.shared, None)?;
             writing.tried(|writing| {
@@ -176,17 +193,6 @@ fn showing(index: &Index, violation: &Violation) -> Vec<(Stamp, String)> {
     let path = Path::parse(&violation.path).ok().filter(|_| violation.constraint == Constraint::Unique);
     let showing = path.map(|path| index.showing(&violation.collection, &path, &violation.subject).cloned().collect());
     showing.unwrap_or_default()
-}
-
-/// The write that sets a collection's schema.
-fn schema_write(collection: &str, schema: &Json) -> Result<Write> {
-    if collection.starts_with('$') {
-        let message = format!("the system collection `{collection}` takes no schema");
-        return Err(Error::new(ErrorKind::Validation, message));
-    }
-    Schema::from_json(schema)?;
-    let edit = Edit::PutAtomic(Path::root().join(SCHEMA)?, schema.clone());
-    Ok(Write::new(COLLECTIONS, collection, Act::Edit(vec![edit])))
 }
 
 /// Refuses to settle what no choice among candidates settles.

@@ -16,6 +16,8 @@ mod cli;
 mod cli_commands;
 #[cfg(feature = "cli")]
 mod cli_refusals;
+#[cfg(feature = "cli")]
+mod cli_schemas;
 mod codec;
 mod convergence;
 mod crashes;
@@ -30,6 +32,7 @@ mod oracle;
 mod real_edits;
 mod reference;
 mod replicas;
+mod schemas;
 mod settling;
 mod spans;
 mod tidy;

@@ -23,6 +23,7 @@ mod put;
 mod rebuild;
 mod resolve;
 mod revert;
+mod schema;
 mod show;
 mod status;
 mod verify;
@@ -58,6 +59,10 @@ pub(crate) enum Command {
     Resolve(resolve::Resolve),
     #[command(subcommand)]
     Policy(policy::Policies),
+    #[command(subcommand)]
+    Schema(schema::Schemas),
+    Violations(schema::Violations),
+    Migrate(schema::Migrate),
     Revert(revert::Revert),
     Undo(revert::Undo),
     Pull(pull::Pull),
@@ -94,6 +99,9 @@ impl Command {
             Self::Conflicts(command) => command.run(app),
             Self::Resolve(command) => command.run(app),
             Self::Policy(command) => command.run(app),
+            Self::Schema(command) => command.run(app),
+            Self::Violations(command) => command.run(app),
+            Self::Migrate(command) => command.run(app),
             Self::Revert(command) => command.run(app),
             Self::Undo(command) => command.run(app),
             Self::Pull(command) => command.run(app),
