@@ -149,7 +149,9 @@ fn stamp(view: &View<'_>, projection: &Projection, path: &Path) -> Stamp {
     let written = parts.filter_map(|blame| of(blame.node?)).max();
     // What a custom strategy made is nobody's: it counts as of the record's latest event.
     let latest = || view.graph().heads_of(view.clock()).into_iter().filter_map(of).max();
-    written.or_else(latest).unwrap_or(Stamp { at: crate::event::Timestamp { millis: 0, counter: 0 }, event: EventId([0; 32]) })
+    written
+        .or_else(latest)
+        .unwrap_or(Stamp { at: crate::event::Timestamp { millis: 0, counter: 0 }, event: EventId([0; 32]) })
 }
 
 /// The facts of a record that holds a schema: whether it is one.
@@ -207,6 +209,7 @@ impl State {
         self.constraints.index.demand(demands);
         (self.constraints.new_demands, self.constraints.stale) = (true, false);
         let old = std::mem::replace(&mut self.constraints.taken, taken.clone());
+        self.constraints.made.retain(|key, _| old.get(&key.0) == taken.get(&key.0));
         for name in old.keys().filter(|name| !taken.contains_key(*name)) {
             let gone: Vec<RecordKey> = self.constraints.index.keys(name).cloned().collect();
             gone.into_iter().for_each(|key| self.constraints.update(key, None, before.as_deref_mut()));
@@ -387,7 +390,8 @@ fn is_own(violation: &Violation) -> bool {
 
 /// The refusal of a change that breaks these.
 pub(crate) fn refused(broken: &[Violation]) -> Error {
-    let told = |found: &Violation| format!("{}/{}{}: {}", found.collection, found.key, place(&found.path), found.message);
+    let told =
+        |found: &Violation| format!("{}/{}{}: {}", found.collection, found.key, place(&found.path), found.message);
     let mut message = broken.iter().take(TOLD).map(told).collect::<Vec<_>>().join("; ");
     if broken.len() > TOLD {
         message.push_str(&format!("; and {} more", broken.len() - TOLD));

@@ -1,11 +1,11 @@
 //! Kinds from the schema, as an edit is drafted: a plain value of a text, set, list or counter becomes what differs.
 
 use super::draft::{Drafting, Settled, invalid};
+use crate::Result;
 use crate::document::{Cell, ContainerKind, Registers};
 use crate::event::{Container, Op, Path, Value, json, limits};
 use crate::projection::Content;
 use crate::schema::FieldKind;
-use crate::Result;
 
 /// How many increments a change of a counter may take; a greater one is a new value.
 const INCREMENTS: u64 = 16;
@@ -61,10 +61,10 @@ impl Drafting<'_, '_> {
         self.touch(path);
         let made = Container::Own(u32::try_from(self.draft.ops.len()).unwrap_or(u32::MAX));
         self.draft.settle(path, Some(content), Some(kind), &Registers::default())?;
-        let length = content.json.as_str().map_or_else(
-            || content.json.as_array().map_or(0, Vec::len),
-            |text| text.chars().count(),
-        );
+        let length = content
+            .json
+            .as_str()
+            .map_or_else(|| content.json.as_array().map_or(0, Vec::len), |text| text.chars().count());
         let (cell, container) = match kind {
             Settled::Text => (Cell::Container(ContainerKind::Text), Some(made)),
             Settled::List => (Cell::Container(ContainerKind::List), Some(made)),
@@ -125,8 +125,10 @@ impl Drafting<'_, '_> {
             _ => return Ok(()),
         };
         match self.kind(path).filter(|kind| *kind != made) {
-            Some(kind) => Err(invalid(format!("expected no {} at `{path}`: its kind is {}", made.name(), kind.name()), path)
-                .with_hint("the schema says so: see `syncledger schema show`")),
+            Some(kind) => {
+                Err(invalid(format!("expected no {} at `{path}`: its kind is {}", made.name(), kind.name()), path)
+                    .with_hint("the schema says so: see `syncledger schema show`"))
+            }
             None => Ok(()),
         }
     }

@@ -53,6 +53,11 @@ impl Plan {
         Ok(Self { key, parents, ops, parts, context, marks, rehearsed: Vec::new() })
     }
 
+    /// The plan, made in another context.
+    pub(crate) fn in_context(self, context: &Context) -> Self {
+        Self { context: context.clone(), ..self }
+    }
+
     /// A plan that changes nothing.
     fn nothing(key: RecordKey, context: Context) -> Self {
         let (parents, ops, parts, marks, rehearsed) = Default::default();
@@ -436,7 +441,8 @@ impl Writing<'_> {
             let view = nothing.view()?;
             let read = |blob: &BlobRef| self.shared.read_blob(blob);
             let projection = &Projection::default();
-            let shown = Shown { view: &view, projection, exists: false, read: &read, schema: policy.schema.as_deref() };
+            let shown =
+                Shown { view: &view, projection, exists: false, read: &read, schema: policy.schema.as_deref() };
             Draft::new(&write.act, &shown).map_err(|fault| of_record(fault, &key))?
         };
         let import = FirstImport { source: &context.source, collection: &key.0, key: &key.1, occurred_at };

@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 use super::constraints::{Held, refused};
-use super::request::Migrated;
+use super::request::{self, Migrated, Reshaping};
 use super::writer::Writing;
 use super::{Act, Context, Ledger, Outcome, Planned, Query, Receipt, Record, Write};
 use crate::event::{RunId, limits};
@@ -23,10 +23,15 @@ impl Ledger {
     /// was changed meanwhile.
     pub fn migrate(&self, collection: &str, source: &str, dry_run: bool, context: &Context) -> Result<Migrated> {
         let template = Template::parse(source)?;
+        let request = Reshaping(Some(collection), Some(source));
+        if let Some(receipt) = self.answered(&request, context)?.filter(|_| !dry_run) {
+            return Ok(Migrated { receipt, planned: Vec::new(), broken: Vec::new() });
+        }
+        let hash = request::hash(&request, context);
         let records = self.list(collection, &Query::default())?;
         let writes = migrations(&template, records)?;
         let context = context.clone();
-        self.store.queue().run(self.id(), move |writing| writing.migrate(&writes, dry_run, &context))
+        self.store.queue().run(self.id(), move |writing| writing.migrate(&writes, dry_run, &context, hash))
     }
 }
 
@@ -53,9 +58,10 @@ fn migrations(template: &Template, records: Vec<Record>) -> Result<Vec<Write>> {
 }
 
 impl Writing<'_> {
-    fn migrate(&mut self, writes: &[Write], dry_run: bool, context: &Context) -> Result<Migrated> {
+    fn migrate(&mut self, writes: &[Write], dry_run: bool, context: &Context, request: [u8; 32]) -> Result<Migrated> {
         self.state.refresh(self.shared, None)?;
-        let (planned, broken) = self.tried(|writing| writing.try_migration(writes, context))?;
+        let keyless = Context { idempotency_key: None, ..context.clone() };
+        let (planned, broken) = self.tried(|writing| writing.try_migration(writes, &keyless))?;
         let nothing = Receipt::unchanged();
         if dry_run || planned.is_empty() {
             return Ok(Migrated { receipt: nothing, planned, broken });
@@ -63,7 +69,7 @@ impl Writing<'_> {
         if !broken.is_empty() {
             return Err(breaking(&broken));
         }
-        let receipt = self.write_many(writes, context)?;
+        let receipt = self.write_many(writes, context, request)?;
         Ok(Migrated { receipt, planned, broken })
     }
 
@@ -82,10 +88,11 @@ impl Writing<'_> {
         Ok((planned, self.newly_broken(from, Held::All)?))
     }
 
-    /// Makes all writes or none, in as many batches as it takes.
-    pub(crate) fn write_many(&mut self, writes: &[Write], context: &Context) -> Result<Receipt> {
+    /// Makes all writes or none, in as many batches as it takes. What changes nothing makes no event.
+    pub(crate) fn write_many(&mut self, writes: &[Write], context: &Context, request: [u8; 32]) -> Result<Receipt> {
         let run = context.run.unwrap_or(RunId((self.shared.world.random)()?));
-        let context = Context { run: Some(run), ..context.clone() };
+        let named = Context { run: Some(run), ..context.clone() };
+        let context = Context { idempotency_key: None, ..named.clone() };
         let (mut plans, mut blobs) = (Vec::new(), Vec::new());
         for writes in writes.chunks(limits::BATCH_EVENTS) {
             let (more, contents) = self.plan_all(writes, &context)?;
@@ -93,7 +100,8 @@ impl Writing<'_> {
             blobs.extend(contents);
         }
         self.store_blobs(&blobs)?;
-        let mut receipt = self.commit_all(plans, None)?;
+        let plans = plans.into_iter().map(|plan| plan.in_context(&named)).collect();
+        let mut receipt = self.commit_all(plans, Some(request))?;
         receipt.run = Some(run).filter(|_| receipt.outcome == Outcome::Appended);
         Ok(receipt)
     }

@@ -194,7 +194,10 @@ impl Ledger {
         if query.changed_since.is_some_and(|since| row.last <= since) {
             return Ok(None);
         }
-        let record = self.record(key, &row)?;
+        let mut record = self.record(key, &row)?;
+        if query.policy.is_none() {
+            record.conflicts.extend(self.broken_ids(&record.collection, &record.key));
+        }
         let shows = |(path, value): &(crate::event::Path, Json)| {
             diff::get(&record.value, path).is_some_and(|shown| json::canonical(shown) == json::canonical(value))
         };

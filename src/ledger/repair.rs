@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
 
-use super::request::{Repair, Repaired};
+use super::request::{self, Repair, Repaired, Reshaping};
 use super::state::{COLLECTIONS, RecordKey};
 use super::writer::Writing;
 use super::{Act, Context, Edit, Ledger, Receipt, Write};
@@ -22,54 +22,63 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::write`].
     pub fn repair(&self, collection: Option<&str>, dry_run: bool, context: &Context) -> Result<Repaired> {
+        let request = Reshaping(collection, None);
+        if let Some(receipt) = self.answered(&request, context)?.filter(|_| !dry_run) {
+            return Ok(Repaired { receipt, repairs: Vec::new(), left: Vec::new() });
+        }
+        let hash = request::hash(&request, context);
         let (collection, context) = (collection.map(str::to_owned), context.clone());
-        self.store.queue().run(self.id(), move |writing| writing.repair(collection.as_deref(), dry_run, &context))
+        self.store.queue().run(self.id(), move |writing| {
+            let keyless = Context { idempotency_key: None, ..context.clone() };
+            let (chosen, left) = writing.plan_repair(collection.as_deref(), &keyless)?;
+            let writes = writes(&chosen);
+            let receipt = match dry_run || writes.is_empty() {
+                true => Receipt::unchanged(),
+                false => writing.write_many(&writes, &context, hash)?,
+            };
+            Ok(Repaired { receipt, repairs: chosen.into_values().collect(), left })
+        })
     }
 }
 
 /// What is broken, with the edit that repairs it or why there is none.
 type Proposed = Vec<(Violation, Result<Edit, &'static str>)>;
 
+/// What is to be done, by record and field.
+type Chosen = BTreeMap<(RecordKey, String), Repair>;
+
+/// What is left, and why.
+type Left = Vec<(Violation, String)>;
+
 impl Writing<'_> {
-    fn repair(&mut self, collection: Option<&str>, dry_run: bool, context: &Context) -> Result<Repaired> {
+    /// The repairs, and what they leave.
+    fn plan_repair(&mut self, collection: Option<&str>, context: &Context) -> Result<(Chosen, Left)> {
         self.state.refresh(self.shared, None)?;
-        let mut chosen: BTreeMap<(RecordKey, String), Repair> = BTreeMap::new();
+        let mut chosen = Chosen::new();
         for _ in 0..ROUNDS {
-            let writes = writes(&chosen);
-            let proposed = self.tried(|writing| {
-                writing.write_for_trial(&writes, context)?;
-                writing.propose(collection)
-            })?;
-            let before = chosen.clone();
-            for (violation, edit) in proposed {
+            let before = chosen.len();
+            for (violation, edit) in self.propose_after(&chosen, collection, context)? {
                 let at = ((violation.collection.clone(), violation.key.clone()), violation.path.clone());
                 if let Ok(edit) = edit {
                     chosen.insert(at, Repair { violation, edit });
                 }
             }
-            if chosen.len() == before.len() {
+            if chosen.len() == before {
                 break;
             }
         }
-        self.finish_repair(collection, chosen, dry_run, context)
+        let why = |edit: Result<Edit, &'static str>| edit.err().unwrap_or("repairing it breaks something else");
+        let left = self.propose_after(&chosen, collection, context)?.into_iter();
+        Ok((chosen, left.map(|(violation, edit)| (violation, why(edit).to_owned())).collect()))
     }
 
-    fn finish_repair(
-        &mut self,
-        collection: Option<&str>,
-        chosen: BTreeMap<(RecordKey, String), Repair>,
-        dry_run: bool,
-        context: &Context,
-    ) -> Result<Repaired> {
-        let writes = writes(&chosen);
-        let left = self.tried(|writing| {
+    /// What is still to be repaired once these repairs are made.
+    fn propose_after(&mut self, chosen: &Chosen, collection: Option<&str>, context: &Context) -> Result<Proposed> {
+        let writes = writes(chosen);
+        self.tried(|writing| {
             writing.write_for_trial(&writes, context)?;
             writing.propose(collection)
-        })?;
-        let why = |edit: Result<Edit, &'static str>| edit.err().unwrap_or("repairing it breaks something else").to_owned();
-        let left = left.into_iter().map(|(violation, edit)| (violation, why(edit))).collect();
-        let receipt = if dry_run || writes.is_empty() { Receipt::unchanged() } else { self.write_many(&writes, context)? };
-        Ok(Repaired { receipt, repairs: chosen.into_values().collect(), left })
+        })
     }
 
     fn write_for_trial(&mut self, writes: &[Write], context: &Context) -> Result<()> {
@@ -154,7 +163,7 @@ fn without_reference(
 }
 
 /// One write for each record that is repaired.
-fn writes(chosen: &BTreeMap<(RecordKey, String), Repair>) -> Vec<Write> {
+fn writes(chosen: &Chosen) -> Vec<Write> {
     let mut edits: BTreeMap<&RecordKey, Vec<Edit>> = BTreeMap::new();
     for ((key, _), repair) in chosen {
         let edits = edits.entry(key).or_default();

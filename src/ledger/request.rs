@@ -652,6 +652,15 @@ impl Request for Settlement {
     }
 }
 
+/// A repair or a migration of a collection, or of all.
+pub(crate) struct Reshaping<'a>(pub(crate) Option<&'a str>, pub(crate) Option<&'a str>);
+
+impl Request for Reshaping<'_> {
+    fn described(&self) -> Json {
+        json!([if self.1.is_some() { "migrate" } else { "repair" }, self.0, self.1])
+    }
+}
+
 /// The taking back of a change; of the last one where there is no target.
 pub(crate) struct Reverting<'a>(pub(crate) Option<&'a Target>);
 

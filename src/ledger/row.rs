@@ -78,7 +78,8 @@ impl Row {
             return Ok(bytes);
         }
         let (last, heads, deleted) = (self.last, self.heads.clone(), self.deleted);
-        Self { last, heads, deleted, content: Content::default(), conflicts: Vec::new(), policy: 0, facts: None }.encode()
+        Self { last, heads, deleted, content: Content::default(), conflicts: Vec::new(), policy: 0, facts: None }
+            .encode()
     }
 
     /// The row of bytes; `None` when another version wrote them.

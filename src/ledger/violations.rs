@@ -79,9 +79,9 @@ impl Ledger {
     pub fn violations(&self, collection: Option<&str>) -> Result<Vec<Violation>> {
         let _reading = self.shared().reading();
         let within = |key: &&RecordKey| collection.is_none_or(|collection| collection == key.0);
-        Ok(self.shared().index(self.id(), |index| {
-            index.broken().filter(within).flat_map(|key| index.violations(key)).collect()
-        }))
+        Ok(self
+            .shared()
+            .index(self.id(), |index| index.broken().filter(within).flat_map(|key| index.violations(key)).collect()))
     }
 
     /// The key of the record that holds a value of a unique field.
@@ -99,6 +99,9 @@ impl Ledger {
     pub(super) fn broken_ids(&self, collection: &str, key: &str) -> Vec<ConflictId> {
         let key = (collection.to_owned(), key.to_owned());
         self.shared().index(self.id(), |index| {
+            if index.facts(&key).is_none() {
+                return Vec::new();
+            }
             let own = index.violations(&key).into_iter().map(|violation| self.id_of(&violation));
             let shared = index.unique_values(&key).filter_map(|unique| {
                 let others = index.showing(collection, &unique.path, &unique.value).nth(1).is_some();

@@ -18,7 +18,8 @@ const SOURCE_BYTES: usize = 16_384;
 
 /// What of minijinja's own is left out: what makes much of little, what says the same twice, what only templates need.
 const FILTERS_LEFT_OUT: [&str; 13] = [
-    "indent", "format", "batch", "slice", "zip", "chain", "groupby", "pprint", "safe", "escape", "e", "join", "replace",
+    "indent", "format", "batch", "slice", "zip", "chain", "groupby", "pprint", "safe", "escape", "e", "join",
+    "replace",
 ];
 const FUNCTIONS_LEFT_OUT: [&str; 3] = ["range", "debug", "namespace"];
 
@@ -221,8 +222,7 @@ impl Form {
         match self {
             Self::Expression(expression) => expression.evaluate(key, record),
             Self::Object(members) => {
-                let member =
-                    |(name, form): &(String, Self)| Ok((name.clone(), form.evaluate(key, record)?));
+                let member = |(name, form): &(String, Self)| Ok((name.clone(), form.evaluate(key, record)?));
                 members.iter().map(member).collect::<Result<serde_json::Map<_, _>, _>>().map(Json::Object)
             }
             Self::Array(items) => items.iter().map(|form| form.evaluate(key, record)).collect(),

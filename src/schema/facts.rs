@@ -168,7 +168,9 @@ fn term((collection, path, sum): (&str, &Path, &SumOf), json: &Json) -> Option<T
 }
 
 fn is_unread(shown: &Shown<'_>, at: &str) -> bool {
-    let here = |unread: &String| at.strip_prefix(unread.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let here = |unread: &String| {
+        at.strip_prefix(unread.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
     shown.unread.iter().any(here)
 }
 
@@ -189,7 +191,8 @@ fn broken(schema: &Schema, shown: &Shown<'_>, json: &Json) -> Vec<Violation> {
         }
     }
     found.retain(|(path, ..), _| !is_unread(shown, path));
-    for rule in &schema.rules {
+    // A rule may be about any field: it is told only of what can be read whole.
+    for rule in schema.rules.iter().filter(|_| shown.unread.is_empty()) {
         let message = match rule.expression.holds(shown.key, json) {
             Ok(true) => continue,
             Ok(false) => rule.message.clone(),
@@ -216,7 +219,9 @@ fn places(fault: &ValidationError<'_>) -> Vec<String> {
     match fault.kind() {
         ValidationErrorKind::Required { property } => vec![property.as_str().map_or(at.clone(), member)],
         ValidationErrorKind::AdditionalProperties { unexpected }
-        | ValidationErrorKind::UnevaluatedProperties { unexpected } => unexpected.iter().map(|name| member(name)).collect(),
+        | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+            unexpected.iter().map(|name| member(name)).collect()
+        }
         _ => vec![at],
     }
 }

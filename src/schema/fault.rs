@@ -23,7 +23,9 @@ pub enum SchemaFault {
         why: String,
     },
     /// A reference leads out of the schema.
-    #[error("at {pointer:?} of the schema: expected a reference inside the schema, such as #/$defs/name, got {target:?}")]
+    #[error(
+        "at {pointer:?} of the schema: expected a reference inside the schema, such as #/$defs/name, got {target:?}"
+    )]
     Remote {
         /// Where.
         pointer: String,

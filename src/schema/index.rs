@@ -34,7 +34,11 @@ impl Demands {
             for (path, field) in schema.fields() {
                 named.extend(field.references.clone());
                 if let Some(sum) = &field.sum {
-                    sums.entry(sum.collection.clone()).or_default().push((collection.clone(), path.clone(), sum.clone()));
+                    sums.entry(sum.collection.clone()).or_default().push((
+                        collection.clone(),
+                        path.clone(),
+                        sum.clone(),
+                    ));
                 }
             }
         }
@@ -105,7 +109,13 @@ pub struct Index {
 impl PartialEq for Index {
     fn eq(&self, other: &Self) -> bool {
         let state = |index: &Self| {
-            (index.facts.clone(), index.holders.clone(), index.referrers.clone(), index.totals.clone(), index.broken.clone())
+            (
+                index.facts.clone(),
+                index.holders.clone(),
+                index.referrers.clone(),
+                index.totals.clone(),
+                index.broken.clone(),
+            )
         };
         state(self) == state(other)
     }
@@ -170,7 +180,11 @@ impl Index {
         }
         for key in affected {
             let is_broken = self.is_broken(&key);
-            if is_broken { self.broken.insert(key) } else { self.broken.remove(&key) };
+            if is_broken {
+                self.broken.insert(key)
+            } else {
+                self.broken.remove(&key)
+            };
         }
     }
 
@@ -256,13 +270,15 @@ impl Index {
             critical: schema.is_some_and(|schema| schema.is_critical(path)),
         };
         for unique in &facts.unique {
-            if let Some(holder) = self.holder(&key.0, &unique.path, &unique.value).filter(|holder| **holder != key.1) {
+            if let Some(holder) = self.holder(&key.0, &unique.path, &unique.value).filter(|holder| **holder != key.1)
+            {
                 let message = format!("expected a value of its own: `{}/{holder}` holds this one", key.0);
                 found.push(violation(&unique.path, unique.path.as_str(), Constraint::Unique, &unique.value, message));
             }
         }
         for reference in facts.references.iter().filter(|reference| !self.is_alive(&target(reference))) {
-            let message = format!("expected the key of a record of `{}`: this one is absent or deleted", reference.collection);
+            let message =
+                format!("expected the key of a record of `{}`: this one is absent or deleted", reference.collection);
             found.push(violation(&reference.path, &reference.at, Constraint::Reference, &reference.target, message));
         }
         for amount in &facts.amounts {
@@ -381,7 +397,8 @@ mod tests {
         bench.set("people", "a", Some(json!({ "mail": "x" })), 2);
         bench.set("people", "b", Some(json!({ "mail": "x" })), 1);
         bench.set("people", "c", Some(json!({ "mail": "x" })), 3);
-        let broken = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), Constraint::Unique)).collect::<Vec<_>>();
+        let broken =
+            |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), Constraint::Unique)).collect::<Vec<_>>();
         assert_eq!(bench.broken(), broken(&["a", "c"]));
         bench.set("people", "b", Some(json!({ "mail": "y" })), 4);
         assert_eq!(bench.broken(), broken(&["c"]));

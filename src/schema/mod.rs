@@ -20,8 +20,8 @@ mod walk;
 
 pub use decimal::Decimal;
 pub use expression::{Expression, Template};
-pub use facts::{Amount, Facts, Reference, Shown, Stamp, Term, Unique};
 pub(crate) use facts::value_text;
+pub use facts::{Amount, Facts, Reference, Shown, Stamp, Term, Unique};
 pub use fault::SchemaFault;
 pub use index::{Before, Demands, Index};
 pub use model::{Field, FieldKind, Schema, SumOf};

@@ -144,7 +144,8 @@ impl Schema {
             return Err(SchemaFault::contradictory("/type", "a record is an object"));
         }
         let validator = validator(schema)?;
-        let hash = blake3::hash(text.as_bytes()).as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let hash =
+            blake3::hash(text.as_bytes()).as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         Ok(Self { json: schema.clone(), fields, rules, validator, hash })
     }
 
@@ -281,7 +282,10 @@ mod tests {
             (at(json!({ "x-kind": "atomic", "properties": { "b": { "x-unique": true } } })), "no field of its own"),
             (at(json!({ "x-kind": "counter", "x-unique": true })), "cannot be unique"),
             (at(json!({ "type": "integer", "x-references": "b" })), "holds no key"),
-            (at(json!({ "type": "string", "x-sum": { "collection": "b", "field": "/c", "via": "/d" } })), "no number"),
+            (
+                at(json!({ "type": "string", "x-sum": { "collection": "b", "field": "/c", "via": "/d" } })),
+                "no number",
+            ),
             (at(json!({ "x-kind": "set", "default": 1 })), "default"),
         ] {
             let fault = fault(schema.clone());

@@ -258,7 +258,10 @@ impl<'a> Walk<'a> {
         let field = self.at(path, &pointer);
         let both = field.types.as_ref().map_or(named.clone(), |before| &named & before);
         if both.is_empty() {
-            return Err(SchemaFault::contradictory(&pointer, format!("no value of `{path}` has all types that are asked")));
+            return Err(SchemaFault::contradictory(
+                &pointer,
+                format!("no value of `{path}` has all types that are asked"),
+            ));
         }
         field.types = Some(both);
         Ok(())

@@ -38,7 +38,11 @@ fn what_is_no_schema_is_refused_by_name() {
         ("{\"$ref\": \"https://example.org/person.json\"}", "validation", "inside the schema"),
         ("{\"allOf\": [{\"$ref\": \"#\"}]}", "validation", "leads back"),
         ("{\"properties\": {\"a\": {\"x-kind\": \"text\", \"type\": \"number\"}}}", "validation", "is a text"),
-        ("{\"properties\": {\"a\": {\"allOf\": [{\"x-kind\": \"set\"}, {\"x-kind\": \"list\"}]}}}", "validation", "says otherwise"),
+        (
+            "{\"properties\": {\"a\": {\"allOf\": [{\"x-kind\": \"set\"}, {\"x-kind\": \"list\"}]}}}",
+            "validation",
+            "says otherwise",
+        ),
         ("{\"properties\": {\"a\": {\"pattern\": \"(a\"}}}", "validation", "/properties/a/pattern"),
         ("{\"x-rules\": [{\"rule\": \"a +\", \"message\": \"\"}]}", "validation", "expression"),
         ("{\"properties\": {\"a\": {\"x-uniqe\": true}}}", "validation", "x-unique"),
@@ -59,7 +63,8 @@ fn a_bad_record_is_refused_with_pointers_and_a_rule_that_cannot_be_decided_says_
     let error = bench.refused(["put", "people", "a", r#"{"name": 1, "boss": "b"}"#], 1, "validation");
     assert_eq!(error["pointers"], json!(["/boss", "/name"]));
     bench.ok(["put", "people", "a", r#"{"name": "Ann", "mail": "a"}"#]);
-    let error = bench.refused(["put", "people", "b", r#"{"name": "Bob", "mail": "a"}"#, "--dry-run"], 1, "validation");
+    let error =
+        bench.refused(["put", "people", "b", r#"{"name": "Bob", "mail": "a"}"#, "--dry-run"], 1, "validation");
     assert!(error["message"].as_str().unwrap().contains("people/a"), "{error}");
     let rule = r#"{"x-rules": [{"rule": "a < b", "message": "a comes before b"}]}"#;
     bench.ok(["schema", "set", "c", rule]);
@@ -95,7 +100,10 @@ fn a_merge_opens_conflicts_that_the_commands_tell() {
     other.pull(&bench);
     let open = bench.lines(["conflicts"]);
     assert_eq!(open, other.lines(["conflicts"]));
-    assert_eq!((&open[0]["kind"], &open[0]["severity"], &open[0]["key"]), (&json!("constraint"), &json!("critical"), &json!("b")));
+    assert_eq!(
+        (&open[0]["kind"], &open[0]["severity"], &open[0]["key"]),
+        (&json!("constraint"), &json!("critical"), &json!("b"))
+    );
     assert_eq!(bench.run(["conflicts", "--fail-if-open"]).code, 4);
     let id = open[0]["id"].as_str().unwrap();
     assert_eq!(bench.json(["get", "people", "a"])["conflicts"], json!([id]));

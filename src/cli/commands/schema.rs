@@ -120,7 +120,9 @@ fn list(app: &mut App, broken: &[Violation], verb: &str) -> Outcome {
     records.dedup();
     let (records, constraints) = (count(records.len(), "record", "records"), broken.len());
     app.out.note(match constraints {
-        0 => format!("no record {}", if verb == "break" { "breaks a constraint" } else { "would break a constraint" }),
+        0 => {
+            format!("no record {}", if verb == "break" { "breaks a constraint" } else { "would break a constraint" })
+        }
         some => format!("{records} {verb} {}", count(some, "constraint", "constraints")),
     });
     Ok(())
@@ -141,7 +143,8 @@ fn violation(violation: &Violation) -> Json {
 fn text(broken: &[Violation]) -> String {
     let mut table = table::table(&["record", "field", "constraint", "expected"]);
     for found in broken {
-        let constraint = if found.critical { style::bad(found.constraint.name()) } else { found.constraint.name().into() };
+        let constraint =
+            if found.critical { style::bad(found.constraint.name()) } else { found.constraint.name().into() };
         let record = format!("{}/{}", found.collection, found.key);
         table.add_row([record, style::name(&found.path), constraint, found.message.clone()]);
     }
@@ -186,12 +189,14 @@ fn words(edit: &Edit) -> String {
 fn repaired_text(repaired: &Repaired, dry_run: bool) -> String {
     let place = |found: &Violation| format!("{}/{} {}", found.collection, found.key, style::name(&found.path));
     let verb = style::good(if dry_run { "would repair" } else { "repaired" });
-    let made = repaired.repairs.iter().map(|repair| {
-        format!("{verb} {}: {}", place(&repair.violation), table::cut(&words(&repair.edit), 80))
-    });
-    let left = repaired.left.iter().map(|(found, why)| {
-        format!("{} {}: {} ({why})", style::warn("left"), place(found), found.message)
-    });
+    let made = repaired
+        .repairs
+        .iter()
+        .map(|repair| format!("{verb} {}: {}", place(&repair.violation), table::cut(&words(&repair.edit), 80)));
+    let left = repaired
+        .left
+        .iter()
+        .map(|(found, why)| format!("{} {}: {} ({why})", style::warn("left"), place(found), found.message));
     let lines: Vec<String> = made.chain(left).collect();
     if lines.is_empty() { "nothing to repair".to_owned() } else { lines.join("\n") }
 }
