@@ -59,7 +59,6 @@ impl Demands {
     }
 
     /// The collections of which something is demanded.
-    #[must_use]
     pub fn collections(&self) -> impl Iterator<Item = &String> {
         self.hashes.keys()
     }
