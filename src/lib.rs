@@ -35,7 +35,8 @@
 //! ```
 //!
 //! The layers, each using only those below it: `cli`, [`ledger`], [`projection`], [`document`], [`event`], [`error`];
-//! beside them [`journal`] and [`blob`], the storage seams, and [`segment`]. `docs/architecture.md` tells the rest.
+//! beside them [`schema`], [`segment`], and [`journal`] and [`blob`], the storage seams. `docs/architecture.md` tells the
+//! rest.
 
 #[cfg(not(target_arch = "wasm32"))]
 pub mod blob;
@@ -51,6 +52,7 @@ pub mod journal;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod ledger;
 pub mod projection;
+pub mod schema;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod segment;
 

@@ -12,6 +12,11 @@ pub struct MemoryBlobs {
 }
 
 impl MemoryBlobs {
+    /// Forgets all of them.
+    pub fn clear(&self) {
+        self.blobs().clear();
+    }
+
     fn blobs(&self) -> MutexGuard<'_, BTreeMap<BlobHash, Arc<[u8]>>> {
         self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
     }

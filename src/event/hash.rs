@@ -61,6 +61,14 @@ pub fn conflict_id(ledger: LedgerId, collection: &str, key: &str, pointer: &str)
     ConflictId(record.field(pointer.as_bytes()).finish())
 }
 
+/// The id of the conflict about a broken constraint. `parts` say which: of a unique value the collection, the field and
+/// the value, otherwise the record too.
+#[must_use]
+pub fn constraint_id(ledger: LedgerId, constraint: &str, parts: &[&str]) -> ConflictId {
+    let fields = Fields::new("syncledger 2026-11 constraint id v1").field(&ledger.0).field(constraint.as_bytes());
+    ConflictId(parts.iter().fold(fields, |fields, part| fields.field(part.as_bytes())).finish())
+}
+
 /// The hash by which a conflict's candidates are told from later ones: of their events, sorted.
 #[must_use]
 pub fn conflict_version(sorted_events: &[EventId]) -> [u8; 32] {

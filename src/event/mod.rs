@@ -22,7 +22,7 @@ mod value;
 
 pub use clock::Timestamp;
 pub use codec::DecodeError;
-pub use hash::{conflict_id, conflict_version, event_id};
+pub use hash::{conflict_id, conflict_version, constraint_id, event_id};
 pub use id::{BatchId, ConflictId, EventId, LedgerId, ParseIdError, RunId, WriterId};
 pub use import::{FirstImport, Part, chain, split};
 pub use model::{BatchMember, Body, Event, Idempotency};

@@ -226,6 +226,10 @@ impl<'a> Check<'a> {
         let (id, shared) = (self.ledger.id(), self.ledger.shared());
         let same =
             shared.meta(id, |seen| seen.position != until || self.replay.meta(id, |expected| seen == expected));
+        let expected = self.replay.index(id, Clone::clone);
+        if shared.meta(id, |seen| seen.position) == until && shared.index(id, |seen| *seen != expected) {
+            self.problems.push("what constraints know of the records is not what its events say: rebuild".to_owned());
+        }
         if !same {
             self.problems.push("the ledger's counts are not what its events say: rebuild".to_owned());
         }

@@ -15,6 +15,7 @@ use crate::event::{
     json, limits,
 };
 use crate::projection::{Conflict, Content, DELETED, Projection, Severity};
+use crate::schema::{FieldKind, Schema};
 use crate::{Error, ErrorKind, Result};
 
 /// A record as of an edit's base.
@@ -25,6 +26,8 @@ pub(crate) struct Shown<'a, 'v> {
     pub(crate) exists: bool,
     /// Reads a large value.
     pub(crate) read: &'a dyn Fn(&BlobRef) -> Result<Json>,
+    /// What says of which kinds the fields are.
+    pub(crate) schema: Option<&'a Schema>,
 }
 
 impl Shown<'_, '_> {
@@ -47,7 +50,7 @@ pub(crate) struct Draft {
     pub(crate) blobs: Vec<Vec<u8>>,
 }
 
-fn invalid(message: impl Into<String>, pointer: &Path) -> Error {
+pub(super) fn invalid(message: impl Into<String>, pointer: &Path) -> Error {
     Error::new(ErrorKind::Validation, message).with_pointers(vec![pointer.to_string()])
 }
 
@@ -170,7 +173,7 @@ impl Draft {
     }
 
     /// Puts a value at a path, in the form that its size and kind need.
-    fn put(&mut self, path: &Path, value: Value) -> Result<()> {
+    pub(super) fn put(&mut self, path: &Path, value: Value) -> Result<()> {
         let op = match self.inline(path, value)? {
             Value::Atomic(json) => Op::PutAtomic { path: path.clone(), json },
             value => Op::Put { path: path.clone(), value },
@@ -262,19 +265,19 @@ impl Settled {
     }
 }
 
-struct Drafting<'a, 'v> {
-    shown: &'a Shown<'a, 'v>,
-    draft: Draft,
+pub(super) struct Drafting<'a, 'v> {
+    pub(super) shown: &'a Shown<'a, 'v>,
+    pub(super) draft: Draft,
     /// Lists, texts and sets that the draft itself makes.
-    made: BTreeMap<Path, (Cell, Option<Container>)>,
+    pub(super) made: BTreeMap<Path, (Cell, Option<Container>)>,
     /// Fields that the draft already changes: what was shown of them says nothing any more.
-    touched: BTreeSet<Path>,
+    pub(super) touched: BTreeSet<Path>,
     /// Objects replaced as a whole, as the draft changes fields inside them.
     atoms: BTreeMap<Path, Json>,
     /// Members that the draft adds or removes, by the canonical JSON of each.
-    members: BTreeMap<(Path, String), bool>,
+    pub(super) members: BTreeMap<(Path, String), bool>,
     /// The lengths of the lists and texts that the draft works in.
-    lengths: BTreeMap<Container, u64>,
+    pub(super) lengths: BTreeMap<Container, u64>,
     /// Whether the draft leaves the record deleted, where it says anything of that.
     deleted: Option<bool>,
 }
@@ -289,7 +292,7 @@ impl<'a, 'v> Drafting<'a, 'v> {
 
 impl Drafting<'_, '_> {
     /// The draft writes a field anew: nothing that it did at, above or below it counts any more.
-    fn touch(&mut self, path: &Path) {
+    pub(super) fn touch(&mut self, path: &Path) {
         let apart = |other: &Path| other != path && !other.is_prefix_of(path) && !path.is_prefix_of(other);
         self.made.retain(|other, _| apart(other));
         self.atoms.retain(|other, _| apart(other));
@@ -332,12 +335,12 @@ impl Drafting<'_, '_> {
         Ok(())
     }
 
-    fn content_at(&self, path: &Path) -> Option<Content> {
+    pub(super) fn content_at(&self, path: &Path) -> Option<Content> {
         if self.shown.exists { self.shown.projection.content.at(path.as_str()) } else { None }
     }
 
     /// Whether candidates disagree at the path, above or below it.
-    fn is_disputed(&self, path: &Path) -> bool {
+    pub(super) fn is_disputed(&self, path: &Path) -> bool {
         self.shown.projection.conflicts.iter().any(|conflict| {
             Path::parse(&conflict.path)
                 .is_ok_and(|other| other == *path || other.is_prefix_of(path) || path.is_prefix_of(&other))
@@ -345,7 +348,7 @@ impl Drafting<'_, '_> {
     }
 
     /// Whether the draft has left the path, what is above and what is below as they were shown.
-    fn is_untouched(&self, path: &Path) -> bool {
+    pub(super) fn is_untouched(&self, path: &Path) -> bool {
         !self.touched.iter().any(|other| other == path || other.is_prefix_of(path) || path.is_prefix_of(other))
     }
 
@@ -361,7 +364,7 @@ impl Drafting<'_, '_> {
     }
 
     /// The only live operation at a path, where it made a list, text or set.
-    fn container_at(&self, path: &Path) -> Option<&Live> {
+    pub(super) fn container_at(&self, path: &Path) -> Option<&Live> {
         match self.shown.view.registers().get(path.to_key().as_str()) {
             [live] if matches!(live.cell, Cell::Set | Cell::Container(_)) => Some(live),
             _ => None,
@@ -408,7 +411,8 @@ impl Drafting<'_, '_> {
     fn atoms(&self) -> BTreeSet<Path> {
         let holds = |(_, lives): &(&str, &[Live])| lives.iter().any(|live| self.shown.is_atom(live));
         let atoms = self.shown.view.registers().iter().filter(holds);
-        atoms.filter_map(|(key, _)| FlatKey::from_document(key).to_path()).collect()
+        let atoms = atoms.filter_map(|(key, _)| FlatKey::from_document(key).to_path());
+        atoms.chain(self.whole_below(&Path::root())).collect()
     }
 
     /// The object replaced as a whole that a field lies in, as the draft has made it so far.
@@ -417,6 +421,10 @@ impl Drafting<'_, '_> {
         above.find_map(|above| {
             if let Some(json) = self.atoms.get(&above) {
                 return Some((above, json.clone()));
+            }
+            if self.kind(&above) == Some(FieldKind::Atomic) && self.is_untouched(&above) {
+                let shown = self.content_at(&above).map(|content| content.fill(|blob| (self.shown.read)(blob)));
+                return Some((above, shown.and_then(Result::ok).unwrap_or_else(|| json!({}))));
             }
             let [live] = self.shown.view.registers().get(above.to_key().as_str()) else { return None };
             let here = self.is_untouched(&above) && self.shown.is_atom(live);
@@ -442,6 +450,9 @@ impl Drafting<'_, '_> {
 
     /// Sets a field of a whole record: a list, text or set that it is takes only what differs.
     fn put_leaf(&mut self, path: &Path, value: Value) -> Result<()> {
+        if self.put_kind(path, &value)? {
+            return Ok(());
+        }
         let live = self.container_at(path).cloned();
         match (live.as_ref().map(|live| &live.cell), &value) {
             (Some(Cell::Container(ContainerKind::Text)), Value::Text(text)) => {
@@ -458,7 +469,7 @@ impl Drafting<'_, '_> {
         }
     }
 
-    fn change_text(&mut self, path: &Path, container: Option<Container>, text: &str) -> Result<()> {
+    pub(super) fn change_text(&mut self, path: &Path, container: Option<Container>, text: &str) -> Result<()> {
         let Some(container) = container else { return self.draft.put(path, Value::Text(text.to_owned())) };
         let shown = self.content_at(path).and_then(|content| content.json.as_str().map(str::to_owned));
         let (before, after): (Vec<char>, Vec<char>) =
@@ -469,7 +480,7 @@ impl Drafting<'_, '_> {
         Ok(())
     }
 
-    fn change_list(&mut self, path: &Path, container: Option<Container>, json: &str) -> Result<()> {
+    pub(super) fn change_list(&mut self, path: &Path, container: Option<Container>, json: &str) -> Result<()> {
         let Some(container) = container else { return self.draft.put(path, Value::Atomic(json.to_owned())) };
         let items = |content: &Content| -> Vec<Value> {
             let count = content.json.as_array().map_or(0, Vec::len);
@@ -494,7 +505,7 @@ impl Drafting<'_, '_> {
         Ok(())
     }
 
-    fn change_set(&mut self, path: &Path, json: &str) -> Result<()> {
+    pub(super) fn change_set(&mut self, path: &Path, json: &str) -> Result<()> {
         let members = |array: &Json| -> BTreeMap<String, Json> {
             array.as_array().into_iter().flatten().map(|member| (json::canonical(member), member.clone())).collect()
         };
@@ -517,6 +528,9 @@ impl Drafting<'_, '_> {
             match op {
                 PatchOp::Remove => self.remove(&path)?,
                 PatchOp::MergeObject if self.content_at(&path).is_some_and(|shown| shown.json.is_object()) => {}
+                PatchOp::MergeObject if self.kind(&path) == Some(FieldKind::Atomic) => {
+                    self.put_atomic(&path, &json!({}))?;
+                }
                 PatchOp::MergeObject => self.put_value(&path, Value::EmptyObject)?,
                 PatchOp::Put(value) => {
                     let value = Value::from_json(&value);
@@ -562,8 +576,13 @@ impl Drafting<'_, '_> {
     fn put(&mut self, path: &Path, value: &Json) -> Result<()> {
         self.is_field(path)?;
         let value = json::normalize(value.clone())?;
+        if value.is_object() && self.kind(path) == Some(FieldKind::Atomic) {
+            return self.put_atomic(path, &value);
+        }
         let fields = match &value {
-            Json::Object(fields) if !fields.is_empty() => Content::of(value.clone()).leaves()?,
+            Json::Object(fields) if !fields.is_empty() => {
+                Content::of(value.clone()).leaves_above(&self.whole_below(path))?
+            }
             _ if path.is_root() && !value.is_object() => {
                 return Err(invalid("expected a JSON object at the root: a record is one", path));
             }
@@ -576,7 +595,7 @@ impl Drafting<'_, '_> {
         self.touch(path);
         self.draft.put(path, Value::EmptyObject)?;
         for (below, value) in fields {
-            self.draft.put(&Path::parse(&format!("{path}{below}"))?, value)?;
+            self.put_fresh(&Path::parse(&format!("{path}{below}"))?, value)?;
         }
         Ok(())
     }
@@ -594,7 +613,7 @@ impl Drafting<'_, '_> {
     }
 
     fn put_value(&mut self, path: &Path, value: Value) -> Result<()> {
-        if self.shows(path, Some(&value)) || self.change_atom(path, Some(&value))? {
+        if self.shows(path, Some(&value)) || self.put_kind(path, &value)? || self.change_atom(path, Some(&value))? {
             return Ok(());
         }
         self.touch(path);
@@ -630,6 +649,7 @@ impl Drafting<'_, '_> {
 
     fn make(&mut self, path: &Path, cell: Cell, op: Op) -> Result<()> {
         self.is_free(path)?;
+        self.must_be(path, &cell)?;
         let is_there = self.container_at(path).is_some_and(|live| live.cell == cell) && self.is_untouched(path);
         let is_empty = self
             .content_at(path)

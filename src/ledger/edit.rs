@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::constraints::Held;
 use super::draft::{Draft, Shown};
 use super::dry_run::Planned;
 use super::request::{self, Act, Context, Delivered, Delivery, Outcome, Receipt, Write};
 use super::state::{COLLECTIONS, CONFLICTS, RecordKey, State, Working, internal};
 use super::writer::Writing;
+use crate::blob::BlobStore as _;
 use crate::document::{Graph, NodeIx};
 use crate::event::{
-    BatchId, BatchMember, BlobHash, BlobRef, Body, ConflictId, Container, DecodeError, Event, EventId, FirstImport,
+    BatchId, BatchMember, BlobRef, Body, ConflictId, Container, DecodeError, Event, EventId, FirstImport,
     Idempotency, LedgerId, Op, Part, RunId, Timestamp, WriterId, chain, limits,
 };
 use crate::projection::{Projection, RecordId, project};
@@ -35,7 +37,7 @@ pub(crate) struct Plan {
     /// How many events the operations take; 0 where nothing changes.
     parts: usize,
     context: Context,
-    marks: Marks,
+    pub(crate) marks: Marks,
     /// The ids of the events that its rehearsal made, by which later plans of the batch name them.
     rehearsed: Vec<EventId>,
 }
@@ -51,6 +53,11 @@ impl Plan {
     ) -> Result<Self> {
         let parts = parts(&ops)?;
         Ok(Self { key, parents, ops, parts, context, marks, rehearsed: Vec::new() })
+    }
+
+    /// The plan, made in another context.
+    pub(crate) fn in_context(self, context: &Context) -> Self {
+        Self { context: context.clone(), ..self }
     }
 
     /// A plan that changes nothing.
@@ -157,30 +164,28 @@ impl Writing<'_> {
     pub(crate) fn dry_run<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, Vec<Planned>)> {
         let before = self.state.savepoint();
         let staged = self.state.staged.len();
-        self.dry = Some(Vec::new());
+        let outer = std::mem::replace(&mut self.dry, true);
         let done = work(self);
         let planned = self.state.staged.iter().skip(staged).map(Planned::of).collect();
         self.state.go_back(before);
-        for hash in self.dry.take().unwrap_or_default() {
-            self.shared.blobs.remove(hash)?;
+        self.dry = outer;
+        if !outer {
+            self.shared.dry_blobs.clear();
         }
         Ok((done?, planned))
     }
 
-    /// Stores large values, durably.
-    pub(crate) fn store_blobs(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
+    /// Stores large values, durably; in a dry run only where this thread reads them again.
+    pub(crate) fn store_blobs(&self, blobs: &[Vec<u8>]) -> Result<()> {
         if blobs.is_empty() {
             return Ok(());
         }
         let contents: Vec<&[u8]> = blobs.iter().map(Vec::as_slice).collect();
-        if let Some(stored) = &mut self.dry {
-            for hash in contents.iter().map(|content| BlobHash::of(content)) {
-                if !self.shared.blobs.contains(hash)? {
-                    stored.push(hash);
-                }
-            }
+        if self.dry {
+            self.shared.dry_blobs.put_many(&contents)?;
+        } else {
+            self.shared.blobs.put_many(&contents)?;
         }
-        self.shared.blobs.put_many(&contents)?;
         Ok(())
     }
 
@@ -315,7 +320,8 @@ impl Writing<'_> {
             };
             let projection = project(&view, &policy.policy, &shared.resolvers, &record);
             let read = |blob: &BlobRef| shared.read_blob(blob);
-            let shown = Shown { view: &view, projection: &projection, exists: !parents.is_empty(), read: &read };
+            let (exists, schema) = (!parents.is_empty(), policy.schema.as_deref());
+            let shown = Shown { view: &view, projection: &projection, exists, read: &read, schema };
             Draft::new(&write.act, &shown).map_err(|fault| of_record(fault, &key))?
         };
         let context = context.clone();
@@ -329,13 +335,14 @@ impl Writing<'_> {
     /// Stages all plans as one batch, or nothing.
     pub(crate) fn commit(&mut self, plans: Vec<Plan>, request: Option<[u8; 32]>) -> Result<Receipt> {
         check_batch(plans.iter().map(Plan::events).sum())?;
-        self.whole(|writing| writing.stage_batch(plans, request))
+        self.constrained(Held::of(&plans), |writing| writing.stage_batch(plans, request))
     }
 
     /// Stages all plans, in as many batches as it takes, or nothing.
     pub(crate) fn commit_all(&mut self, plans: Vec<Plan>, request: Option<[u8; 32]>) -> Result<Receipt> {
+        let held = Held::of(&plans);
         let batches = batches(plans)?;
-        self.whole(|writing| {
+        self.constrained(held, |writing| {
             let mut receipt = Receipt::unchanged();
             for batch in batches {
                 let part = writing.stage_batch(batch, request)?;
@@ -348,13 +355,18 @@ impl Writing<'_> {
         })
     }
 
+    /// Stages plans in as many batches as it takes.
+    pub(crate) fn stage_many(&mut self, plans: Vec<Plan>) -> Result<()> {
+        batches(plans)?.into_iter().try_for_each(|batch| self.stage_batch(batch, None).map(drop))
+    }
+
     /// What `work` stages stays only where all of it succeeds.
-    fn whole<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    pub(crate) fn whole<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let before = self.state.savepoint();
         work(self).inspect_err(|_| self.state.go_back(before))
     }
 
-    fn stage_batch(&mut self, plans: Vec<Plan>, request: Option<[u8; 32]>) -> Result<Receipt> {
+    pub(crate) fn stage_batch(&mut self, plans: Vec<Plan>, request: Option<[u8; 32]>) -> Result<Receipt> {
         let plans: Vec<Plan> = plans.into_iter().filter(|plan| plan.parts > 0).collect();
         let batch = match plans.iter().map(Plan::events).sum() {
             0 => return Ok(Receipt::unchanged()),
@@ -439,11 +451,14 @@ impl Writing<'_> {
         occurred_at: i64,
     ) -> Result<Delivered> {
         let key = record_of(write);
+        let policy = self.state.policy(self.shared, &key.0)?;
         let mut nothing = crate::document::Document::default();
         let draft = {
             let view = nothing.view()?;
             let read = |blob: &BlobRef| self.shared.read_blob(blob);
-            let shown = Shown { view: &view, projection: &Projection::default(), exists: false, read: &read };
+            let projection = &Projection::default();
+            let shown =
+                Shown { view: &view, projection, exists: false, read: &read, schema: policy.schema.as_deref() };
             Draft::new(&write.act, &shown).map_err(|fault| of_record(fault, &key))?
         };
         let import = FirstImport { source: &context.source, collection: &key.0, key: &key.1, occurred_at };
@@ -451,7 +466,7 @@ impl Writing<'_> {
         let events = import.events(draft.ops, |event| Ok(event.identify(ledger)?.0));
         let events = events.map_err(|fault| of_record(fault.into(), &key))?;
         self.store_blobs(&draft.blobs)?;
-        let receipt = self.whole(|writing| writing.stage_delivery(&key, events, run))?;
+        let receipt = self.constrained(Held::Own, |writing| writing.stage_delivery(&key, events, run))?;
         if receipt.events.is_empty() { Ok(Delivered::Unchanged) } else { Ok(Delivered::Created(receipt)) }
     }
 

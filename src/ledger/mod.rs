@@ -16,14 +16,18 @@ mod backup;
 mod cache;
 mod clock;
 mod collection;
+mod constraints;
 mod digest;
 mod draft;
+mod draft_kinds;
 mod dry_run;
 mod edit;
 mod history;
 mod log;
+mod migrate;
 mod packing;
 mod read;
+mod repair;
 mod replicate;
 pub mod request;
 mod revert;
@@ -35,6 +39,7 @@ mod store;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod violations;
 mod waiting;
 mod workflow;
 mod writer;
@@ -263,7 +268,7 @@ impl Ledger {
         }
         let path = crate::event::Path::root().join("policy")?;
         let edit = Edit::PutAtomic(path, policy.to_json());
-        self.edit(state::COLLECTIONS, collection, vec![edit], context)
+        self.write(self.setting(collection, edit)?, context)
     }
 
     /// Settles a conflict, by one event on all heads. With a version, only if the conflict still has the candidates of
@@ -282,6 +287,7 @@ impl Ledger {
             return Ok(receipt);
         }
         let found = self.conflict(conflict)?;
+        violations::check_settleable(&found)?;
         let id = self.id();
         let span = info_span!("resolve", ledger = %id, collection = found.collection, conflict = %conflict);
         let _entered = span.enter();

@@ -70,7 +70,11 @@ impl Ledger {
             (None, None) => self.row(&record)?,
             _ => self.row_as_of(&record, look)?.map(Arc::new),
         };
-        row.map(|row| self.record(record, &row)).transpose()
+        let mut found = row.map(|row| self.record(record, &row)).transpose()?;
+        if let Some(found) = found.as_mut().filter(|_| *look == Look::default()) {
+            found.conflicts.extend(self.broken_ids(&found.collection, &found.key));
+        }
+        Ok(found)
     }
 
     fn record(&self, (collection, key): RecordKey, row: &Row) -> Result<Record> {
@@ -96,8 +100,10 @@ impl Ledger {
 
     fn row_as_of(&self, key: &RecordKey, look: &Look) -> Result<Option<Row>> {
         let policy = self.policy_of(&key.0, look.policy.as_ref())?;
+        let own = self.shared().policy(self.id(), &key.0)?;
         self.with_view(key, look.as_of, |working, view| {
-            let projection = project(view, &policy, &self.shared().resolvers, &self.record_id(key));
+            let mut projection = project(view, &policy, &self.shared().resolvers, &self.record_id(key));
+            own.rate(&mut projection.conflicts);
             let heads = view.graph().ids(view.graph().heads_of(view.clock()));
             Ok(Row::new(working, heads, projection, 0))
         })
@@ -188,7 +194,10 @@ impl Ledger {
         if query.changed_since.is_some_and(|since| row.last <= since) {
             return Ok(None);
         }
-        let record = self.record(key, &row)?;
+        let mut record = self.record(key, &row)?;
+        if query.policy.is_none() {
+            record.conflicts.extend(self.broken_ids(&record.collection, &record.key));
+        }
         let shows = |(path, value): &(crate::event::Path, Json)| {
             diff::get(&record.value, path).is_some_and(|shown| json::canonical(shown) == json::canonical(value))
         };
@@ -304,6 +313,13 @@ impl Ledger {
                 found.push(RecordConflict { collection: key.0.clone(), key: key.1.clone(), conflict });
             }
         }
+        if policy.is_none() && matches!(which, Which::Open | Which::All) {
+            found.extend(self.broken_conflicts(collection)?);
+            found.sort_by(|a, b| {
+                let place = |found: &RecordConflict| (found.collection.clone(), found.key.clone());
+                place(a).cmp(&place(b))
+            });
+        }
         Ok(found)
     }
 
@@ -339,11 +355,14 @@ impl Ledger {
 
     fn conflicts_with_resolved(&self, key: &RecordKey, policy: Option<&Policy>) -> Result<Vec<Conflict>> {
         let policy = self.policy_of(&key.0, policy)?;
+        let own = self.shared().policy(self.id(), &key.0)?;
         let found = self.with_view(key, None, |_, view| {
             let (resolvers, record) = (&self.shared().resolvers, self.record_id(key));
             let now: Projection = project(view, &policy, resolvers, &record);
             let settled = resolved(view, &now, &policy, resolvers, &record);
-            Ok(now.conflicts.into_iter().chain(settled).collect())
+            let mut all: Vec<Conflict> = now.conflicts.into_iter().chain(settled).collect();
+            own.rate(&mut all);
+            Ok(all)
         })?;
         Ok(found.unwrap_or_default())
     }

@@ -462,6 +462,37 @@ pub enum Target {
     Run(RunId),
 }
 
+/// What a repair of broken constraints did, or would do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Repaired {
+    /// The answer to the edits.
+    pub receipt: Receipt,
+    /// What was repaired, and how.
+    pub repairs: Vec<Repair>,
+    /// What was left, and why.
+    pub left: Vec<(crate::schema::Violation, String)>,
+}
+
+/// One repair.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Repair {
+    /// What was broken.
+    pub violation: crate::schema::Violation,
+    /// The edit that repairs it.
+    pub edit: Edit,
+}
+
+/// What a migration did, or would do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Migrated {
+    /// The answer to the edits.
+    pub receipt: Receipt,
+    /// The records that change, with the operations that bring them to the new shape.
+    pub planned: Vec<super::Planned>,
+    /// What the migration would break; nothing where it was made.
+    pub broken: Vec<crate::schema::Violation>,
+}
+
 /// Counts and sizes of a ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
@@ -618,6 +649,15 @@ impl Request for Settlement {
             Self::Value(value) => json!(["value", value]),
             Self::Base => json!(["base"]),
         }
+    }
+}
+
+/// A repair or a migration of a collection, or of all.
+pub(crate) struct Reshaping<'a>(pub(crate) Option<&'a str>, pub(crate) Option<&'a str>);
+
+impl Request for Reshaping<'_> {
+    fn described(&self) -> Json {
+        json!([if self.1.is_some() { "migrate" } else { "repair" }, self.0, self.1])
     }
 }
 

@@ -2,15 +2,18 @@
 //!
 //! Rows are derived. They may be lost or deleted at any time, and are then made again from the log.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::{EventId, LedgerId};
 use crate::journal::rows::MAX_VALUE_BYTES;
 use crate::projection::{Conflict, Content, Projection};
+use crate::schema::Facts;
 use crate::{Error, ErrorKind, Result};
 
 /// What a reader sees of a record under its collection's policy.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// The position of the record's last event.
     pub(crate) last: u64,
@@ -20,6 +23,38 @@ pub(crate) struct Row {
     pub(crate) conflicts: Vec<Conflict>,
     /// The hash of the policy that it was projected under.
     pub(crate) policy: u64,
+    /// What constraints need to know of it, where there are any.
+    #[serde(default, with = "facts", skip_serializing_if = "Option::is_none")]
+    pub(crate) facts: Option<Arc<Facts>>,
+}
+
+/// Whether rows show the same. Their facts are compared in the index: a row may still hold those that a schema of before
+/// asked for.
+impl PartialEq for Row {
+    fn eq(&self, other: &Self) -> bool {
+        let shown = |row: &Self| (row.last, row.deleted, row.policy);
+        shown(self) == shown(other)
+            && self.heads == other.heads
+            && self.content == other.content
+            && self.conflicts == other.conflicts
+    }
+}
+
+/// Facts are shared with the index that they are taken into.
+mod facts {
+    use std::sync::Arc;
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use crate::schema::Facts;
+
+    pub(super) fn serialize<S: Serializer>(facts: &Option<Arc<Facts>>, serializer: S) -> Result<S::Ok, S::Error> {
+        facts.as_deref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<Facts>>, D::Error> {
+        Ok(Option::<Facts>::deserialize(deserializer)?.map(Arc::new))
+    }
 }
 
 const VERSION: u8 = 1;
@@ -27,7 +62,7 @@ const VERSION: u8 = 1;
 impl Row {
     pub(crate) fn new(last: u64, heads: Vec<EventId>, projection: Projection, policy: u64) -> Self {
         let Projection { content, deleted, conflicts, .. } = projection;
-        Self { last, heads, content, deleted, conflicts, policy }
+        Self { last, heads, content, deleted, conflicts, policy, facts: None }
     }
 
     /// The row's bytes. A row that is too large is written without its value, under no policy: it is made again when it
@@ -43,7 +78,8 @@ impl Row {
             return Ok(bytes);
         }
         let (last, heads, deleted) = (self.last, self.heads.clone(), self.deleted);
-        Self { last, heads, deleted, content: Content::default(), conflicts: Vec::new(), policy: 0 }.encode()
+        Self { last, heads, deleted, content: Content::default(), conflicts: Vec::new(), policy: 0, facts: None }
+            .encode()
     }
 
     /// The row of bytes; `None` when another version wrote them.

@@ -13,11 +13,12 @@ use super::digest::LtHash;
 use super::request::{Entry, Work};
 use super::row::{self, Kind, Row};
 use super::state::{COLLECTIONS, CollectionPolicy, Derived, RecordKey};
-use crate::blob::BlobStore;
+use crate::blob::{BlobStore, MemoryBlobs};
 use crate::event::{BlobForm, BlobRef, Event, LedgerId, WriterId, hex};
 use crate::journal::Journal;
 use crate::journal::rows::{Changes, Rows};
 use crate::projection::Resolvers;
+use crate::schema::Index;
 use crate::{Error, ErrorKind, Result};
 
 /// What the row file says of who derived what is in it.
@@ -141,6 +142,8 @@ pub(crate) struct Shared {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) rows: Box<dyn Rows>,
     pub(crate) blobs: Box<dyn BlobStore>,
+    /// Large values of a dry run while it lasts.
+    pub(crate) dry_blobs: MemoryBlobs,
     /// Where events are that the journal holds no more.
     pub(crate) archives: Arc<Archives>,
     pub(crate) resolvers: Resolvers,
@@ -148,6 +151,8 @@ pub(crate) struct Shared {
     pub(crate) published: Published,
     pub(crate) metas: RwLock<BTreeMap<LedgerId, Meta>>,
     policies: RwLock<BTreeMap<(LedgerId, String), Arc<CollectionPolicy>>>,
+    /// What constraints know of each ledger's records, as of the last durable events.
+    indexes: RwLock<BTreeMap<LedgerId, Index>>,
     /// Requests with an idempotency key that are not yet in the row file: their hash and their events' positions.
     requests: Mutex<BTreeMap<Vec<u8>, Answered>>,
     work: Mutex<Work>,
@@ -172,17 +177,19 @@ impl Shared {
         let clean = Clean { rows: TwoGenerations::new(cache_bytes), generation: 0 };
         let published = Published { dirty: RwLock::default(), clean: Mutex::new(clean) };
         let (metas, policies, requests, work, gate, gauges) = Default::default();
-        let (shown, turn) = Default::default();
+        let (shown, turn, indexes) = Default::default();
         Self {
             journal,
             rows,
             blobs,
+            dry_blobs: MemoryBlobs::default(),
             archives: Arc::default(),
             resolvers,
             world,
             published,
             metas,
             policies,
+            indexes,
             requests,
             work,
             shown,
@@ -209,6 +216,15 @@ impl Shared {
         match metas.get(&ledger) {
             Some(meta) => read(meta),
             None => read(&Meta::default()),
+        }
+    }
+
+    /// What `read` makes of what constraints know of a ledger.
+    pub(crate) fn index<T>(&self, ledger: LedgerId, read: impl FnOnce(&Index) -> T) -> T {
+        let indexes = self.indexes.read().unwrap_or_else(PoisonError::into_inner);
+        match indexes.get(&ledger) {
+            Some(index) => read(index),
+            None => read(&Index::default()),
         }
     }
 
@@ -294,13 +310,15 @@ impl Shared {
         self.shown.notify_all();
     }
 
-    fn show(&self, meta: &mut Meta, ledger: LedgerId, entries: &[Entry], Derived { rows, forked }: Derived) {
+    fn show(&self, meta: &mut Meta, ledger: LedgerId, entries: &[Entry], derived: Derived) {
+        let Derived { rows, forked, constraints } = derived;
         entries.iter().for_each(|entry| meta.absorb(entry));
         meta.forked.extend(forked);
         let mut dirty = self.published.dirty.write().unwrap_or_else(PoisonError::into_inner);
         let mut clean = self.published.clean();
         clean.generation += 1;
         let mut policies = self.policies.write().unwrap_or_else(PoisonError::into_inner);
+        constraints.apply(self.indexes.write().unwrap_or_else(PoisonError::into_inner).entry(ledger).or_default());
         for (key, row) in rows {
             if row.conflicts.is_empty() {
                 meta.disputed.remove(&key);
@@ -472,6 +490,7 @@ impl Shared {
     pub(crate) fn forget(&self, ledger: LedgerId) {
         self.metas.write().unwrap_or_else(PoisonError::into_inner).remove(&ledger);
         self.policies.write().unwrap_or_else(PoisonError::into_inner).retain(|(id, _), _| *id != ledger);
+        self.indexes.write().unwrap_or_else(PoisonError::into_inner).remove(&ledger);
         let is_of = |key: &Vec<u8>| key.get(1..17) == Some(&ledger.0[..]);
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !is_of(key));
         self.published.dirty.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !is_of(key));
@@ -482,7 +501,7 @@ impl Shared {
 
     /// The JSON of a large value.
     pub(crate) fn read_blob(&self, blob: &BlobRef) -> Result<serde_json::Value> {
-        let content = self.blobs.get(blob.hash)?;
+        let content = self.dry_blobs.get(blob.hash).or_else(|_| self.blobs.get(blob.hash))?;
         let text = |content: Vec<u8>| String::from_utf8(content).unwrap_or_default();
         Ok(match blob.form {
             BlobForm::Text => text(content).into(),

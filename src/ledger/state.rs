@@ -7,20 +7,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::cache::TwoGenerations;
+use super::constraints::{self, Constraints, Update};
 use super::log::Log;
 use super::request::Entry;
 use super::row::{self, Kind, Row};
 use super::shared::Shared;
 use crate::document::{self, ApplyFault, Document, PlaceFault};
-use crate::event::{Event, EventId, LedgerId, RunId, WriterId};
+use crate::event::{Event, EventId, LedgerId, Path, RunId, WriterId};
 use crate::journal::rows::{Changes, MAX_VALUE_BYTES};
-use crate::projection::{Policy, RecordId, Resolvers, Strategy, project};
+use crate::projection::{Conflict, DELETED, Policy, RecordId, Resolvers, Severity, Strategy, project};
+use crate::schema::Schema;
 use crate::{Error, ErrorKind, Result};
 
 /// The collection whose records hold the policies of the others.
 pub(crate) const COLLECTIONS: &str = "$collections";
 /// The system collection that holds what people say of conflicts, by their ids.
 pub(crate) const CONFLICTS: &str = "$conflicts";
+
+/// The field of such a record that holds the collection's schema.
+pub(crate) const SCHEMA: &str = "schema";
 
 /// A record's collection and key.
 pub(crate) type RecordKey = (String, String);
@@ -30,12 +35,25 @@ pub(crate) type RecordKey = (String, String);
 pub(crate) struct CollectionPolicy {
     pub(crate) policy: Policy,
     pub(crate) hash: u64,
+    /// The collection's schema, where it has one that can be read.
+    pub(crate) schema: Option<Arc<Schema>>,
 }
 
 impl CollectionPolicy {
     pub(crate) fn new(policy: Policy) -> Self {
         let hash = hash_of(&policy.to_json().to_string());
-        Self { policy, hash }
+        Self { policy, hash, schema: None }
+    }
+
+    /// Calls conflicts of fields critical that the schema calls so.
+    pub(crate) fn rate(&self, conflicts: &mut [Conflict]) {
+        let Some(schema) = self.schema.as_ref().filter(|schema| schema.has_critical()) else { return };
+        for conflict in conflicts {
+            let is_deletion = conflict.path == DELETED && conflict.severity == Severity::High;
+            if !is_deletion && Path::parse(&conflict.path).is_ok_and(|path| schema.is_critical(&path)) {
+                conflict.severity = Severity::Critical;
+            }
+        }
     }
 
     /// The policy of a collection, which a record of [`COLLECTIONS`] holds; the default where it holds none that can be
@@ -44,7 +62,8 @@ impl CollectionPolicy {
         if let Some(policy) = Self::of_system(collection) {
             return policy;
         }
-        let policy = row.filter(|row| !row.deleted).and_then(|row| row.content.json.get("policy"));
+        let part = |name: &str| row.filter(|row| !row.deleted).and_then(|row| row.content.json.get(name));
+        let policy = part("policy");
         let policy = policy.and_then(|policy| Policy::from_json(policy).ok()).unwrap_or_default();
         let mut known = Self::new(policy);
         // What a custom strategy shows depends on whether this program has it.
@@ -54,6 +73,10 @@ impl CollectionPolicy {
             _ => None,
         });
         known.hash = custom.fold(known.hash, |hash, custom| hash.rotate_left(1) ^ custom);
+        known.schema = part(SCHEMA).and_then(|schema| Schema::from_json(schema).ok()).map(Arc::new);
+        if let Some(schema) = known.schema.as_ref().filter(|schema| schema.has_critical()) {
+            known.hash = known.hash.rotate_left(1) ^ schema.hash();
+        }
         known
     }
 
@@ -135,6 +158,7 @@ pub(crate) struct State {
     records: TwoGenerations<RecordKey, Box<Working>>,
     policies: BTreeMap<String, Arc<CollectionPolicy>>,
     pub(crate) waiting: super::waiting::Waiting,
+    pub(crate) constraints: Constraints,
 }
 
 impl State {
@@ -150,6 +174,7 @@ impl State {
             records: TwoGenerations::new(cache_bytes),
             policies: BTreeMap::new(),
             waiting: super::waiting::Waiting::default(),
+            constraints: Constraints::default(),
         }
     }
 
@@ -177,7 +202,9 @@ impl State {
     /// Forgets what was staged since. The records are loaded again, with what was staged of them before.
     pub(crate) fn go_back(&mut self, to: Savepoint) {
         for entry in self.staged.split_off(to.staged.min(self.staged.len())) {
-            self.records.remove(&(entry.event.collection, entry.event.key));
+            let key = (entry.event.collection, entry.event.key);
+            self.constraints.touch(&key);
+            self.records.remove(&key);
         }
         (self.head, self.sequence) = (to.head, to.sequence);
         self.policies.clear();
@@ -233,6 +260,7 @@ impl State {
     pub(crate) fn forget_all(&mut self) {
         self.records.clear();
         self.policies.clear();
+        self.constraints = Constraints::default();
     }
 
     /// Stages an event at the next position.
@@ -273,6 +301,7 @@ impl State {
             self.policies.remove(&key.1);
         }
         self.head = entry.position;
+        self.constraints.touch(&key);
         self.touched.insert(key);
         Ok(())
     }
@@ -295,6 +324,7 @@ impl State {
     pub(crate) fn row(&mut self, shared: &Shared, key: &RecordKey) -> Result<Option<Row>> {
         let policy = self.policy(shared, &key.0)?;
         let record = RecordId { ledger: self.id, collection: key.0.clone(), key: key.1.clone() };
+        let demands = self.constraints.demands().clone();
         let working = self.record(shared, key)?;
         if working.last == 0 {
             return Ok(None);
@@ -304,16 +334,23 @@ impl State {
         }
         let heads = working.document.graph().head_ids();
         let view = working.document.view()?;
-        let projection = project(&view, &policy.policy, &shared.resolvers, &record);
-        Ok(Some(Row::new(working.last, heads, projection, policy.hash)))
+        let mut projection = project(&view, &policy.policy, &shared.resolvers, &record);
+        policy.rate(&mut projection.conflicts);
+        let facts = constraints::facts(shared, &demands, key, &view, &projection);
+        Ok(Some(Row { facts, ..Row::new(working.last, heads, projection, policy.hash) }))
     }
 
     /// Makes the rows of the touched records again.
     pub(crate) fn take_rows(&mut self, shared: &Shared) -> Result<Derived> {
+        self.refresh(shared, None)?;
         let touched = std::mem::take(&mut self.touched);
         let (mut rows, mut forked) = (Vec::with_capacity(touched.len()), BTreeSet::new());
         for key in touched {
-            if let Some(row) = self.row(shared, &key)? {
+            let row = match self.constraints.take_made(&key) {
+                Some(row) => Some(row),
+                None => self.row(shared, &key)?,
+            };
+            if let Some(row) = row {
                 let working = self.record(shared, &key)?;
                 working.count(shared);
                 forked.extend(working.document.graph().forked_writers());
@@ -322,7 +359,7 @@ impl State {
                 rows.push((key, row));
             }
         }
-        Ok(Derived { rows, forked })
+        Ok(Derived { rows, forked, constraints: self.constraints.take_update() })
     }
 
     /// The snapshots of held records that have at least so many events which no stored one holds.
@@ -352,6 +389,8 @@ pub(crate) struct Derived {
     pub(crate) rows: Vec<(RecordKey, Row)>,
     /// The writers that stamped two events of one place in one of them.
     pub(crate) forked: BTreeSet<WriterId>,
+    /// What constraints know now.
+    pub(crate) constraints: Update,
 }
 
 fn is_of(event: &Event, key: &RecordKey) -> bool {

@@ -238,7 +238,7 @@ impl Ledger {
         for found in self.conflicts(None, Which::All, None)? {
             if self.is_since(&found, since)? {
                 let count = ConflictCount::of(&found);
-                counts.entry(count.group()).or_insert(count).add(opened_at(&found.conflict), now);
+                counts.entry(count.group()).or_insert(count).add(opened_at(&found.conflict).unwrap_or(now), now);
             }
         }
         Ok(counts.into_values().collect())
@@ -367,11 +367,11 @@ impl Course {
     }
 }
 
-/// When a conflict came to be: when the second of its candidates was stamped.
-fn opened_at(conflict: &Conflict) -> i64 {
+/// When a conflict came to be: when the second of its candidates was stamped; none where it has none, as a broken rule has.
+fn opened_at(conflict: &Conflict) -> Option<i64> {
     let mut stamps: Vec<i64> = conflict.candidates.iter().map(|candidate| candidate.at.millis).collect();
     stamps.sort_unstable();
-    stamps.get(1).or(stamps.first()).copied().unwrap_or_default()
+    stamps.get(1).or(stamps.first()).copied()
 }
 
 impl ConflictCount {

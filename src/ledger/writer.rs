@@ -20,7 +20,7 @@ use super::packing;
 use super::request::{Entry, Rebuilt};
 use super::shared::Shared;
 use super::state::{self, State};
-use crate::event::{BlobHash, LedgerId, WriterId};
+use crate::event::{LedgerId, WriterId};
 use crate::journal::{Append, LedgerEntry};
 use crate::{Error, ErrorKind, Result};
 
@@ -53,8 +53,8 @@ impl Default for Checkpoints {
 pub(crate) struct Writing<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) state: &'a mut State,
-    /// In a dry run, the large values that it stored.
-    pub(crate) dry: Option<Vec<BlobHash>>,
+    /// Whether nothing of the work is to stay.
+    pub(crate) dry: bool,
 }
 
 /// Work on one ledger in the writer thread.
@@ -282,7 +282,7 @@ impl Writer {
             return work;
         }
         let Some(state) = self.states.get_mut(&ledger) else { return work };
-        let mut writing = Writing { shared: &self.shared, state, dry: None };
+        let mut writing = Writing { shared: &self.shared, state, dry: false };
         if catch_unwind(AssertUnwindSafe(|| work.run(&mut writing))).is_err() {
             // What was staged may be half of something: nothing of this store is written any more.
             self.poison(panicked());
@@ -515,10 +515,21 @@ impl Writer {
         let mut state = State::new(ledger, writer, position, number.saturating_add(1), self.cache_bytes);
         state.own = self.shared.own_writers(ledger);
         self.states.insert(ledger, state);
+        self.recall(ledger)?;
         self.replay(ledger, position, head).inspect_err(|_| {
             self.states.remove(&ledger);
             self.shared.forget(ledger);
         })
+    }
+
+    /// Takes up what constraints know of the records that the derived state holds.
+    fn recall(&mut self, ledger: LedgerId) -> Result<()> {
+        let shared = self.shared.clone();
+        let Some(state) = self.states.get_mut(&ledger) else { return Ok(()) };
+        let derived = state.take_rows(&shared)?;
+        shared.publish(ledger, &[], derived);
+        state.trim();
+        Ok(())
     }
 
     /// Derives the events of a part of the log.

@@ -20,6 +20,8 @@ mod cli_backups;
 mod cli_commands;
 #[cfg(feature = "cli")]
 mod cli_refusals;
+#[cfg(feature = "cli")]
+mod cli_schemas;
 mod codec;
 mod convergence;
 mod crashes;
@@ -34,6 +36,7 @@ mod oracle;
 mod real_edits;
 mod reference;
 mod replicas;
+mod schemas;
 mod settling;
 mod spans;
 mod tidy;

@@ -26,6 +26,7 @@ mod put;
 mod rebuild;
 mod resolve;
 mod revert;
+mod schema;
 mod show;
 mod status;
 mod verify;
@@ -63,6 +64,10 @@ pub(crate) enum Command {
     Annotate(annotate::Annotate),
     #[command(subcommand)]
     Policy(policy::Policies),
+    #[command(subcommand)]
+    Schema(schema::Schemas),
+    Violations(schema::Violations),
+    Migrate(schema::Migrate),
     Revert(revert::Revert),
     Undo(revert::Undo),
     Pull(pull::Pull),
@@ -104,6 +109,9 @@ impl Command {
             Self::Reopen(command) => command.run(app),
             Self::Annotate(command) => command.run(app),
             Self::Policy(command) => command.run(app),
+            Self::Schema(command) => command.run(app),
+            Self::Violations(command) => command.run(app),
+            Self::Migrate(command) => command.run(app),
             Self::Revert(command) => command.run(app),
             Self::Undo(command) => command.run(app),
             Self::Pull(command) => command.run(app),
