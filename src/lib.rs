@@ -35,7 +35,7 @@
 //! ```
 //!
 //! The layers, each using only those below it: `cli`, [`ledger`], [`projection`], [`document`], [`event`], [`error`];
-//! beside them [`journal`] and [`blob`], the storage seams. `docs/architecture.md` tells the rest.
+//! beside them [`merge`], which needs no store, and [`journal`] and [`blob`], the storage seams. `docs/architecture.md` tells the rest.
 
 #[cfg(not(target_arch = "wasm32"))]
 pub mod blob;
@@ -50,7 +50,10 @@ pub mod event;
 pub mod journal;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod ledger;
+pub mod merge;
 pub mod projection;
+#[cfg(all(any(test, feature = "testing"), not(target_arch = "wasm32")))]
+pub mod testing;
 
 pub use error::{Error, ErrorKind, Result};
 #[cfg(not(target_arch = "wasm32"))]

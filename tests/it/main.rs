@@ -23,9 +23,12 @@ mod crashes;
 mod demo;
 mod drafting;
 mod fixtures;
+#[cfg(feature = "cli")]
+mod git;
 mod histories;
 mod hostile;
 mod ledger;
+mod merging;
 mod oracle;
 mod real_edits;
 mod reference;
@@ -34,4 +37,5 @@ mod settling;
 mod spans;
 mod tidy;
 mod totality;
+mod trying;
 mod work;

@@ -17,6 +17,7 @@ mod ledgers;
 mod list;
 mod log;
 mod man;
+mod merge;
 mod policy;
 mod pull;
 mod put;
@@ -25,6 +26,7 @@ mod resolve;
 mod revert;
 mod show;
 mod status;
+mod trying;
 mod verify;
 mod write;
 
@@ -60,6 +62,7 @@ pub(crate) enum Command {
     Policy(policy::Policies),
     Revert(revert::Revert),
     Undo(revert::Undo),
+    Merge(merge::Merge),
     Pull(pull::Pull),
     Digest(digest::Digest),
     Status(status::Status),
@@ -96,6 +99,7 @@ impl Command {
             Self::Policy(command) => command.run(app),
             Self::Revert(command) => command.run(app),
             Self::Undo(command) => command.run(app),
+            Self::Merge(command) => command.run(app),
             Self::Pull(command) => command.run(app),
             Self::Digest(command) => command.run(app),
             Self::Status(command) => command.run(app),
