@@ -32,6 +32,7 @@ mod store;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod trying;
 mod waiting;
 mod writer;
 
