@@ -210,10 +210,13 @@ struct Seen {
 impl Seen {
     fn of(ledger: &Ledger, projection: Projection) -> Result<Self> {
         let value = fill(ledger.shared(), &projection.content)?;
-        // The deletion comes first; a field of its name must not hide it.
-        let mut conflicts = BTreeMap::new();
+        let mut conflicts: BTreeMap<String, Conflict> = BTreeMap::new();
         for conflict in projection.conflicts {
-            conflicts.entry(conflict.path.clone()).or_insert(conflict);
+            // A field may have the name by which the deletion goes; then the path is open where either is.
+            let hidden = conflicts.get(&conflict.path).is_some_and(|known| known.status == Status::Open);
+            if !hidden {
+                conflicts.insert(conflict.path.clone(), conflict);
+            }
         }
         Ok(Self { value, deleted: projection.deleted, conflicts })
     }

@@ -222,7 +222,8 @@ impl Style {
             None if is_line && !piece.members.is_empty() => None,
             None => Some("  ".to_owned()),
         };
-        let comma = if is_line && !piece.raw.contains(", ") && piece.members.len() > 1 { "," } else { ", " };
+        let is_tight = !piece.raw.contains(", ") && (piece.members.len() > 1 || !colon.ends_with(' '));
+        let comma = if is_line && is_tight { "," } else { ", " };
         Self { indent, newline, colon, comma }
     }
 

@@ -1,6 +1,6 @@
 //! Properties over the random histories of the testing kit.
 //!
-//! A case says what it held ([`held`]); a property fails unless enough of its cases held each of the things that make it
+//! A case says what it held ([`held_by`]); a property fails unless enough of its cases held each of the things that make it
 //! worth asking.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,12 +8,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use syncledger::document::{Cell, Clock, ContainerKind, Document, NodeIx, View};
-use syncledger::event::{EventId, FlatKey, Path};
+use syncledger::event::{EventId, FlatKey, Path, Value};
 use syncledger::projection::{ConflictKind, Content, DELETED, Policy, Projection, Resolvers, Verdict, project};
 pub use syncledger::testing::{History, LEDGER, Replica, Rng, any_value, record};
 
 /// What a case held, for [`Coverage`].
-pub fn held(replica: &mut Replica) -> BTreeSet<&'static str> {
+pub fn held_by(replica: &mut Replica) -> BTreeSet<&'static str> {
     let mut held = BTreeSet::new();
     let mut note = |what, is: bool| held.extend(is.then_some(what));
     note("waiting", replica.waited > 0);

@@ -35,7 +35,7 @@ fn tree(rng: &mut Rng, depth: usize) -> Json {
 
 fn object(rng: &mut Rng, depth: usize) -> Json {
     let names = ["a", "b", "n", "o", "a!", "", "$deleted", "x/~y"];
-    let fields = (0..rng.below(6)).map(|_| ((*rng.pick(&names)).to_owned(), tree(rng, depth - 1)));
+    let fields = (0..1 + rng.below(8)).map(|_| ((*rng.pick(&names)).to_owned(), tree(rng, depth - 1)));
     fields.collect::<Map<_, _>>().into()
 }
 
@@ -47,8 +47,8 @@ fn edited(rng: &mut Rng, value: &Json, depth: usize) -> Json {
         match rng.below(4) {
             0 => drop(fields.remove(name)),
             1 => drop(fields.insert(name.clone(), field.clone())),
-            _ if depth > 0 => {
-                let before = fields.get(name).cloned().unwrap_or(json!({}));
+            _ if depth > 0 && fields.get(name).is_some_and(Json::is_object) => {
+                let before = fields.get(name).cloned().unwrap_or_default();
                 fields.insert(name.clone(), edited(rng, &before, depth - 1));
             }
             _ => drop(fields.insert(name.clone(), field.clone())),
