@@ -170,7 +170,7 @@ impl Convergence {
         resolvers: &impl Fn() -> Resolvers,
         answers: &mut Answers,
     ) -> Result<u64, Box<Divergence>> {
-        let rng = &mut Rng::new(seed ^ 0xde11_7e5);
+        let rng = &mut Rng::new(seed ^ 0x0de1_17e5);
         let history = History::starting_at(seed, now_ms() - AGES[(seed % AGES.len() as u64) as usize]);
         let logs: Vec<Log> = (0..self.replicas).map(|_| Log::default()).collect();
         let registries: Vec<Resolvers> = logs.iter().map(|log| recording(policy, resolvers(), seed, log)).collect();
@@ -200,7 +200,7 @@ impl Convergence {
         let shown: Vec<Shown> = network.replicas.iter_mut().zip(&registries).map(seen).collect();
         logs.iter().try_for_each(|log| answers.add(log, 0, resolvers))?;
         // Once more, in the reverse order: a strategy that remembers has others to remember now.
-        for asked in logs.iter().flat_map(|log| entries(log)).rev() {
+        for asked in logs.iter().flat_map(entries).rev() {
             let place = entries(&logs[0]).len();
             answer(&registries[0], &asked.strategy, &asked.dispute);
             answers.add(&logs[0], place, resolvers)?;
@@ -265,9 +265,11 @@ struct Answer {
 impl Answer {
     /// Whether a strategy that knows nothing yet gives this answer when it is asked all that this one was asked before.
     fn is_given_again(&self, resolvers: &impl Fn() -> Resolvers) -> bool {
-        let (fresh, log) = (resolvers(), entries(&self.log));
-        let answers = log.iter().take(self.place + 1).map(|asked| answer(&fresh, &asked.strategy, &asked.dispute));
-        answers.last().is_some_and(|last| last == self.asked.answer)
+        let (fresh, log, mut last) = (resolvers(), entries(&self.log), None);
+        for asked in log.iter().take(self.place + 1) {
+            last = Some(answer(&fresh, &asked.strategy, &asked.dispute));
+        }
+        last.as_ref() == Some(&self.asked.answer)
     }
 }
 
