@@ -35,8 +35,8 @@
 //! ```
 //!
 //! The layers, each using only those below it: `cli`, [`ledger`], [`projection`], [`document`], [`event`], [`error`];
-//! beside them [`schema`], [`segment`], and [`journal`] and [`blob`], the storage seams. `docs/architecture.md` tells the
-//! rest.
+//! beside them [`merge`], which needs no store, [`schema`], [`segment`], and [`journal`] and [`blob`], the storage seams.
+//! `docs/architecture.md` tells the rest.
 
 #[cfg(not(target_arch = "wasm32"))]
 pub mod blob;
@@ -51,10 +51,13 @@ pub mod event;
 pub mod journal;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod ledger;
+pub mod merge;
 pub mod projection;
 pub mod schema;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod segment;
+#[cfg(all(any(test, feature = "testing"), not(target_arch = "wasm32")))]
+pub mod testing;
 
 pub use error::{Error, ErrorKind, Result};
 #[cfg(not(target_arch = "wasm32"))]

@@ -84,6 +84,11 @@ impl Stop {
         Self::new(Exit::Interrupted, "cancelled", message)
     }
 
+    /// The same with another exit code.
+    pub(crate) fn with_exit(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+
     /// Adds what to try.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         if let Some(fault) = &mut self.fault {

@@ -35,6 +35,7 @@ pub use snapshot::SnapshotFault;
 
 use self::automerge::{Materialised, Moment};
 use crate::event::{Event, EventId, FlatKey, KeyRange, Value};
+use crate::{Error, ErrorKind};
 use derive::{Derived, ObjectRef, OpRef};
 use registers::State;
 
@@ -47,6 +48,25 @@ pub enum ApplyFault {
     /// Automerge refused a derived change: a fault of this program.
     #[error("Automerge refused a derived change: {0}")]
     Automerge(#[from] ::automerge::AutomergeError),
+}
+
+impl From<ApplyFault> for Error {
+    fn from(fault: ApplyFault) -> Self {
+        match fault {
+            ApplyFault::Place(place) => place.into(),
+            ApplyFault::Automerge(_) => {
+                let message = "a derived change was refused: this is a fault of syncledger";
+                let error = Self::new(ErrorKind::Consistency, message).with_source(fault);
+                error.with_hint("report it with the output of `syncledger verify`")
+            }
+        }
+    }
+}
+
+impl From<PlaceFault> for Error {
+    fn from(fault: PlaceFault) -> Self {
+        Self::new(ErrorKind::Validation, fault.to_string()).with_source(fault)
+    }
 }
 
 /// What deriving and loading have cost, for tests that nothing grows with a record's age.

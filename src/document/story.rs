@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{Document, PlaceFault};
-use crate::event::{Body, Container, Event, EventId, LedgerId, Op, Path, Timestamp, Value, WriterId};
+use crate::event::{Container, Event, EventId, Op, Path, Timestamp, Value, WriterId};
+use crate::testing::event;
 
-pub(crate) const LEDGER: LedgerId = LedgerId([7; 16]);
+pub(crate) use crate::testing::LEDGER;
 
 /// A record whose events have names. Every source is one writer.
 #[derive(Clone, Debug, Default)]
@@ -65,25 +66,14 @@ impl Story {
         let mut parents: Vec<EventId> = on.iter().map(|name| self.names[name]).collect();
         parents.sort();
         Event {
-            collection: "tasks".into(),
-            key: "T-1".into(),
             writer: WriterId(writer),
             sequence: self.events.len() as u64 + 1,
             lane,
             nth,
             parents,
             at: Timestamp::from_millis(at),
-            occurred_at: None,
             source: source.into(),
-            principal: None,
-            reason: None,
-            run: None,
-            delivery: false,
-            idempotency: None,
-            batch: None,
-            resolves: None,
-            reverts: None,
-            body: Body::Ops(ops),
+            ..event(ops)
         }
     }
 

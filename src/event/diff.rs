@@ -5,7 +5,7 @@
 //! Invariant: results are sorted by path, and equality is equality of canonical JSON; so neither depends on the order
 //! of keys in the input.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -179,6 +179,33 @@ fn collect_ops(path: Path, patch: &Value, ops: &mut PatchOps) -> Result<(), Path
 #[must_use]
 pub fn get<'a>(value: &'a Value, path: &Path) -> Option<&'a Value> {
     value.pointer(path.as_str())
+}
+
+/// The fields to remove so that only those of `after` stay: the topmost of which nothing stays. What lies at, above or
+/// below a field that is put goes with that.
+#[must_use]
+pub fn removed<V>(before: &BTreeMap<Path, V>, after: &BTreeMap<Path, V>) -> BTreeSet<Path> {
+    let mut removed = BTreeSet::new();
+    for path in before.keys().filter(|path| !path.is_root() && !stays(after, path) && !lies_below(after, path)) {
+        let mut topmost = path.clone();
+        while let Some(parent) = topmost.parent().filter(|parent| !parent.is_root() && !stays(after, parent)) {
+            topmost = parent;
+        }
+        removed.insert(topmost);
+    }
+    removed
+}
+
+/// Whether the fields hold this path or one below it.
+fn stays<V>(fields: &BTreeMap<Path, V>, path: &Path) -> bool {
+    // Siblings such as `/a!` are sorted between `/a` and what lies below `/a`.
+    let first_below = path.join("").ok().and_then(|below| fields.range(below..).next());
+    fields.contains_key(path) || first_below.is_some_and(|(next, _)| path.is_prefix_of(next))
+}
+
+/// Whether the fields hold one above this path.
+fn lies_below<V>(fields: &BTreeMap<Path, V>, path: &Path) -> bool {
+    std::iter::successors(path.parent(), Path::parent).any(|above| fields.contains_key(&above))
 }
 
 #[cfg(test)]

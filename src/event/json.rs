@@ -755,7 +755,7 @@ impl<'de> Visitor<'de> for Node<'_> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 

@@ -195,34 +195,9 @@ fn canonical_float(value: f64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{
-        BatchId, BatchMember, BlobForm, BlobHash, BlobRef, EventId, Idempotency, Path, Timestamp, WriterId,
-    };
+    use super::super::{BatchId, BatchMember, BlobForm, BlobHash, BlobRef, EventId, Idempotency, Path};
     use super::*;
-
-    fn event(ops: Vec<Op>) -> Event {
-        Event {
-            collection: "tasks".into(),
-            key: "T-1".into(),
-            writer: WriterId([1; 16]),
-            sequence: 1,
-            lane: 0,
-            nth: 1,
-            parents: Vec::new(),
-            at: Timestamp::from_millis(1),
-            occurred_at: None,
-            source: "app".into(),
-            principal: None,
-            reason: None,
-            run: None,
-            delivery: false,
-            idempotency: None,
-            batch: None,
-            resolves: None,
-            reverts: None,
-            body: Body::Ops(ops),
-        }
-    }
+    use crate::testing::event;
 
     fn path(text: &str) -> Path {
         Path::parse(text).unwrap()

@@ -145,6 +145,15 @@ impl Value {
         }
     }
 
+    /// The bytes of a value above [`limits::INLINE_BYTES`](super::limits::INLINE_BYTES), and the reference that stands
+    /// for it in an event; `None` for what an event holds itself.
+    #[must_use]
+    pub fn large(&self) -> Option<(&[u8], BlobRef)> {
+        let (content, form) = self.blob_content()?;
+        let large = content.len() > super::limits::INLINE_BYTES;
+        large.then(|| (content, BlobRef { hash: BlobHash::of(content), bytes: content.len() as u64, form }))
+    }
+
     /// The text by which values are compared and ordered: canonical JSON, or the name of the blob that holds it.
     #[must_use]
     pub fn canonical(&self) -> String {

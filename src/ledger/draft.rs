@@ -10,8 +10,8 @@ use serde_json::{Value as Json, json};
 use super::request::{Act, Edit, Place};
 use crate::document::{Cell, ContainerKind, Live, Registers, View};
 use crate::event::{
-    BlobForm, BlobHash, BlobRef, Container, FlatKey, Op, Path, Value,
-    diff::{PatchOp, merge_patch},
+    BlobForm, BlobRef, Container, FlatKey, Op, Path, Value,
+    diff::{PatchOp, merge_patch, removed},
     json, limits,
 };
 use crate::projection::{Conflict, Content, DELETED, Projection, Severity};
@@ -184,7 +184,7 @@ impl Draft {
 
     /// A value that an event can hold: itself, or the reference of the blob that it becomes.
     fn inline(&mut self, path: &Path, value: Value) -> Result<Value> {
-        let Some((content, reference)) = as_blob(&value) else { return Ok(value) };
+        let Some((content, reference)) = value.large() else { return Ok(value) };
         if reference.bytes > limits::BLOB_BYTES {
             return Err(Error::new(ErrorKind::TooLarge, "expected a value of at most 256 MiB")
                 .with_pointers(vec![path.to_string()]));
@@ -194,16 +194,9 @@ impl Draft {
     }
 }
 
-/// The content and reference of the blob that a value of this size becomes.
-fn as_blob(value: &Value) -> Option<(&[u8], BlobRef)> {
-    let (content, form) = value.blob_content()?;
-    let large = content.len() > limits::INLINE_BYTES;
-    large.then(|| (content, BlobRef { hash: BlobHash::of(content), bytes: content.len() as u64, form }))
-}
-
 /// The value by which a field is compared: a large one by its reference.
 fn comparable(value: Value) -> Value {
-    as_blob(&value).map(|(_, reference)| Value::Blob(reference)).unwrap_or(value)
+    value.large().map(|(_, reference)| Value::Blob(reference)).unwrap_or(value)
 }
 
 /// Whether a content is this value.
@@ -807,32 +800,6 @@ impl Drafting<'_, '_> {
         self.deleted = Some(deleted);
         self.push(op)
     }
-}
-
-/// The fields to remove so that only those of `after` stay: the topmost of which nothing stays. What lies at, above or
-/// below a field that is put goes with that.
-fn removed(before: &BTreeMap<Path, Value>, after: &BTreeMap<Path, Value>) -> BTreeSet<Path> {
-    let mut removed = BTreeSet::new();
-    for path in before.keys().filter(|path| !path.is_root() && !stays(after, path) && !lies_below(after, path)) {
-        let mut topmost = path.clone();
-        while let Some(parent) = topmost.parent().filter(|parent| !parent.is_root() && !stays(after, parent)) {
-            topmost = parent;
-        }
-        removed.insert(topmost);
-    }
-    removed
-}
-
-/// Whether the fields hold this path or one below it.
-fn stays(fields: &BTreeMap<Path, Value>, path: &Path) -> bool {
-    // Siblings such as `/a!` are sorted between `/a` and what lies below `/a`.
-    let first_below = path.join("").ok().and_then(|below| fields.range(below..).next());
-    fields.contains_key(path) || first_below.is_some_and(|(next, _)| path.is_prefix_of(next))
-}
-
-/// Whether the fields hold one above this path.
-fn lies_below(fields: &BTreeMap<Path, Value>, path: &Path) -> bool {
-    std::iter::successors(path.parent(), Path::parent).any(|above| fields.contains_key(&above))
 }
 
 /// Where two sequences differ: how many items they share at the start, and the parts between that and what they share

@@ -39,6 +39,7 @@ mod store;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod trying;
 mod violations;
 mod waiting;
 mod workflow;

@@ -382,6 +382,38 @@ pub struct RecordConflict {
     pub conflict: Conflict,
 }
 
+/// What a policy makes of a field at a moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// The value that is shown; `None` where the field is shown as absent. Of `/$deleted`, whether the record is.
+    pub value: Option<Json>,
+    /// Whether a conflict there waits for somebody.
+    pub open: bool,
+}
+
+/// Where and when another policy would have decided otherwise: from an event on until another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tried {
+    /// The record's key.
+    pub key: String,
+    /// The field's JSON Pointer; `/$deleted` for the record's being deleted.
+    pub path: String,
+    /// What the collection's policy makes of it.
+    pub now: Decision,
+    /// What the other would.
+    pub then: Decision,
+    /// Why the other would.
+    pub because: String,
+    /// The position of the event since which it is so.
+    pub position: u64,
+    /// That event.
+    pub event: EventId,
+    /// When that was stamped.
+    pub at: Timestamp,
+    /// The position and stamp of the event by which it ended; `None` where it is so now.
+    pub until: Option<(u64, Timestamp)>,
+}
+
 /// How to settle a conflict.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Settlement {

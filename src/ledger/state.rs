@@ -472,18 +472,3 @@ pub(crate) fn internal(what: &str) -> Error {
     Error::new(ErrorKind::Consistency, format!("{what}: this is a fault of syncledger"))
         .with_hint("report it with the output of `syncledger verify`")
 }
-
-impl From<ApplyFault> for Error {
-    fn from(fault: ApplyFault) -> Self {
-        match fault {
-            ApplyFault::Place(place) => place.into(),
-            ApplyFault::Automerge(_) => internal("a derived change was refused").with_source(fault),
-        }
-    }
-}
-
-impl From<PlaceFault> for Error {
-    fn from(fault: PlaceFault) -> Self {
-        Self::new(ErrorKind::Validation, fault.to_string()).with_source(fault)
-    }
-}

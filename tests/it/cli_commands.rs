@@ -562,3 +562,25 @@ fn diagnostics_hold_no_values() {
     assert!(run.code == 0 && !run.err.is_empty(), "{run:?}");
     assert!(!run.err.contains("secret"), "{run:?}");
 }
+
+#[test]
+fn trying_a_policy_prints_what_it_would_decide_otherwise_and_sets_nothing() {
+    let (office, _) = disputed();
+    let tried = office.json(["policy", "try", "issues", "first_write_wins"]);
+    assert_fields(&tried, "key path now then now_open then_open because position event at until until_at");
+    assert_eq!([&tried["key"], &tried["path"], &tried["now"], &tried["then"]], ["A-1", "/status", "done", "blocked"]);
+    assert_eq!(
+        (&tried["now_open"], &tried["then_open"], &tried["until"]),
+        (&json!(true), &json!(false), &json!(null))
+    );
+    assert_eq!(office.json(["policy", "show", "issues"])["default"]["strategy"], "merge");
+    let run = office.run(["policy", "try", "issues", "first_write_wins", "--since", "1"]);
+    assert!(run.out.contains("\"blocked\" instead of \"done\" (open)"), "{run:?}");
+    assert!(run.err.contains("1 decision of 1 record would differ, 1 of them now"), "{run:?}");
+    let nothing = office.run(["policy", "try", "issues", "merge"]);
+    assert_eq!((nothing.code, nothing.out.as_str()), (0, ""), "{nothing:?}");
+    assert_eq!(office.lines(["policy", "try", "issues", "manual", "--since", "2100-01-01T00:00:00Z"]).len(), 1);
+    office.refused(["policy", "try", "isues", "manual"], 1, "not_found");
+    office.refused(["policy", "try", "issues", "newest"], 1, "validation");
+    office.refused(["policy", "try", "issues", "manual", "--since", "yesterday"], 2, "usage");
+}

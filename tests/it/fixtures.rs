@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use serde_json::json;
 use syncledger::document::Document;
 use syncledger::event::{
-    BatchId, BatchMember, BlobForm, BlobHash, BlobRef, Body, ConflictId, Container, Event, EventId, Idempotency, Op,
-    Path, RunId, Timestamp, Value, WriterId, hex,
+    BatchId, BatchMember, BlobForm, BlobHash, BlobRef, ConflictId, Container, Event, EventId, Idempotency, Op, Path,
+    RunId, Timestamp, Value, hex,
 };
 use syncledger::ledger::{Act, BackupOptions, Context, Ledger, LogQuery, Options, Query, Store, Write};
 use syncledger::segment::{Codec, Head, Item, Reader, Shape, Writer};
+use syncledger::testing::event as plain;
 
 use crate::histories::{LEDGER, changes};
 
@@ -77,25 +78,11 @@ fn inside(event: EventId) -> Vec<Op> {
 
 fn event(sequence: u64, parents: Vec<EventId>, ops: Vec<Op>) -> Event {
     Event {
-        collection: "tasks".into(),
-        key: "T-1".into(),
-        writer: WriterId([1; 16]),
         sequence,
-        lane: 0,
         nth: sequence as u32,
         parents,
         at: Timestamp { millis: 1_790_000_000_000 + sequence as i64, counter: sequence as u32 },
-        occurred_at: None,
-        source: "app".into(),
-        principal: None,
-        reason: None,
-        run: None,
-        delivery: false,
-        idempotency: None,
-        batch: None,
-        resolves: None,
-        reverts: None,
-        body: Body::Ops(ops),
+        ..plain(ops)
     }
 }
 

@@ -3,8 +3,8 @@
 use serde_json::json;
 use syncledger::ErrorKind;
 use syncledger::event::{
-    BatchId, BatchMember, Body, Container, Event, EventId, Idempotency, LedgerId, Op, Path, Timestamp, Value,
-    WriterId, limits,
+    BatchId, BatchMember, Container, Event, EventId, Idempotency, LedgerId, Op, Path, Timestamp, Value, WriterId,
+    limits,
 };
 use syncledger::ledger::{Context, Ledger, Options, Store};
 
@@ -21,27 +21,8 @@ fn put(at: &str, text: impl Into<String>) -> Op {
 }
 
 fn event(ops: Vec<Op>) -> Event {
-    Event {
-        collection: "c".into(),
-        key: "k".into(),
-        writer: WriterId([9; 16]),
-        sequence: 1,
-        lane: 0,
-        nth: 1,
-        parents: Vec::new(),
-        at: Timestamp::from_millis(1_000),
-        occurred_at: None,
-        source: "peer".into(),
-        principal: None,
-        reason: None,
-        run: None,
-        delivery: false,
-        idempotency: None,
-        batch: None,
-        resolves: None,
-        reverts: None,
-        body: Body::Ops(ops),
-    }
+    let plain = syncledger::testing::event(ops);
+    Event { collection: "c".into(), key: "k".into(), writer: WriterId([9; 16]), source: "peer".into(), ..plain }
 }
 
 /// The bytes of an event that breaks a rule of its own, which `encode` would refuse.

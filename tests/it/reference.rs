@@ -7,7 +7,7 @@ use automerge::transaction::{CommitOptions, Transactable, Transaction};
 use automerge::{ActorId, Automerge, ChangeHash, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, TextEncoding};
 use syncledger::event::{BlobForm, Container, Event, EventId, FlatKey, Op, Path, Value};
 
-use crate::histories::{History, changes, for_histories};
+use crate::histories::{History, changes, for_histories, held_by};
 
 fn derived_key(context: &str, fields: &[&[u8]]) -> ActorId {
     let mut hasher = blake3::Hasher::new_derive_key(context);
@@ -341,7 +341,7 @@ fn every_derived_change_is_that_of_an_ordinary_transaction_on_a_fork() {
         if expected != derived {
             explain(&reference, &mut replica.document);
         }
-        replica.held()
+        held_by(&mut replica)
     });
 }
 

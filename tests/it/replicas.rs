@@ -24,7 +24,7 @@ impl Drop for Case {
     }
 }
 
-fn for_cases(name: &'static str, cases: u64, mut law: impl FnMut(&mut Rng)) {
+pub fn for_cases(name: &'static str, cases: u64, mut law: impl FnMut(&mut Rng)) {
     for seed in 0..cases {
         let _case = Case(name, seed);
         law(&mut Rng::new(seed));
@@ -35,7 +35,7 @@ fn options() -> Options {
     Options { resolvers: resolvers(), ..Options::default() }
 }
 
-fn memory() -> Ledger {
+pub fn memory() -> Ledger {
     Store::in_memory(options()).unwrap().create_ledger("main").unwrap()
 }
 
@@ -47,13 +47,13 @@ fn path(text: &str) -> Path {
     Path::parse(text).unwrap()
 }
 
-fn sound(ledger: &Ledger) {
+pub fn sound(ledger: &Ledger) {
     assert_eq!(ledger.verify().unwrap().problems, [""; 0]);
 }
 
 // --- random edits ------------------------------------------------------------------------------------------------------
 
-const KEYS: [&str; 2] = ["one", "two/~ü"];
+pub const KEYS: [&str; 2] = ["one", "two/~ü"];
 const PATHS: [&str; 10] = ["/a", "/b", "/o", "/o/x", "/o/x/y", "/s", "/l", "/t", "/n", "/$deleted"];
 
 fn scalar(rng: &mut Rng) -> Json {
@@ -134,10 +134,10 @@ fn tolerated<T>(result: Result<T, Error>) -> Option<T> {
 }
 
 /// Some random replicas of one ledger.
-struct Replicas(Vec<Ledger>);
+pub struct Replicas(pub Vec<Ledger>);
 
 impl Replicas {
-    fn new(rng: &mut Rng) -> Self {
+    pub fn new(rng: &mut Rng) -> Self {
         let first = memory();
         first.put("c", KEYS[0], json!({"a": 0, "o": {"x": {"y": 1}}}), &app()).unwrap();
         let made = vec![Edit::MakeList(path("/l")), Edit::MakeText(path("/t")), Edit::SetAdd(path("/s"), json!("m"))];
@@ -151,7 +151,7 @@ impl Replicas {
         Self(replicas)
     }
 
-    fn step(&self, rng: &mut Rng) {
+    pub fn step(&self, rng: &mut Rng) {
         let ledger = &self.0[rng.below(self.0.len())];
         let key = KEYS[rng.below(10) / 8];
         match rng.below(14) {
@@ -172,7 +172,7 @@ impl Replicas {
         }
     }
 
-    fn exchange(&self) {
+    pub fn exchange(&self) {
         for _ in 0..2 {
             for to in &self.0 {
                 for from in &self.0 {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use syncledger::document::Document;
 use syncledger::event::{Body, Container, Event, EventId, Op, Path, Timestamp, Value, WriterId, json};
 
-use crate::histories::{History, LEDGER, Replica, Rng, any_value, policies, registers};
+use crate::histories::{History, LEDGER, Replica, Rng, any_value, policies, registers, resolvers};
 
 const NAMES: [&str; 12] = ["a", "x", "y", "$", "$deleted", "#", "", "\"u\"", "0", "~", "/", "🦀"];
 
@@ -136,7 +136,7 @@ fn no_valid_event_is_too_much_for_any_state() {
         let expected = registers(&again.view().unwrap());
         assert_eq!(registers(&loaded.view().unwrap()), expected, "seed {seed}");
         for policy in policies() {
-            let content = replica.project(&policy).content;
+            let content = replica.project(&policy, &resolvers()).content;
             assert_eq!(json::parse(&json::canonical(&content.json)), Ok(content.json), "seed {seed}");
         }
     }

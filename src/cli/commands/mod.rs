@@ -20,6 +20,7 @@ mod ledgers;
 mod list;
 mod log;
 mod man;
+mod merge;
 mod policy;
 mod pull;
 mod put;
@@ -29,6 +30,7 @@ mod revert;
 mod schema;
 mod show;
 mod status;
+mod trying;
 mod verify;
 mod write;
 
@@ -70,6 +72,7 @@ pub(crate) enum Command {
     Migrate(schema::Migrate),
     Revert(revert::Revert),
     Undo(revert::Undo),
+    Merge(merge::Merge),
     Pull(pull::Pull),
     Backup(backup::Backup),
     Archive(archive::Archive),
@@ -114,6 +117,7 @@ impl Command {
             Self::Migrate(command) => command.run(app),
             Self::Revert(command) => command.run(app),
             Self::Undo(command) => command.run(app),
+            Self::Merge(command) => command.run(app),
             Self::Pull(command) => command.run(app),
             Self::Backup(command) => command.run(app),
             Self::Archive(command) => command.run(app),

@@ -1,8 +1,9 @@
-//! `policy set` and `show`: which strategy decides each field of a collection.
+//! `policy set`, `show` and `try`: which strategy decides each field of a collection.
 
 use clap::{Args, Subcommand};
 use serde_json::Value as Json;
 
+use super::trying::Try;
 use super::write;
 use crate::cli::app::App;
 use crate::cli::options::{self, WriteOptions};
@@ -20,6 +21,7 @@ pub(crate) enum Policies {
         /// The collection.
         collection: String,
     },
+    Try(Try),
 }
 
 /// Set the policy of a collection. It decides old conflicts too, and can be changed again: no value is ever lost.
@@ -37,6 +39,7 @@ impl Policies {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         match self {
             Self::Set(command) => command.run(app),
+            Self::Try(command) => command.run(app),
             Self::Show { collection } => {
                 let policy = app.ledger()?.policy(&collection)?;
                 app.out.answer(&policy.to_json(), || text(&policy))
