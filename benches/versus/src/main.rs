@@ -7,6 +7,7 @@
 //! cargo run --release --manifest-path benches/versus/Cargo.toml -- [--rounds N] [--scale N] [--only TEXT]
 //! ```
 
+mod copies;
 mod files;
 mod floor;
 mod record;

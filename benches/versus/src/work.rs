@@ -26,6 +26,8 @@ pub struct Sizes {
     alone: usize,
     gets: usize,
     pulled: usize,
+    /// Copies of real issues.
+    pub copies: usize,
     changes: [usize; 2],
 }
 
@@ -37,6 +39,7 @@ impl Sizes {
             alone: 1_024 / scale,
             gets: 200_000 / scale,
             pulled: 100_000 / scale,
+            copies: 10_000 / scale,
             changes: [1_000 / scale, 10_000 / scale],
         }
     }
@@ -58,6 +61,7 @@ pub const ALL: &[(&str, Work)] = &[
     ("pull", pull),
     ("import", import),
     ("backup", crate::files::backup),
+    ("copies", crate::copies::copies),
 ];
 
 /// A ledger in a directory of its own.
