@@ -38,6 +38,11 @@
 //! beside them [`merge`], which needs no store, [`schema`], [`segment`], and [`journal`] and [`blob`], the storage seams.
 //! `docs/architecture.md` tells the rest.
 
+#![cfg_attr(
+    target_arch = "wasm32",
+    allow(dead_code, unused_imports, reason = "without the ledger some of what the pure layers do has no caller")
+)]
+
 #[cfg(not(target_arch = "wasm32"))]
 pub mod blob;
 #[cfg(feature = "cli")]
