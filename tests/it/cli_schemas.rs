@@ -35,6 +35,7 @@ fn what_is_no_schema_is_refused_by_name() {
     for (schema, code, part) in [
         ("true", "validation", "a JSON object"),
         ("{\"type\": \"thing\"}", "validation", "the name of a type"),
+        ("{\"minLength\": \"x\"}", "validation", "JSON Schema"),
         ("{\"$ref\": \"https://example.org/person.json\"}", "validation", "inside the schema"),
         ("{\"allOf\": [{\"$ref\": \"#\"}]}", "validation", "leads back"),
         ("{\"properties\": {\"a\": {\"x-kind\": \"text\", \"type\": \"number\"}}}", "validation", "is a text"),
