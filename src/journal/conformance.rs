@@ -370,9 +370,10 @@ fn what_is_dropped_is_gone_for_good_and_the_rest_reads_and_grows_as_before(mut b
     journal.drop_ledger(A).unwrap();
     journal.put_ledger(entry(1, A, "again")).unwrap();
     fill(&*journal, A, 2);
+    assert_eq!(journal.drop_before(B, 2).unwrap(), 2);
     drop(journal);
     bench.kill();
-    assert_eq!(all(&*bench.engine(), A), [frame(1, 1), frame(2, 2)], "another log of the same name and number");
+    assert_eq!(all(&*bench.engine(), A), [frame(1, 1), frame(2, 2)], "another log of the same number and id");
 }
 
 fn ledgers_do_not_see_each_other(bench: impl Bench) {

@@ -252,23 +252,27 @@ fn hostile_columns_are_refused_or_are_the_encoding_of_valid_events() {
 
 #[test]
 fn few_bytes_that_stand_for_very_many_are_refused() {
-    // One text of a kilobyte that each of very many operations names.
-    let long = format!("/{}", "x".repeat(1_000));
-    let whole = shredded_with_ops(8_000, &long);
-    let mut ids = Ids::default();
-    let reading = Reading { ledger: LEDGER, start: Start { place: 0, due: 1 }, events: 1, past: &Alone };
-    assert!(whole.len() < 20_000);
-    assert!(assemble(&whole, reading, &mut Held::Growing(&mut ids)).is_err());
-}
-
-/// The columns of an event with so many removals of one path: more than an event may have.
-fn shredded_with_ops(count: usize, at: &str) -> Vec<u8> {
-    let mut event = items(1, 1).remove(0);
-    event.event.body = Body::Ops(vec![Op::Remove { path: path(at) }; count]);
-    event.previous = 0;
-    let mut ids = Ids::default();
-    ids.add(event.position, event.id);
-    super::shred::shred(&[event.clone()], Start { place: 0, due: event.position }, &ids, &Alone)
+    // A path of a kilobyte that each of many operations names: every event is valid, all together are too much.
+    let long = path(&format!("/{}", "x".repeat(1_000)));
+    let mut template = items(1, 1).remove(0);
+    template.event.body = Body::Ops(vec![Op::Remove { path: long }; 60]);
+    let events = |count: u64| -> Vec<Item> {
+        let numbered = |n| {
+            let mut item = Item { position: 1 + n, previous: 0, ..template.clone() };
+            item.event.sequence = 1 + n;
+            item.id = item.event.identify(LEDGER).unwrap().0;
+            item
+        };
+        (0..count).map(numbered).collect()
+    };
+    for (count, fits) in [(20, true), (200, false)] {
+        let (events, start, mut ids) = (events(count), Start { place: 0, due: 1 }, Ids::default());
+        events.iter().for_each(|item| assert!(ids.add(item.position, item.id)));
+        let raw = super::shred::shred(&events, start, &ids, &Alone);
+        assert!(raw.len() < 40_000);
+        let reading = Reading { ledger: LEDGER, start, events: events.len(), past: &Alone };
+        assert_eq!(assemble(&raw, reading, &mut Held::Growing(&mut Ids::default())).is_ok(), fits);
+    }
 }
 
 #[test]
