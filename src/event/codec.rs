@@ -138,3 +138,61 @@ impl From<DecodeError> for crate::Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Op, Path, Value};
+    use super::*;
+    use crate::ErrorKind;
+    use crate::testing::event;
+
+    /// An event whose encoding has so many bytes.
+    fn of_bytes(bytes: usize) -> Event {
+        let put =
+            |name: &str, bytes| Op::Put { path: Path::parse(name).unwrap(), value: Value::Text("x".repeat(bytes)) };
+        let full = |rest| {
+            let fields = ["/a", "/b", "/c"].map(|name| put(name, limits::INLINE_BYTES));
+            event(fields.into_iter().chain([put("/d", rest)]).collect())
+        };
+        let rest = bytes - full(1_000).encode().unwrap().len() + 1_000;
+        full(rest)
+    }
+
+    #[test]
+    fn an_event_is_as_large_as_it_may_be_and_no_larger() {
+        let largest = of_bytes(limits::EVENT_BYTES).encode().unwrap();
+        assert_eq!(largest.len(), limits::EVENT_BYTES);
+        assert_eq!(Event::decode(&largest).unwrap().encode().unwrap(), largest);
+        let too_large = DecodeError::TooLarge(limits::EVENT_BYTES + 1);
+        assert_eq!(of_bytes(limits::EVENT_BYTES + 1).encode().unwrap_err(), too_large);
+        assert_eq!(Event::decode(&[&largest[..], &[0]].concat()).unwrap_err(), too_large);
+    }
+
+    #[test]
+    fn other_bytes_are_told_from_other_versions() {
+        let bytes = event(Vec::new()).encode().unwrap();
+        let at = |place: usize, byte: u8| {
+            let mut bytes = bytes.clone();
+            bytes[place] = byte;
+            Event::decode(&bytes).unwrap_err()
+        };
+        assert_eq!(at(HEAD_BYTES - 1, VERSION + 1), DecodeError::UnknownVersion(VERSION + 1));
+        assert_eq!(at(0, b'?'), DecodeError::NotAnEvent);
+        assert_eq!(Event::decode(&bytes[..HEAD_BYTES - 1]).unwrap_err(), DecodeError::NotAnEvent);
+    }
+
+    #[test]
+    fn faults_say_what_to_do() {
+        for (fault, kind, hint) in [
+            (DecodeError::UnknownVersion(9), ErrorKind::UpgradeNeeded, Some("install a newer")),
+            (DecodeError::UnknownOp, ErrorKind::UpgradeNeeded, Some("install a newer")),
+            (DecodeError::TooLarge(70_000), ErrorKind::TooLarge, Some("split the change")),
+            (DecodeError::NotAnEvent, ErrorKind::Validation, None),
+        ] {
+            let error = crate::Error::from(fault);
+            assert_eq!(error.kind(), kind);
+            assert_eq!(error.hint().is_some(), hint.is_some());
+            assert!(error.hint().unwrap_or_default().starts_with(hint.unwrap_or_default()), "{error:?}");
+        }
+    }
+}

@@ -134,7 +134,8 @@ mod tests {
     #[test]
     fn a_sign_a_short_text_and_a_wide_character_are_refused() {
         for text in ["+a".repeat(16), "a5".into(), "é".repeat(16)] {
-            assert!(text.parse::<WriterId>().is_err(), "{text}");
+            let got = text.chars().count();
+            assert_eq!(text.parse::<WriterId>(), Err(ParseIdError { expected: 32, got }), "{text}");
         }
     }
 }

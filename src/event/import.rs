@@ -296,4 +296,54 @@ mod tests {
         let parts = split(ops).unwrap();
         assert_eq!(parts[1][1..], [Op::MakeList { path: path("/l") }, insert(1, 0)]);
     }
+
+    /// An operation that is encoded in so many bytes.
+    fn of_bytes(bytes: usize) -> Op {
+        let made = put("/f", &"x".repeat(1_000));
+        let around = encoded(&made).unwrap().len() - 1_000;
+        let op = put("/f", &"x".repeat(bytes - around));
+        assert_eq!(encoded(&op).unwrap().len(), bytes);
+        op
+    }
+
+    #[test]
+    fn a_part_is_filled_to_the_last_byte() {
+        let room = limits::EVENT_BYTES - HEAD_ROOM;
+        let cuts = |sizes: &[usize]| cut(&sizes.iter().map(|size| of_bytes(*size)).collect::<Vec<_>>());
+        let half = room / 2;
+        assert_eq!(cuts(&[half, room - half]).unwrap(), [0..2]);
+        assert_eq!(cuts(&[half, room - half + 1]).unwrap(), [0..1, 1..2]);
+        assert_eq!(cuts(&[room]).unwrap(), [0..1]);
+        assert_eq!(cuts(&[room, 2_000, room - 2_000, 2_000]).unwrap(), [0..1, 1..3, 3..4]);
+        assert_eq!(cuts(&[room + 1]).unwrap_err(), DecodeError::TooLarge(room + 1));
+        let many = limits::EVENT_OPS;
+        assert_eq!(cut(&vec![Op::Delete; 2 * many + 1]).unwrap(), [0..many, many..2 * many, 2 * many..2 * many + 1]);
+    }
+
+    #[test]
+    fn one_event_is_no_batch_and_the_writer_hangs_on_every_operation() {
+        let alone = import(vec![put("/a", "1")]);
+        assert_eq!((alone.len(), alone[0].1.batch), (1, None));
+        assert_ne!(
+            import(vec![put("/a", "1"), put("/b", "1")])[0].1.writer,
+            import(vec![put("/a", "1")])[0].1.writer
+        );
+    }
+
+    #[test]
+    fn the_list_that_begins_a_part_is_its_own() {
+        let room = limits::EVENT_BYTES - HEAD_ROOM;
+        let mut ops = vec![of_bytes(room), Op::MakeList { path: path("/l") }, insert(1, 0)];
+        ops.extend((0..4).map(|n| put(&format!("/m{n}"), &"x".repeat(16_000))));
+        ops.push(insert(1, 1));
+        let mut parts = Vec::new();
+        chain(ops, |part| {
+            parts.push(part.ops);
+            Ok::<_, DecodeError>(EventId([u8::try_from(parts.len()).unwrap(); 32]))
+        })
+        .unwrap();
+        assert_eq!(parts[1][..2], [Op::MakeList { path: path("/l") }, insert(0, 0)]);
+        let named = Op::Insert { container: Container::Of(EventId([2; 32]), 0), index: 1, value: Value::Int(1) };
+        assert_eq!(parts.last().unwrap().last(), Some(&named));
+    }
 }

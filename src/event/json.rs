@@ -729,10 +729,6 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(Value::String(text.to_owned()))
     }
 
-    fn visit_string<E>(self, text: String) -> Result<Value, E> {
-        Ok(Value::String(text))
-    }
-
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         self.0.enter()?;
         let mut items = Vec::new();
@@ -943,6 +939,9 @@ pub(crate) mod tests {
         assert_eq!(normalize(deep(JSON_DEPTH)).unwrap().pointer(&"/a".repeat(JSON_DEPTH)), Some(&json!(1)));
         let fault = normalize(deep(JSON_DEPTH + 1)).unwrap_err();
         assert_eq!(fault.pointer().unwrap(), "/a".repeat(JSON_DEPTH));
+        let lists = |depth| (0..depth).fold(json!(1.0), |value, _| json!([value]));
+        assert!(normalize(lists(JSON_DEPTH)).is_ok());
+        assert_eq!(normalize(lists(JSON_DEPTH + 1)).unwrap_err().pointer().unwrap(), "/0".repeat(JSON_DEPTH));
         let floats = json!([-0.0, 1.5, 2f64.powi(63), 2f64.powi(64), -2f64.powi(63), 1e300]);
         let texts = "[0,1.5,9223372036854775808,18446744073709552000,-9223372036854775808,1e+300]";
         assert_eq!(canonical(&floats), texts);
@@ -971,6 +970,8 @@ pub(crate) mod tests {
     fn long_names_are_cut_in_errors() {
         let name = "🦀".repeat(100_000);
         assert!(pointer_of(&format!("{{\"{name}\": [1e999]}}")).len() <= PATH_BYTES + 3);
+        let exactly = "n".repeat(PATH_BYTES - 1);
+        assert_eq!(pointer_of(&format!("{{\"{exactly}\": 1e999}}")), format!("/{exactly}"));
     }
 
     #[test]
@@ -978,6 +979,11 @@ pub(crate) mod tests {
         let error = Error::from(parse(r#"{"a":1,"a":2}"#).unwrap_err());
         assert_eq!((error.kind(), error.pointers()), (ErrorKind::Validation, &["/a".to_owned()][..]));
         assert_eq!(Error::from(parse(&"[".repeat(99)).unwrap_err()).kind(), ErrorKind::TooLarge);
+        let hint = |text: &str| Error::from(parse(text).unwrap_err()).hint().unwrap_or("none").to_owned();
+        assert!(hint(r#"{"a":1,"a":2}"#).contains("rename"));
+        assert!(hint(&"[".repeat(99)).contains("flatten"));
+        assert!(hint("1e999").contains("round"));
+        assert_eq!(hint("{"), "none");
     }
 
     #[test]

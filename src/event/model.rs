@@ -98,3 +98,15 @@ impl Event {
         self.occurred_at.map_or(self.at.millis, |occurred| occurred.min(self.at.millis))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::event;
+
+    #[test]
+    fn the_order_time_is_the_sources_unless_its_clock_runs_ahead() {
+        let at = |occurred_at| Event { occurred_at, ..event(Vec::new()) }.order_time();
+        assert_eq!([at(None), at(Some(700)), at(Some(-5)), at(Some(9_000_000_000_000))], [1_000, 700, -5, 1_000]);
+    }
+}

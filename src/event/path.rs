@@ -382,6 +382,14 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_path_is_read_and_its_key_printed() {
+        assert_eq!("/a/b".parse::<Path>(), Path::parse("/a/b"));
+        assert!("a".parse::<Path>().is_err());
+        let key = Path::parse("/a/b").unwrap().to_key();
+        assert_eq!((key.to_string().as_str(), key.as_str()), ("a/b", "a/b"));
+    }
+
     const AWKWARD: [&str; 18] = [
         "",
         "$",

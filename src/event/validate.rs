@@ -364,4 +364,18 @@ mod tests {
         };
         assert_eq!(largest.validate(), Ok(()));
     }
+
+    #[test]
+    fn atomic_json_is_inline_up_to_the_limits_of_size_and_depth() {
+        let of_bytes = |bytes: usize| format!("[\"{}\"]", "x".repeat(bytes - 4));
+        assert_eq!(super::atomic(&of_bytes(limits::INLINE_BYTES), 9), Ok(()));
+        assert!(super::atomic(&of_bytes(limits::INLINE_BYTES + 1), 9).is_err());
+        for nest in [
+            |depth: usize| "[".repeat(depth) + &"]".repeat(depth),
+            |depth: usize| "{\"a\":".repeat(depth - 1) + "{}" + &"}".repeat(depth - 1),
+        ] {
+            assert_eq!((super::atomic(&nest(5), 5), super::atomic(&nest(6), 6)), (Ok(()), Ok(())));
+            assert!(super::atomic(&nest(6), 5).is_err(), "{}", nest(6));
+        }
+    }
 }

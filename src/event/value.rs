@@ -174,3 +174,23 @@ pub fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_prints_as_hexadecimal() {
+        let hash = BlobHash([0xa5; 32]);
+        assert_eq!(hash.to_string(), "a5".repeat(32));
+        assert!(format!("{hash:?}").contains("a5a5"));
+    }
+
+    #[test]
+    fn texts_bytes_and_atomic_json_may_become_blobs() {
+        assert_eq!(Value::Text("x".into()).blob_content(), Some((&b"x"[..], BlobForm::Text)));
+        assert_eq!(Value::Atomic("[1]".into()).blob_content(), Some((&b"[1]"[..], BlobForm::Json)));
+        assert_eq!(Value::Bytes(vec![7]).blob_content(), Some((&[7][..], BlobForm::Bytes)));
+        assert_eq!(Value::Int(1).blob_content(), None);
+    }
+}
