@@ -282,6 +282,44 @@ fn a_value_that_several_sources_hold_has_the_rank_of_the_best() {
     assert_eq!(blamed(&story, &projection, "/status"), Some("app too"));
 }
 
+#[test]
+fn a_source_that_no_rank_names_loses_and_without_any_the_latest_counts() {
+    let mut story = status();
+    story.write("github", &["base"], 30, "github", vec![put("/status", "Merged")]);
+    for (policy, shown, because) in [
+        ("source_wins:jira,app,github", "Done", "source_wins: jira ranks first"),
+        ("target_wins:jira,app,github", "Merged", "target_wins: github ranks first"),
+        ("target_wins:github,jira,app", "Closed", "target_wins: app ranks first"),
+        ("source_wins:jira", "Done", "source_wins: jira ranks first"),
+        ("source_wins:linear", "Merged", "source_wins: no candidate is of a ranked source"),
+    ] {
+        let projection = projected(&mut story, json!(policy));
+        assert_eq!(projection.content.json["status"], shown, "{policy}");
+        let conflict = at(&projection, "/status");
+        assert!(conflict.because.starts_with(because), "{policy}: {}", conflict.because);
+    }
+}
+
+// --- contents ------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_part_of_a_content_keeps_the_large_values_in_it() {
+    use crate::event::{BlobForm, BlobHash, BlobRef, Value};
+    let blob = |byte| BlobRef { hash: BlobHash([byte; 32]), form: BlobForm::Text, bytes: 20_000 };
+    let large = |byte| Content::of_value(&Value::Blob(blob(byte)));
+    let plain = Content::of(json!(1));
+    assert_eq!(Content::of_fields([("p".to_owned(), plain.clone())]).blobs, []);
+    let inner = Content::of_fields([("b".to_owned(), large(1)), ("p".to_owned(), plain)]);
+    let outer = Content::of_fields([("a".to_owned(), inner.clone()), ("ab".to_owned(), large(2))]);
+    assert_eq!(outer.at("/a"), Some(inner));
+    assert_eq!(outer.at("/a/b"), Some(large(1)));
+    assert_eq!(outer.at("/ab"), Some(large(2)));
+    assert_eq!((outer.at("/a/p").unwrap().blobs, outer.at("/c")), (vec![], None));
+    let read = |found: &BlobRef| Ok::<_, ()>(json!(if *found == blob(1) { "one" } else { "two" }));
+    assert_eq!(outer.fill(read), Ok(json!({ "a": { "b": "one", "p": 1 }, "ab": "two" })));
+    assert_eq!(outer.fill(|_| Err("gone")), Err("gone"));
+}
+
 // --- manual and its base -------------------------------------------------------------------------------------------
 
 #[test]
@@ -578,6 +616,14 @@ fn a_disputed_delete_is_decided_by_its_rule() {
         let conflict = at(&projection, DELETED);
         assert_eq!(candidates(&story, conflict), [("delete", json!("removed")), ("edit", json!(false))]);
         assert_eq!(conflict.taken, Some(usize::from(!gone)));
+        assert_eq!(conflict.shown, if gone { None } else { Some(Content::of(json!(false))) });
+        let because = [
+            ("edit_wins", "edit_wins: the record stays, since one edited it"),
+            ("delete_wins", "delete_wins: the record goes, since one deleted it"),
+            ("manual", "deletes are manual: the record stays"),
+        ];
+        let expected = because.iter().find(|(name, _)| *name == rule).unwrap().1;
+        assert!(conflict.because.starts_with(expected), "{}", conflict.because);
     }
 }
 
@@ -600,7 +646,9 @@ fn a_second_delete_that_knows_the_edit_settles_it() {
     apart.write("other", &["edit"], 30, "github", vec![Op::Delete]);
     let projection = projected(&mut apart, json!("merge"));
     assert!(projection.deleted, "one delete knew of every edit");
-    assert_eq!(at(&projection, DELETED).taken, Some(0));
+    let conflict = at(&projection, DELETED);
+    assert_eq!((conflict.taken, &conflict.shown), (Some(0), &None));
+    assert!(conflict.because.starts_with("edit_wins: the record goes, since another delete"), "{}", conflict.because);
 }
 
 #[test]
