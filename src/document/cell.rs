@@ -158,3 +158,20 @@ fn blob_from_bytes(bytes: &[u8]) -> Option<BlobRef> {
     };
     Some(BlobRef { hash: BlobHash(hash.try_into().ok()?), bytes: u64::from_le_bytes(*length), form })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_to_a_large_value_reads_back_what_it_was() {
+        for form in [BlobForm::Text, BlobForm::Bytes, BlobForm::Json] {
+            let blob = BlobRef { hash: BlobHash([7; 32]), bytes: 20_000, form };
+            assert_eq!(blob_from_bytes(&blob_to_bytes(&blob)), Some(blob));
+        }
+        let mut other = blob_to_bytes(&BlobRef { hash: BlobHash([7; 32]), bytes: 1, form: BlobForm::Text });
+        other[0] = 3;
+        assert_eq!(blob_from_bytes(&other), None);
+        assert_eq!(blob_from_bytes(&other[..20]), None);
+    }
+}

@@ -320,3 +320,56 @@ fn an_event_looks_through_a_large_record_once_however_many_operations_it_has() {
         assert!(state.1.get() < 10_000, "{op:?} reads {} keys", state.1.get());
     }
 }
+
+#[test]
+fn the_set_of_what_was_stamped_until_a_time_and_the_last_stamp_of_a_writer() {
+    let mut story = Story::default();
+    story.write("one", &[], 5, "app", vec![put("/a", 1)]).write("two", &["one"], 7, "app", vec![put("/a", 2)]);
+    assert!(!story.document.graph().is_concurrent());
+    story.write("apart", &["one"], 6, "jira", vec![put("/a", 3)]);
+    let graph = story.document.graph();
+    assert!(graph.is_concurrent());
+    let at = crate::event::Timestamp::from_millis;
+    let until = |millis: i64| -> Vec<&str> {
+        let clock = graph.until(at(millis));
+        let held = graph.nodes().filter(|(ix, _)| graph.contains(&clock, *ix));
+        let held: Vec<_> = held.map(|(_, node)| story.name(node.id)).collect();
+        assert_eq!((clock.len(), clock.is_empty()), (held.len() as u64, held.is_empty()));
+        held
+    };
+    assert_eq!([until(4), until(5), until(6), until(7)].map(|held| held.len()), [0, 1, 2, 3]);
+    assert_eq!(until(6), ["one", "apart"]);
+    let last = |name: &str| graph.last_stamp(story.events.iter().find(|(_, e)| e.source == name).unwrap().1.writer);
+    assert_eq!((last("app"), last("jira")), (Some(at(7)), Some(at(6))));
+    assert_eq!(graph.last_stamp(crate::event::WriterId([9; 16])), None);
+    let mut heads = [story.id("two"), story.id("apart")];
+    heads.sort();
+    assert_eq!(graph.head_ids(), heads);
+    assert_eq!(graph.forked_writers().count(), 0);
+}
+
+#[test]
+fn increments_and_edits_of_items_are_told_by_event() {
+    let mut story = Story::default();
+    story.write("base", &[], 1, "app", vec![put("/n", 1), Op::MakeList { path: path("/l") }]);
+    let list = Container::Of(story.id("base"), 1);
+    story.write("edit", &["base"], 2, "app", vec![increment("/n", 5), insert(list, 0, "p"), insert(list, 1, "q")]);
+    story.write("out", &["edit"], 3, "app", vec![Op::RemoveAt { container: list, index: 0 }]);
+    let ids = ["base", "edit", "out"].map(|name| (name, story.id(name)));
+    let id = |name: &str| ids.iter().find(|(known, _)| *known == name).unwrap().1;
+    story.document.materialise().unwrap();
+    let view = story.document.view().unwrap();
+    let ix = |name: &str| view.graph().find(&id(name)).unwrap();
+    assert_eq!(view.increments(ix("edit")), [("$#n".to_owned(), 5)]);
+    assert_eq!(view.increments(ix("base")), []);
+    assert_eq!([view.item_edits(ix("base")).len(), view.item_edits(ix("edit")).len()], [0, 1]);
+    let (edit, out) = (view.item_edits(ix("edit")).remove(0), view.item_edits(ix("out")).remove(0));
+    assert_eq!((edit.kind, edit.container), (ContainerKind::List, list));
+    assert!(out.took_out(&edit) && !edit.took_out(&out));
+    let (event, op) = (id("base"), 1);
+    assert_eq!((view.kind(event, op), view.length(event, op)), (Some(ContainerKind::List), Some(1)));
+    assert_eq!((view.kind(event, 0), view.length(event, 7)), (None, None));
+    assert!(view.single("l").is_some() && view.single("none").is_none());
+    let live = &view.registers().get("l")[0];
+    assert_eq!((view.container(live), view.list(live)), (Some(list), vec![Value::Text("q".into())]));
+}
