@@ -139,7 +139,9 @@ fn a_migration_is_tried_refused_whole_and_made() {
     bench.ok(["put", "people", "a", r#"{"name": "Ann"}"#]);
     bench.ok(["put", "people", "b", r#"{"name": "Bob"}"#]);
     let error = bench.refused(["migrate", "people", "{'mail': 'same', 'name': name}"], 1, "validation");
-    assert!(error["message"].as_str().unwrap().contains("people/b at /mail"), "{error}");
+    // Both are written at one moment: which of them holds the value, their ids decide.
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("people/a at /mail") || message.contains("people/b at /mail"), "{error}");
     let tried = bench.json(["migrate", "people", "{'mail': 'same', 'name': name}", "--dry-run"]);
     assert_eq!((tried["broken"].as_array().unwrap().len(), tried["writes"].as_array().unwrap().len()), (1, 2));
     for expression in ["name", "nothing", "{'name': }", "name * 1 * 1 * 1 * 1 * 1", r#"{"name": "{% for %}"}"#] {
