@@ -624,6 +624,8 @@ fn what_can_be_repaired_in_one_way_is_and_the_rest_says_why_not() {
     put(&ledger, "lines", "2", json!({ "account": "a" })).unwrap();
     put(&ledger, "accounts", "a", json!({ "balance": 7, "owner": "nobody", "tags": ["t", "gone"], "code": 1 }))
         .unwrap();
+    // A later moment, so that the first holds the code.
+    std::thread::sleep(std::time::Duration::from_millis(5));
     put(&ledger, "accounts", "b", json!({ "must": "nobody", "code": 1 })).unwrap();
     put(&ledger, "tags", "t", json!({})).unwrap();
     let sum = json!({ "collection": "lines", "field": "/amount", "via": "/account" });
