@@ -43,7 +43,8 @@ impl Issue {
             for item in &items {
                 before.entry(item["field"].as_str().unwrap_or_default()).or_insert(&item["fromString"]);
             }
-            let set = |item: &&Value| (item["field"].as_str().unwrap_or_default().to_owned(), item["toString"].clone());
+            let set =
+                |item: &&Value| (item["field"].as_str().unwrap_or_default().to_owned(), item["toString"].clone());
             edits.push(items.iter().map(set).collect());
         }
         let known = before.into_iter().filter(|(_, value)| !value.is_null());
@@ -107,7 +108,13 @@ fn write(ledger: &Ledger, source: &str, writes: &[Write]) -> Result<()> {
 }
 
 /// Says how long work on so many took.
-fn timed<T>(report: &mut Report, name: &str, count: usize, unit: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+fn timed<T>(
+    report: &mut Report,
+    name: &str,
+    count: usize,
+    unit: &'static str,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     let started = Instant::now();
     let done = work()?;
     let ledger = started.elapsed().into();
@@ -126,7 +133,11 @@ pub fn copies(sizes: &Sizes, report: &mut Report) -> Result<()> {
     };
     timed(report, "imported under a schema", copies, "records", || {
         for chunk in (0..copies).collect::<Vec<_>>().chunks(BATCH) {
-            here.import("issues", chunk.iter().map(|number| delivery(*number)).collect(), &Context::from_source("jira"))?;
+            here.import(
+                "issues",
+                chunk.iter().map(|number| delivery(*number)).collect(),
+                &Context::from_source("jira"),
+            )?;
         }
         Ok(())
     })?;
@@ -134,14 +145,20 @@ pub fn copies(sizes: &Sizes, report: &mut Report) -> Result<()> {
     let (even, odd): (Vec<_>, Vec<_>) = edits(&issues, copies).into_iter().partition(|(nth, _)| nth % 2 == 0);
     let writes = |edits: Vec<(usize, Write)>| edits.into_iter().map(|(_, write)| write).collect::<Vec<_>>();
     let (even, odd) = (writes(even), writes(odd));
-    timed(report, "edits here, 256 a batch, held to the schema", even.len(), "edits", || write(&here, "jira", &even))?;
+    timed(report, "edits here, 256 a batch, held to the schema", even.len(), "edits", || {
+        write(&here, "jira", &even)
+    })?;
     write(&there, "app", &odd)?;
     let pulled = timed(report, "edits made apart, pulled", odd.len(), "edits", || Ok(here.pull(&there)?))?;
     let events = here.position() as usize;
-    let open = timed(report, "open conflicts listed", copies, "records", || Ok(here.conflicts(None, Which::Open, None)?.len()))?;
+    let open = timed(report, "open conflicts listed", copies, "records", || {
+        Ok(here.conflicts(None, Which::Open, None)?.len())
+    })?;
     let broken = timed(report, "violations listed", copies, "records", || Ok(here.violations(None)?.len()))?;
     let other = Policy::of(Strategy::parse("source_wins:jira,app")?);
-    let tried = timed(report, "another policy tried on all history", events, "events", || Ok(here.try_policy("issues", &other, None)?.len()))?;
+    let tried = timed(report, "another policy tried on all history", events, "events", || {
+        Ok(here.try_policy("issues", &other, None)?.len())
+    })?;
     let file = dir.path().join("all.slbk");
     let info = timed(report, "backup", events, "events", || Ok(here.backup(&file, &BackupOptions::default())?))?;
     timed(report, "backup proved", events, "events", || Ok(verify_backup(&file)?))?;
@@ -149,7 +166,9 @@ pub fn copies(sizes: &Sizes, report: &mut Report) -> Result<()> {
     timed(report, "restored", events, "events", || Ok(restored.restore("main", &[&file], false)?))?;
     assert_eq!(restored.ledger("main")?.digest()?, here.digest()?);
     let strategy = Strategy::parse("last_write_wins")?;
-    let settled = timed(report, "all conflicts settled", open, "conflicts", || Ok(here.resolve_all(None, &strategy, &Context::default())?.events.len()))?;
+    let settled = timed(report, "all conflicts settled", open, "conflicts", || {
+        Ok(here.resolve_all(None, &strategy, &Context::default())?.events.len())
+    })?;
     eprintln!(
         "{copies} copies: {events} events ({} edits apart), {open} open conflicts, {settled} settled, {broken} violations, {tried} spans decided otherwise, {:.1} bytes an event in the backup",
         pulled.applied,
