@@ -115,7 +115,8 @@ impl Fault {
             return;
         }
         let _ = writeln!(stderr, "{} {}", style::bad("error:"), self.message);
-        if !self.pointers.is_empty() {
+        // The whole document has an empty pointer.
+        if self.pointers.iter().any(|pointer| !pointer.is_empty()) {
             let _ = writeln!(stderr, "   {} {}", style::dim("at:"), self.pointers.join(", "));
         }
         if let Some(hint) = &self.hint {

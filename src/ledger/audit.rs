@@ -51,16 +51,22 @@ impl Ledger {
         let (mut read, mut ended) = (0, Ok(()));
         let log = self.log_reader();
         let walked = log.each(0, until, |entry| {
-            read = entry.position;
+            let position = entry.position;
             check.entry(entry)?;
+            read = position;
             ended = if read.is_multiple_of(CHUNK as u64) { progress(read) } else { Ok(()) };
             Ok(ended.is_ok())
         });
         ended?;
-        if let Err(fault) = walked {
-            check.problems.push(fault.to_string());
-        }
-        check.finish(until)?;
+        // Where reading ends early, what is shown is compared up to there: of the rest nothing is known.
+        let compared = match walked {
+            Ok(_) => until,
+            Err(fault) => {
+                check.problems.push(fault.to_string());
+                read
+            }
+        };
+        check.finish(compared)?;
         Ok(Verification { events: read, problems: check.problems })
     }
 

@@ -53,7 +53,7 @@ fn migrations(template: &Template, records: Vec<Record>) -> Result<Vec<Write>> {
     let more = faults.len().saturating_sub(NAMED);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
     let named = faults.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
-    let message = format!("the expression fits {} records not: {named}{more}", faults.len());
+    let message = format!("the expression does not fit {} of the records: {named}{more}", faults.len());
     Err(Error::new(ErrorKind::Validation, message).with_hint("`is defined` tells whether a record has a field"))
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use super::state::{COLLECTIONS, RecordKey, SCHEMA};
 use super::{Act, Context, Edit, Ledger, Receipt, RecordConflict, Write};
 use crate::event::{ConflictId, EventId, Path, conflict_version, constraint_id, hex};
-use crate::projection::{Candidate, Conflict, ConflictKind, Content, Severity, Status};
+use crate::projection::{Candidate, Conflict, ConflictKind, Content, Severity, Status, candidate_of};
 use crate::schema::{Constraint, Index, Schema, Stamp, Violation};
 use crate::{Error, ErrorKind, Result};
 
@@ -179,16 +179,7 @@ impl Ledger {
             self.shared().row(self.id(), &record)?.and_then(|row| row.content.at(&violation.path));
         let working = self.working(&record, None)?;
         let graph = working.document.graph();
-        let node = graph.find(&stamp.event).and_then(|ix| graph.node(ix));
-        Ok(node.map(|node| Candidate {
-            value,
-            event: node.id,
-            writer: node.writer,
-            source: node.source.clone(),
-            principal: node.principal.clone(),
-            occurred_at: node.occurred_at,
-            at: node.at,
-        }))
+        Ok(graph.find(&stamp.event).and_then(|ix| candidate_of(graph, ix, value)))
     }
 }
 

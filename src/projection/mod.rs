@@ -20,6 +20,7 @@ mod tree;
 
 pub use conflict::{Candidate, Conflict, ConflictKind, DELETED, Severity, Status};
 pub use content::Content;
+pub(crate) use decide::candidate_of;
 pub use policy::{Deletes, Policy, PolicyFault, Scope, Strategy};
 pub use project::{Blame, Projection, RecordId, project};
 pub use resolved::resolved;

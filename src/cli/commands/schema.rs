@@ -61,7 +61,7 @@ impl Set {
         let (schema, ledger) = (input::json(&self.schema)?, app.ledger()?);
         let context = self.write.context();
         if schema.is_null() && self.write.dry_run {
-            return list(app, &[], "would break");
+            return list(app, &[], true);
         }
         if schema.is_null() {
             let receipt = ledger.remove_schema(&self.collection, &context)?;
@@ -69,7 +69,7 @@ impl Set {
         }
         if self.write.dry_run {
             let broken = ledger.try_schema(&self.collection, &schema, &context)?;
-            return list(app, &broken, "would break");
+            return list(app, &broken, true);
         }
         let receipt = ledger.set_schema(&self.collection, &schema, &context)?;
         write::print(app, &receipt)?;
@@ -101,7 +101,7 @@ impl Violations {
     }
 
     fn list(&self, app: &mut App, ledger: &Ledger) -> Outcome {
-        list(app, &ledger.violations(self.collection.as_deref())?, "break")
+        list(app, &ledger.violations(self.collection.as_deref())?, false)
     }
 
     fn repair(&self, app: &mut App, ledger: &Ledger) -> Outcome {
@@ -111,19 +111,19 @@ impl Violations {
     }
 }
 
-fn list(app: &mut App, broken: &[Violation], verb: &str) -> Outcome {
+/// Lists what is broken, or would be.
+fn list(app: &mut App, broken: &[Violation], dry_run: bool) -> Outcome {
     let rows: Vec<Json> = broken.iter().map(violation).collect();
     if !broken.is_empty() {
         app.out.list(&rows, || text(broken))?;
     }
     let mut records: Vec<_> = broken.iter().map(|found| (&found.collection, &found.key)).collect();
     records.dedup();
-    let (records, constraints) = (count(records.len(), "record", "records"), broken.len());
-    app.out.note(match constraints {
-        0 => {
-            format!("no record {}", if verb == "break" { "breaks a constraint" } else { "would break a constraint" })
-        }
-        some => format!("{records} {verb} {}", count(some, "constraint", "constraints")),
+    let verb = if dry_run { "would be broken" } else { "broken" };
+    let records = count(records.len(), "record", "records");
+    app.out.note(match broken.len() {
+        0 => format!("no constraint {}{verb}", if dry_run { "" } else { "is " }),
+        some => format!("{} {verb}, in {records}", count(some, "constraint", "constraints")),
     });
     Ok(())
 }
