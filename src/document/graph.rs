@@ -343,6 +343,16 @@ impl Graph {
         last.filter_map(|ix| self.node(ix)).max_by_key(|node| (node.nth, std::cmp::Reverse(node.id)))
     }
 
+    /// How far each writer came in each of its lanes; `None` where one forked.
+    pub(crate) fn lanes(&self) -> Option<Vec<(WriterId, u32, u32)>> {
+        let last = |actors: &[ActorIx]| {
+            let last = actors.iter().filter_map(|&actor| self.actors.get(actor as usize)?.nodes.last());
+            last.filter_map(|&ix| self.node(ix)).map(|node| node.nth).max()
+        };
+        let lane = |(&(writer, lane), actors): (&(WriterId, u32), &Vec<ActorIx>)| Some((writer, lane, last(actors)?));
+        if self.forked.is_empty() { Some(self.lanes.iter().filter_map(lane).collect()) } else { None }
+    }
+
     fn nth_of_actor(&self, actor: ActorIx, seq: u32) -> Option<NodeIx> {
         let place = seq.checked_sub(1)?;
         self.actors.get(actor as usize)?.nodes.get(place as usize).copied()

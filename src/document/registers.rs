@@ -45,6 +45,12 @@ pub struct Registers {
 }
 
 impl Registers {
+    /// The registers of a record without events.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { keys: BTreeMap::new(), counters: BTreeMap::new() }
+    }
+
     /// The keys in byte order, with their live operations.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[Live])> {
         self.keys.iter().map(|(key, lives)| (key.as_str(), lives.as_slice()))

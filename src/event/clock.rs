@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A moment of the hybrid logical clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Timestamp {
     /// Milliseconds since 1970-01-01T00:00:00Z; negative before.
     pub millis: i64,

@@ -143,8 +143,30 @@ pub struct Part {
 /// How much longer an operation becomes by naming a container of an earlier event instead of its own.
 const LINK_BYTES: usize = 40;
 
+/// What an operation's tags, lengths, numbers and container take at most, beside its texts.
+const FIXED_BYTES: usize = 96;
+
+/// A bound of an operation's bytes that costs nothing: few changes come near the limit of an event.
+fn at_most(op: &Op) -> usize {
+    let inserted = if let Op::SpliceText { insert, .. } = op { insert.len() } else { 0 };
+    let atomic = if let Op::PutAtomic { json, .. } = op { json.len() } else { 0 };
+    let path = op.path().map_or(0, |path| path.as_str().len());
+    FIXED_BYTES + path + op.value().map_or(0, super::Value::inline_bytes) + inserted + atomic
+}
+
+/// How many events operations take.
+///
+/// # Errors
+/// When one operation alone does not fit.
+pub(crate) fn count_parts(ops: &[Op]) -> Result<usize, DecodeError> {
+    Ok(cut(ops)?.len())
+}
+
 /// Where operations, in their order, are cut so that each part fits one event; at least one part.
 fn cut(ops: &[Op]) -> Result<Vec<Range<usize>>, DecodeError> {
+    if ops.len() <= limits::EVENT_OPS && ops.iter().map(at_most).sum::<usize>() <= limits::EVENT_BYTES - HEAD_ROOM {
+        return Ok(std::iter::once(0..ops.len()).collect());
+    }
     let (mut parts, mut start, mut bytes) = (Vec::new(), 0, 0);
     for (place, op) in ops.iter().enumerate() {
         let size = encoded(op)?.len() + own(op).map_or(0, |_| LINK_BYTES);

@@ -24,6 +24,7 @@ pub use clock::Timestamp;
 pub use codec::DecodeError;
 pub use hash::{conflict_id, conflict_version, constraint_id, event_id};
 pub use id::{BatchId, ConflictId, EventId, LedgerId, ParseIdError, RunId, WriterId};
+pub(crate) use import::count_parts;
 pub use import::{FirstImport, Part, chain, split};
 pub use model::{BatchMember, Body, Event, Idempotency};
 pub use op::{Container, Op};

@@ -8,13 +8,18 @@
 //!
 //! Invariant: every accepted byte string is the encoding of exactly one frame, and encodes back to itself.
 
+use std::sync::LazyLock;
+
+use blake3::hazmat::{ContextKey, HasherExt as _, hash_derive_key_context};
+
 use super::error::JournalError;
 use super::reader::Reader;
 use crate::event::LedgerId;
 
 const MAGIC: &[u8; 4] = b"SLFR";
 const VERSION: u8 = 1;
-const CONTEXT: &str = "syncledger 2026-11 frame checksum v1";
+static CONTEXT: LazyLock<ContextKey> =
+    LazyLock::new(|| hash_derive_key_context("syncledger 2026-11 frame checksum v1"));
 const HEADER_BYTES: usize = 4 + 1 + 8 + 8 + 4;
 
 /// A frame's checksum, and the links of the chain over them.
@@ -113,7 +118,7 @@ fn parse<'a>(reader: &mut Reader<'a>, bytes: &'a [u8]) -> Option<(Frame, &'a [u8
 }
 
 fn checksum(ledger: LedgerId, bytes: &[u8]) -> Checksum {
-    *blake3::Hasher::new_derive_key(CONTEXT).update(ledger.as_bytes()).update(bytes).finalize().as_bytes()
+    *blake3::Hasher::new_from_context_key(&CONTEXT).update(ledger.as_bytes()).update(bytes).finalize().as_bytes()
 }
 
 fn unknown_version(ledger: LedgerId, position: u64, found: u8) -> JournalError {

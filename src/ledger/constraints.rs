@@ -82,6 +82,11 @@ impl Constraints {
         &self.index
     }
 
+    /// Whether anything may be demanded of a collection's records.
+    pub(crate) fn concern(&self, collection: &str) -> bool {
+        self.stale || self.taken.contains_key(collection)
+    }
+
     /// A record changed.
     pub(crate) fn touch(&mut self, key: &RecordKey) {
         self.stale |= key.0 == COLLECTIONS;
@@ -336,7 +341,7 @@ impl Writing<'_> {
         }
         let (mut together, mut apart) = (Vec::new(), Vec::new());
         for written in written.into_values() {
-            let heads = self.state.record(self.shared, &written.key)?.document.graph().head_ids();
+            let heads = self.state.heads(self.shared, &written.key)?;
             if heads == [written.last] { together.push(written) } else { apart.push(written) }
         }
         Ok((together, apart))

@@ -5,8 +5,11 @@
 //! elimination with 257 events.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
+
+use blake3::hazmat::{ContextKey, HasherExt as _, hash_derive_key_context};
 
 use super::request::Digest;
 use crate::event::{EventId, hex};
@@ -27,7 +30,8 @@ impl LtHash {
     /// Adds an event, which must not be in the set.
     pub(crate) fn add(&mut self, event: EventId) {
         let mut expanded = [0; LANES * 2];
-        let mut hasher = blake3::Hasher::new_derive_key("syncledger 2026-11 lthash v1");
+        static CONTEXT: LazyLock<ContextKey> = LazyLock::new(|| hash_derive_key_context("syncledger 2026-11 lthash v1"));
+        let mut hasher = blake3::Hasher::new_from_context_key(&CONTEXT);
         hasher.update(&event.0).finalize_xof().fill(&mut expanded);
         for (lane, bytes) in self.0.iter_mut().zip(expanded.chunks_exact(2)) {
             if let [low, high] = bytes {
@@ -42,6 +46,67 @@ impl LtHash {
             hasher.update(&lane.to_le_bytes());
         }
         *hasher.finalize().as_bytes()
+    }
+}
+
+/// The sums of a ledger's collections. To add an event up takes about as long as all the rest that is done with it, so that
+/// it waits until somebody asks.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Sums {
+    sums: BTreeMap<String, LtHash>,
+    /// How many events were added up since the ledger was opened.
+    #[serde(skip)]
+    added: u64,
+    #[serde(skip)]
+    waiting: BTreeMap<String, Vec<EventId>>,
+}
+
+impl PartialEq for Sums {
+    fn eq(&self, other: &Self) -> bool {
+        let whole = |sums: &Self| {
+            let mut whole = sums.clone();
+            whole.add_up();
+            whole.sums
+        };
+        whole(self) == whole(other)
+    }
+}
+
+impl Sums {
+    /// Takes in an event, which must not be there.
+    pub(crate) fn add(&mut self, collection: &str, event: EventId) {
+        match self.waiting.get_mut(collection) {
+            Some(waiting) => waiting.push(event),
+            None => drop(self.waiting.insert(collection.to_owned(), vec![event])),
+        }
+    }
+
+    /// Adds up what waits.
+    pub(crate) fn add_up(&mut self) {
+        for (collection, events) in std::mem::take(&mut self.waiting) {
+            let sum = self.sums.entry(collection).or_default();
+            self.added += events.len() as u64;
+            events.into_iter().for_each(|event| sum.add(event));
+        }
+    }
+
+    /// Takes up what a copy of an earlier state of these sums added up, unless others did so meanwhile.
+    pub(crate) fn take_up(&mut self, before: &Self, after: &Self) {
+        if self.added != before.added {
+            return;
+        }
+        (self.sums, self.added) = (after.sums.clone(), after.added);
+        for (collection, events) in &before.waiting {
+            if let Some(waiting) = self.waiting.get_mut(collection) {
+                waiting.drain(..events.len().min(waiting.len()));
+            }
+        }
+        self.waiting.retain(|_, events| !events.is_empty());
+    }
+
+    /// The sum of each collection, once all is added up.
+    pub(crate) fn of_collections(&self) -> &BTreeMap<String, LtHash> {
+        &self.sums
     }
 }
 

@@ -14,14 +14,18 @@ use crate::event::{
     diff::{PatchOp, merge_patch, removed},
     json, limits,
 };
-use crate::projection::{Conflict, Content, DELETED, Projection, Severity};
+use crate::projection::{Blame, Conflict, Content, DELETED, Severity, plain};
 use crate::schema::{FieldKind, Schema};
 use crate::{Error, ErrorKind, Result};
 
 /// A record as of an edit's base.
 pub(crate) struct Shown<'a, 'v> {
-    pub(crate) view: &'a View<'v>,
-    pub(crate) projection: &'a Projection,
+    /// Its live operations; none are needed where every field is a plain value that nobody disputes.
+    pub(crate) view: Option<&'a View<'v>>,
+    pub(crate) content: &'a Content,
+    pub(crate) deleted: bool,
+    pub(crate) conflicts: &'a [Conflict],
+    pub(crate) blame: &'a [Blame],
     /// Whether the record has any event there.
     pub(crate) exists: bool,
     /// Reads a large value.
@@ -31,6 +35,16 @@ pub(crate) struct Shown<'a, 'v> {
 }
 
 impl Shown<'_, '_> {
+    fn registers(&self) -> &Registers {
+        static PLAIN: Registers = Registers::new();
+        self.view.map_or(&PLAIN, View::registers)
+    }
+
+    /// The event and operation that made the container of a live operation.
+    pub(super) fn container(&self, live: &Live) -> Option<Container> {
+        self.view?.container(live)
+    }
+
     /// Whether a live operation holds an object that is replaced as a whole.
     fn is_atom(&self, live: &Live) -> bool {
         match &live.cell {
@@ -322,19 +336,19 @@ impl Drafting<'_, '_> {
 
     fn must_live(&self) -> Result<()> {
         self.must_exist()?;
-        if self.shown.projection.deleted {
+        if self.shown.deleted {
             return Err(absent("is deleted").with_hint("bring it back with undelete, or put it anew"));
         }
         Ok(())
     }
 
     pub(super) fn content_at(&self, path: &Path) -> Option<Content> {
-        if self.shown.exists { self.shown.projection.content.at(path.as_str()) } else { None }
+        if self.shown.exists { self.shown.content.at(path.as_str()) } else { None }
     }
 
     /// Whether candidates disagree at the path, above or below it.
     pub(super) fn is_disputed(&self, path: &Path) -> bool {
-        self.shown.projection.conflicts.iter().any(|conflict| {
+        self.shown.conflicts.iter().any(|conflict| {
             Path::parse(&conflict.path)
                 .is_ok_and(|other| other == *path || other.is_prefix_of(path) || path.is_prefix_of(&other))
         })
@@ -358,7 +372,7 @@ impl Drafting<'_, '_> {
 
     /// The only live operation at a path, where it made a list, text or set.
     pub(super) fn container_at(&self, path: &Path) -> Option<&Live> {
-        match self.shown.view.registers().get(path.to_key().as_str()) {
+        match self.shown.registers().get(path.to_key().as_str()) {
             [live] if matches!(live.cell, Cell::Set | Cell::Container(_)) => Some(live),
             _ => None,
         }
@@ -371,7 +385,7 @@ impl Drafting<'_, '_> {
             return Err(invalid("expected a JSON object: a record is one", &Path::root()));
         };
         let value = json::normalize(value.clone())?;
-        if self.shown.projection.deleted && self.shown.exists {
+        if self.shown.deleted && self.shown.exists {
             self.draft.ops.push(Op::Restore);
         }
         if value.as_object().is_some_and(serde_json::Map::is_empty) && self.shows_something() {
@@ -380,7 +394,7 @@ impl Drafting<'_, '_> {
         let atoms = self.atoms();
         let after = Content::of(value).leaves_above(&atoms)?;
         let before = match self.shown.exists {
-            true => self.shown.projection.content.leaves_above(&atoms)?,
+            true => self.shown.content.leaves_above(&atoms)?,
             false => BTreeMap::new(),
         };
         for path in removed(&before, &after) {
@@ -396,14 +410,14 @@ impl Drafting<'_, '_> {
     }
 
     fn shows_something(&self) -> bool {
-        let shown = &self.shown.projection.content.json;
+        let shown = &self.shown.content.json;
         self.shown.exists && shown.as_object().is_some_and(|fields| !fields.is_empty())
     }
 
     /// The fields that hold an object which is replaced as a whole.
     fn atoms(&self) -> BTreeSet<Path> {
         let holds = |(_, lives): &(&str, &[Live])| lives.iter().any(|live| self.shown.is_atom(live));
-        let atoms = self.shown.view.registers().iter().filter(holds);
+        let atoms = self.shown.registers().iter().filter(holds);
         let atoms = atoms.filter_map(|(key, _)| FlatKey::from_document(key).to_path());
         atoms.chain(self.whole_below(&Path::root())).collect()
     }
@@ -419,7 +433,7 @@ impl Drafting<'_, '_> {
                 let shown = self.content_at(&above).map(|content| content.fill(|blob| (self.shown.read)(blob)));
                 return Some((above, shown.and_then(Result::ok).unwrap_or_else(|| json!({}))));
             }
-            let [live] = self.shown.view.registers().get(above.to_key().as_str()) else { return None };
+            let [live] = self.shown.registers().get(above.to_key().as_str()) else { return None };
             let here = self.is_untouched(&above) && self.shown.is_atom(live);
             let content = self.content_at(&above).filter(|_| here)?;
             let json = content.fill(|blob| (self.shown.read)(blob)).ok()?;
@@ -432,8 +446,8 @@ impl Drafting<'_, '_> {
         let Some((atom, mut json)) = self.atom_above(path) else { return Ok(false) };
         let below = path.as_str().strip_prefix(atom.as_str()).unwrap_or_default();
         match value {
-            Some(value) => set_member(&mut json, &Path::parse(below)?, value.to_json().unwrap_or_default()),
-            None => remove_member(&mut json, &Path::parse(below)?),
+            Some(value) => plain::set(&mut json, &Path::parse(below)?, value.to_json().unwrap_or_default()),
+            None => plain::remove(&mut json, &Path::parse(below)?),
         }
         self.touch(&atom);
         self.draft.put(&atom, Value::from_json(&json))?;
@@ -449,11 +463,11 @@ impl Drafting<'_, '_> {
         let live = self.container_at(path).cloned();
         match (live.as_ref().map(|live| &live.cell), &value) {
             (Some(Cell::Container(ContainerKind::Text)), Value::Text(text)) => {
-                let container = live.and_then(|live| self.shown.view.container(&live));
+                let container = live.and_then(|live| self.shown.container(&live));
                 self.change_text(path, container, text)
             }
             (Some(Cell::Container(ContainerKind::List)), Value::Atomic(json)) if json.starts_with('[') => {
-                let container = live.and_then(|live| self.shown.view.container(&live));
+                let container = live.and_then(|live| self.shown.container(&live));
                 self.change_list(path, container, json)
             }
             (Some(Cell::Set), Value::Atomic(json)) if json.starts_with('[') => self.change_set(path, json),
@@ -688,7 +702,7 @@ impl Drafting<'_, '_> {
         if let Some((cell, _)) = self.made.get(path) {
             return *cell == Cell::Set;
         }
-        let lives = self.shown.view.registers().get(path.to_key().as_str());
+        let lives = self.shown.registers().get(path.to_key().as_str());
         self.is_untouched(path) && lives.iter().any(|live| live.cell == Cell::Set)
     }
 
@@ -735,7 +749,7 @@ impl Drafting<'_, '_> {
     fn length(&mut self, container: Container) -> &mut u64 {
         let view = self.shown.view;
         self.lengths.entry(container).or_insert_with(|| match container {
-            Container::Of(event, op) => view.length(event, op).unwrap_or(0),
+            Container::Of(event, op) => view.and_then(|view| view.length(event, op)).unwrap_or(0),
             Container::Own(_) => 0,
         })
     }
@@ -763,7 +777,7 @@ impl Drafting<'_, '_> {
                 Some(Op::MakeText { .. }) => kind == ContainerKind::Text,
                 _ => false,
             },
-            Container::Of(event, op) => self.shown.view.kind(event, op) == Some(kind),
+            Container::Of(event, op) => self.shown.view.and_then(|view| view.kind(event, op)) == Some(kind),
         }
     }
 
@@ -775,10 +789,10 @@ impl Drafting<'_, '_> {
         if !self.is_untouched(path) {
             return None;
         }
-        let lives = self.shown.view.registers().get(path.to_key().as_str());
-        let shown = self.shown.projection.blame.iter().find(|blame| blame.path == *path).and_then(|blame| blame.node);
+        let lives = self.shown.registers().get(path.to_key().as_str());
+        let shown = self.shown.blame.iter().find(|blame| blame.path == *path).and_then(|blame| blame.node);
         let live = lives.iter().filter(|live| live.cell == Cell::Container(kind));
-        live.max_by_key(|live| Some(live.node) == shown).and_then(|live| self.shown.view.container(live))
+        live.max_by_key(|live| Some(live.node) == shown).and_then(|live| self.shown.container(live))
     }
 
     fn delete(&mut self) -> Result<()> {
@@ -793,8 +807,8 @@ impl Drafting<'_, '_> {
 
     fn set_deleted(&mut self, deleted: bool, op: Op) -> Result<()> {
         let is_deletion = |conflict: &Conflict| conflict.path == DELETED && conflict.severity == Severity::High;
-        let disputed = self.deleted.is_none() && self.shown.projection.conflicts.iter().any(is_deletion);
-        if self.deleted.unwrap_or(self.shown.projection.deleted) == deleted && !disputed {
+        let disputed = self.deleted.is_none() && self.shown.conflicts.iter().any(is_deletion);
+        if self.deleted.unwrap_or(self.shown.deleted) == deleted && !disputed {
             return Ok(());
         }
         self.deleted = Some(deleted);
@@ -841,26 +855,5 @@ impl Content {
             leaves.insert(path.clone(), content.leaf_value(""));
         }
         Ok(leaves)
-    }
-}
-
-/// Sets a member of a JSON object, making the objects on the way.
-fn set_member(json: &mut Json, path: &Path, value: Json) {
-    let mut at = json;
-    for name in path.segments() {
-        if !at.is_object() {
-            *at = Json::Object(serde_json::Map::new());
-        }
-        let Json::Object(members) = at else { return };
-        at = members.entry(name.into_owned()).or_insert(Json::Null);
-    }
-    *at = value;
-}
-
-/// Removes a member of a JSON object.
-fn remove_member(json: &mut Json, path: &Path) {
-    let (Some(parent), Some(name)) = (path.parent(), path.segments().next_back()) else { return };
-    if let Some(Json::Object(members)) = json.pointer_mut(parent.as_str()) {
-        members.remove(name.as_ref());
     }
 }

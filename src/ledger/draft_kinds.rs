@@ -32,7 +32,7 @@ impl Drafting<'_, '_> {
     /// The list, text or set that is shown, where the draft has left it and nobody disputes it.
     fn container(&self, path: &Path, cell: Cell) -> Option<Option<Container>> {
         let live = self.container_at(path).filter(|live| live.cell == cell && self.is_untouched(path))?;
-        Some(self.shown.view.container(live))
+        Some(self.shown.container(live))
     }
 
     fn put_text(&mut self, path: &Path, text: &str) -> Result<()> {

@@ -1,20 +1,22 @@
 //! Local changes, in the writer thread: planned against what the record shows, stamped, and staged.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::constraints::Held;
 use super::draft::{Draft, Shown};
-use super::dry_run::Planned;
+use super::dry_run;
 use super::request::{self, Act, Context, Delivered, Delivery, Outcome, Receipt, Write};
+use super::row::Row;
 use super::state::{COLLECTIONS, CONFLICTS, RecordKey, State, Working, internal};
 use super::writer::Writing;
 use crate::blob::BlobStore as _;
-use crate::document::{Graph, NodeIx};
+use crate::document::NodeIx;
 use crate::event::{
-    BatchId, BatchMember, BlobRef, Body, ConflictId, Container, DecodeError, Event, EventId, FirstImport,
-    Idempotency, LedgerId, Op, Part, RunId, Timestamp, WriterId, chain, limits,
+    BatchId, BatchMember, BlobRef, Body, ConflictId, Container, Event, EventId, FirstImport,
+    Idempotency, LedgerId, Op, Part, RunId, Timestamp, WriterId, chain, count_parts, limits,
 };
-use crate::projection::{Projection, RecordId, project};
+use crate::projection::{Content, RecordId, plain, project};
 use crate::{Error, ErrorKind, Result};
 
 /// What the events of a change have in common.
@@ -32,7 +34,8 @@ pub(crate) struct Marks {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) key: RecordKey,
-    pub(crate) parents: Vec<EventId>,
+    /// The events that it is made on; `None` for the heads that the record has when it is staged.
+    pub(crate) parents: Option<Vec<EventId>>,
     pub(crate) ops: Vec<Op>,
     /// How many events the operations take; 0 where nothing changes.
     parts: usize,
@@ -46,13 +49,13 @@ impl Plan {
     /// A plan of these operations on these parents: at least one event, also without an operation.
     pub(crate) fn new(
         key: RecordKey,
-        parents: Vec<EventId>,
+        parents: impl Into<Option<Vec<EventId>>>,
         ops: Vec<Op>,
         context: Context,
         marks: Marks,
     ) -> Result<Self> {
-        let parts = parts(&ops)?;
-        Ok(Self { key, parents, ops, parts, context, marks, rehearsed: Vec::new() })
+        let parts = count_parts(&ops)?;
+        Ok(Self { key, parents: parents.into(), ops, parts, context, marks, rehearsed: Vec::new() })
     }
 
     /// The plan, made in another context.
@@ -72,7 +75,7 @@ impl Plan {
             return;
         }
         let renamed = |id: &EventId| staged.get(id).copied().unwrap_or(*id);
-        self.parents = self.parents.iter().map(renamed).collect();
+        self.parents.iter_mut().flatten().for_each(|parent| *parent = renamed(parent));
         for op in &mut self.ops {
             if let Op::Insert { container, .. } | Op::RemoveAt { container, .. } | Op::SpliceText { container, .. } =
                 op
@@ -88,19 +91,25 @@ impl Plan {
     pub(crate) fn events(&self) -> usize {
         match self.parts {
             0 => 0,
-            parts => merges(self.parents.len()) + self.marks.reverts.len().saturating_sub(1) + parts,
+            parts => merges(self.parents.as_ref().map_or(0, Vec::len)) + self.marks.reverts.len().saturating_sub(1) + parts,
         }
     }
 }
 
-/// How many events operations take.
-fn parts(ops: &[Op]) -> Result<usize, DecodeError> {
-    let mut parts = 0;
-    chain(ops.to_vec(), |_| {
-        parts += 1;
-        Ok::<_, DecodeError>(EventId([0; 32]))
-    })?;
-    Ok(parts)
+/// A plan, and the contents of the blobs that it names.
+type Planning = (Plan, Vec<Vec<u8>>);
+
+/// Plans, and the contents of the blobs that they name.
+type Planned = (Vec<Plan>, Vec<Vec<u8>>);
+
+/// The plan of a draft.
+fn planned(key: RecordKey, parents: Option<Vec<EventId>>, draft: Draft, context: &Context) -> Result<Planning> {
+    let context = context.clone();
+    let plan = match draft.ops.is_empty() && context.idempotency_key.is_none() {
+        true => Plan::nothing(key, context),
+        false => Plan::new(key, parents, draft.ops, context, Marks::default())?,
+    };
+    Ok((plan, draft.blobs))
 }
 
 /// How many events it takes to bring a number of heads down to the limit of parents.
@@ -161,12 +170,12 @@ impl Writing<'_> {
     }
 
     /// What `work` would append. Nothing of it stays.
-    pub(crate) fn dry_run<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, Vec<Planned>)> {
+    pub(crate) fn dry_run<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, Vec<dry_run::Planned>)> {
         let before = self.state.savepoint();
         let staged = self.state.staged.len();
         let outer = std::mem::replace(&mut self.dry, true);
         let done = work(self);
-        let planned = self.state.staged.iter().skip(staged).map(Planned::of).collect();
+        let planned = self.state.staged.iter().skip(staged).map(dry_run::Planned::of).collect();
         self.state.go_back(before);
         self.dry = outer;
         if !outer {
@@ -240,7 +249,7 @@ impl Writing<'_> {
     }
 
     /// Plans writes one after another, each on what those before it leave. Nothing is staged.
-    pub(crate) fn plan_all(&mut self, writes: &[Write], context: &Context) -> Result<(Vec<Plan>, Vec<Vec<u8>>)> {
+    pub(crate) fn plan_all(&mut self, writes: &[Write], context: &Context) -> Result<Planned> {
         if writes.len() > limits::BATCH_EVENTS {
             let message = format!("a batch has at most {} writes, got {}", limits::BATCH_EVENTS, writes.len());
             return Err(Error::new(ErrorKind::TooLarge, message).with_hint("split it into several"));
@@ -251,7 +260,12 @@ impl Writing<'_> {
         for (index, write) in writes.iter().enumerate() {
             let at = |fault: Error| if writes.len() > 1 { in_batch(fault, index) } else { fault };
             check_names(write).map_err(at)?;
-            expect_heads(self.state.record(self.shared, &record_of(write))?, write).map_err(at)?;
+            if let Some(expected) = &write.expect {
+                expect_heads(&self.state.heads(self.shared, &record_of(write))?, expected, write).map_err(at)?;
+            }
+        }
+        if let Some(planned) = self.plan_plain(writes, context, &repeated)? {
+            return Ok(planned);
         }
         let planned = self.plan_each(writes, context, &repeated);
         for key in &repeated {
@@ -260,12 +274,74 @@ impl Writing<'_> {
         planned
     }
 
+    /// Plans writes of which those to records that are written more than once need no document; `None` where they do.
+    fn plan_plain(
+        &mut self,
+        writes: &[Write],
+        context: &Context,
+        repeated: &BTreeSet<RecordKey>,
+    ) -> Result<Option<Planned>> {
+        let (mut plans, mut blobs) = (Vec::with_capacity(writes.len()), Vec::new());
+        // What the plans so far leave of the records that are written again.
+        let mut left: BTreeMap<RecordKey, Arc<Row>> = BTreeMap::new();
+        for (index, write) in writes.iter().enumerate() {
+            let at = |fault: Error| if writes.len() > 1 { in_batch(fault, index) } else { fault };
+            let key = record_of(write);
+            let again = repeated.contains(&key);
+            let row = match left.get(&key) {
+                Some(row) => Some(row.clone()),
+                None if write.needs_document() => None,
+                None => self.state.tip(self.shared, &key)?,
+            };
+            let (plan, contents) = match row {
+                Some(row) if !write.needs_document() => self.plan_on(&row, write, context).map_err(at)?,
+                _ if again => return Ok(None),
+                _ => self.plan(write, context).map_err(at)?,
+            };
+            if again && plan.parts > 0 {
+                if !plain::follows(&plan.ops) {
+                    return Ok(None);
+                }
+                let row = match left.get_mut(&key) {
+                    Some(row) => row,
+                    None => {
+                        let row = self.state.tip(self.shared, &key)?.unwrap_or_default();
+                        left.entry(key).or_insert(row)
+                    }
+                };
+                Arc::make_mut(row).foresee(&plan.ops);
+            }
+            plans.push(plan);
+            blobs.extend(contents);
+        }
+        Ok(Some((plans, blobs)))
+    }
+
+    /// Plans one write on what the row of a plain record shows.
+    fn plan_on(&mut self, row: &Row, write: &Write, context: &Context) -> Result<Planning> {
+        let key = record_of(write);
+        let (policy, shared) = (self.state.policy(self.shared, &key.0)?, self.shared);
+        let read = |blob: &BlobRef| shared.read_blob(blob);
+        let shown = Shown {
+            view: None,
+            content: &row.content,
+            deleted: row.deleted,
+            conflicts: &row.conflicts,
+            blame: &[],
+            exists: row.last > 0,
+            read: &read,
+            schema: policy.schema.as_deref(),
+        };
+        let draft = Draft::new(&write.act, &shown).map_err(|fault| of_record(fault, &key))?;
+        planned(key, None, draft, context)
+    }
+
     fn plan_each(
         &mut self,
         writes: &[Write],
         context: &Context,
         repeated: &BTreeSet<RecordKey>,
-    ) -> Result<(Vec<Plan>, Vec<Vec<u8>>)> {
+    ) -> Result<Planned> {
         let (mut plans, mut blobs) = (Vec::new(), Vec::new());
         for (index, write) in writes.iter().enumerate() {
             let at = |fault: Error| if writes.len() > 1 { in_batch(fault, index) } else { fault };
@@ -286,8 +362,8 @@ impl Writing<'_> {
         }
         let sequence = self.state.sequence.saturating_add(1 << 32);
         self.state.record(self.shared, &plan.key)?;
-        let graph = self.state.held(&plan.key)?.document.graph();
-        let events = Stamping::new(self.state, self.now(), sequence, graph, plan)?.events(None, None)?;
+        let place = Standing::of(self.state, plan)?;
+        let events = Stamping::new(self.state, self.now(), sequence, place, plan).events(None, None)?;
         let working = self.state.record(self.shared, &plan.key)?;
         working.document.begin_trial();
         for (id, event) in &events {
@@ -298,7 +374,7 @@ impl Writing<'_> {
     }
 
     /// Plans one write.
-    fn plan(&mut self, write: &Write, context: &Context) -> Result<(Plan, Vec<Vec<u8>>)> {
+    fn plan(&mut self, write: &Write, context: &Context) -> Result<Planning> {
         check_names(write)?;
         let key = record_of(write);
         let policy = self.state.policy(self.shared, &key.0)?;
@@ -321,15 +397,19 @@ impl Writing<'_> {
             let projection = project(&view, &policy.policy, &shared.resolvers, &record);
             let read = |blob: &BlobRef| shared.read_blob(blob);
             let (exists, schema) = (!parents.is_empty(), policy.schema.as_deref());
-            let shown = Shown { view: &view, projection: &projection, exists, read: &read, schema };
+            let shown = Shown {
+                view: Some(&view),
+                content: &projection.content,
+                deleted: projection.deleted,
+                conflicts: &projection.conflicts,
+                blame: &projection.blame,
+                exists,
+                read: &read,
+                schema,
+            };
             Draft::new(&write.act, &shown).map_err(|fault| of_record(fault, &key))?
         };
-        let context = context.clone();
-        let plan = match draft.ops.is_empty() && context.idempotency_key.is_none() {
-            true => Plan::nothing(key, context),
-            false => Plan::new(key, parents, draft.ops, context, Marks::default())?,
-        };
-        Ok((plan, draft.blobs))
+        planned(key, Some(parents), draft, context)
     }
 
     /// Stages all plans as one batch, or nothing.
@@ -390,9 +470,14 @@ impl Writing<'_> {
         let (shared, now) = (self.shared, self.now());
         for mut plan in plans {
             plan.rename(&staged);
-            self.state.record(shared, &plan.key)?;
-            let graph = self.state.held(&plan.key)?.document.graph();
-            let events = Stamping::new(self.state, now, self.state.sequence, graph, &plan)?.events(batch, request)?;
+            let place = match &plan.parents {
+                Some(_) => {
+                    self.state.record(shared, &plan.key)?;
+                    Standing::of(self.state, &plan)?
+                }
+                None => Standing::on(&*self.state.tip(shared, &plan.key)?.unwrap_or_default(), self.state.writer),
+            };
+            let events = Stamping::new(self.state, now, self.state.sequence, place, &plan).events(batch, request)?;
             staged.extend(plan.rehearsed.iter().copied().zip(events.iter().map(|(id, _)| *id)));
             for (id, event) in events {
                 let position = self.state.stage(shared, id, event, now, plan.marks.brought_by)?;
@@ -422,18 +507,7 @@ impl Writing<'_> {
         check_names(&write)?;
         let key = record_of(&write);
         let occurred_at = delivery.occurred_at.or(context.occurred_at);
-        let shared = self.shared;
-        let working = self.state.record(shared, &key)?;
-        let graph = working.document.graph();
-        let exists = !graph.is_empty();
-        let marked: Vec<NodeIx> = graph
-            .nodes()
-            .filter(|(_, node)| node.delivery && node.source == context.source)
-            .map(|(ix, _)| ix)
-            .collect();
-        let base = graph.maximal(&marked);
-        let latest = base.iter().filter_map(|&ix| graph.node(ix)?.occurred_at).max();
-        let base = graph.ids(base);
+        let (base, latest, exists) = self.delivered(&key, &context.source)?;
         let run = context.run;
         let context = Context { occurred_at, run: None, idempotency_key: None, ..context.clone() };
         match occurred_at {
@@ -441,6 +515,23 @@ impl Writing<'_> {
             Some(at) if latest.is_some_and(|latest| at < latest) => Ok(Delivered::Unchanged),
             _ => self.later_delivery(write, &context, run, base, exists),
         }
+    }
+
+    /// The latest events by which a source delivered a record, when it says that the latest happened, and whether the
+    /// record exists.
+    fn delivered(&mut self, key: &RecordKey, source: &str) -> Result<(Vec<EventId>, Option<i64>, bool)> {
+        if self.state.tip(self.shared, key)?.is_some_and(|row| row.last == 0) {
+            return Ok((Vec::new(), None, false));
+        }
+        let graph = self.state.record(self.shared, key)?.document.graph();
+        let marked: Vec<NodeIx> = graph
+            .nodes()
+            .filter(|(_, node)| node.delivery && node.source == source)
+            .map(|(ix, _)| ix)
+            .collect();
+        let base = graph.maximal(&marked);
+        let latest = base.iter().filter_map(|&ix| graph.node(ix)?.occurred_at).max();
+        Ok((graph.ids(base), latest, !graph.is_empty()))
     }
 
     fn first_delivery(
@@ -452,15 +543,18 @@ impl Writing<'_> {
     ) -> Result<Delivered> {
         let key = record_of(write);
         let policy = self.state.policy(self.shared, &key.0)?;
-        let mut nothing = crate::document::Document::default();
-        let draft = {
-            let view = nothing.view()?;
-            let read = |blob: &BlobRef| self.shared.read_blob(blob);
-            let projection = &Projection::default();
-            let shown =
-                Shown { view: &view, projection, exists: false, read: &read, schema: policy.schema.as_deref() };
-            Draft::new(&write.act, &shown).map_err(|fault| of_record(fault, &key))?
+        let read = |blob: &BlobRef| self.shared.read_blob(blob);
+        let shown = Shown {
+            view: None,
+            content: &Content::default(),
+            deleted: false,
+            conflicts: &[],
+            blame: &[],
+            exists: false,
+            read: &read,
+            schema: policy.schema.as_deref(),
         };
+        let draft = Draft::new(&write.act, &shown).map_err(|fault| of_record(fault, &key))?;
         let import = FirstImport { source: &context.source, collection: &key.0, key: &key.1, occurred_at };
         let ledger = self.state.id;
         let events = import.events(draft.ops, |event| Ok(event.identify(ledger)?.0));
@@ -476,7 +570,9 @@ impl Writing<'_> {
         let mut receipt = Receipt { outcome: Outcome::Appended, ..Receipt::unchanged() };
         for event in events {
             let (id, _) = event.identify(ledger)?;
-            if self.state.record(shared, key)?.document.graph().find(&id).is_none() {
+            let is_new = self.state.is_followed_by(shared, key, &event)?
+                || self.state.record(shared, key)?.document.graph().find(&id).is_none();
+            if is_new {
                 let position = self.state.stage(shared, id, event, now, run)?;
                 receipt.events.push((id, position));
                 self.release(id)?;
@@ -522,10 +618,29 @@ struct Stamping<'a> {
     made: Vec<(EventId, Event)>,
 }
 
-impl<'a> Stamping<'a> {
-    fn new(state: &State, now: i64, sequence: u64, graph: &Graph, plan: &'a Plan) -> Result<Self> {
-        let parents: Vec<NodeIx> = plan.parents.iter().filter_map(|id| graph.find(id)).collect();
-        if parents.len() != plan.parents.len() {
+/// Where the next event of a record stands.
+struct Standing {
+    heads: Vec<EventId>,
+    lane: u32,
+    nth: u32,
+    /// The stamps that its own must be after.
+    past: Vec<Timestamp>,
+}
+
+impl Standing {
+    /// On the heads of a plain record.
+    fn on(row: &Row, writer: WriterId) -> Self {
+        let (at, place) = row.tip.as_ref().map_or((None, 0), |tip| (Some(tip.at), tip.place(writer, 0)));
+        let past = at.filter(|_| !row.heads.is_empty()).into_iter().collect();
+        // Everything is in the event's past: the writer's first lane is free.
+        Self { heads: row.heads.clone(), lane: 0, nth: place.saturating_add(1), past }
+    }
+
+    /// On a plan's parents, in a record that is held.
+    fn of(state: &State, plan: &Plan) -> Result<Self> {
+        let (graph, heads) = (state.held(&plan.key)?.document.graph(), plan.parents.clone().unwrap_or_default());
+        let parents: Vec<NodeIx> = heads.iter().filter_map(|id| graph.find(id)).collect();
+        if parents.len() != heads.len() {
             return Err(internal("a planned event's parents are not known"));
         }
         // The lane must be free as of the first event, which may have only some of the heads as parents.
@@ -533,9 +648,16 @@ impl<'a> Stamping<'a> {
         let (lane, nth) = graph.free_lane(state.writer, &graph.closure(first));
         let stamps = parents.iter().filter_map(|&ix| graph.node(ix)).map(|node| node.at);
         let past = stamps.chain(graph.last_stamp(state.writer)).collect();
-        let (ledger, writer, heads) = (state.id, state.writer, plan.parents.clone());
+        Ok(Self { heads, lane, nth, past })
+    }
+}
+
+impl<'a> Stamping<'a> {
+    fn new(state: &State, now: i64, sequence: u64, place: Standing, plan: &'a Plan) -> Self {
+        let Standing { heads, lane, nth, past } = place;
+        let (ledger, writer) = (state.id, state.writer);
         let (batch, request, made) = (None, None, Vec::new());
-        Ok(Self { plan, ledger, writer, now, sequence, heads, lane, nth, past, batch, request, made })
+        Self { plan, ledger, writer, now, sequence, heads, lane, nth, past, batch, request, made }
     }
 
     /// The plan's events, each on the one before: first those that merge heads beyond the limit of parents, then one
@@ -544,7 +666,7 @@ impl<'a> Stamping<'a> {
         let named = self.plan.context.idempotency_key.clone().zip(request);
         self.request = named.map(|(key, request_hash)| Idempotency { key, request_hash });
         self.batch = batch;
-        for _ in 0..merges(self.plan.parents.len()) {
+        for _ in 0..merges(self.heads.len()) {
             self.add(Vec::new(), None, None)?;
         }
         let (resolves, reverts) = (self.plan.marks.resolves, &self.plan.marks.reverts);
@@ -658,9 +780,8 @@ fn check_names(write: &Write) -> Result<()> {
     Ok(())
 }
 
-fn expect_heads(working: &Working, write: &Write) -> Result<()> {
-    let Some(expected) = &write.expect else { return Ok(()) };
-    let (mut expected, heads) = (expected.clone(), working.document.graph().head_ids());
+fn expect_heads(heads: &[EventId], expected: &[EventId], write: &Write) -> Result<()> {
+    let mut expected = expected.to_vec();
     expected.sort_unstable();
     expected.dedup();
     if expected == heads {
@@ -672,7 +793,7 @@ fn expect_heads(working: &Working, write: &Write) -> Result<()> {
         write.collection,
         write.key,
         short(&expected),
-        short(&heads)
+        short(heads)
     );
     Err(Error::new(ErrorKind::Conflict, message)
         .with_hint("read the record again and repeat the edit on what it shows"))

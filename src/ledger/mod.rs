@@ -439,12 +439,10 @@ impl Ledger {
 
     /// Up to which position of another replica, and the collections of which both hold the same events up to there.
     fn alike(&self, other: &Self) -> (u64, BTreeSet<String>) {
-        let theirs = other.shared().meta(other.id(), |meta| (meta.position, meta.digests.clone()));
-        let (until, theirs) = theirs;
-        let alike = self.shared().meta(self.id(), |meta| {
-            let same = theirs.into_iter().filter(|(name, sum)| meta.digests.get(name) == Some(sum));
-            same.map(|(name, _)| name).collect()
-        });
+        let (theirs, ours) = (other.shared().meta_added_up(other.id()), self.shared().meta_added_up(self.id()));
+        let ours = ours.sums.of_collections();
+        let same = theirs.sums.of_collections().iter().filter(|(name, sum)| ours.get(*name) == Some(*sum));
+        let (until, alike) = (theirs.position, same.map(|(name, _)| name.clone()).collect());
         (until, alike)
     }
 

@@ -25,15 +25,15 @@ enum Same<T> {
     Other(T),
 }
 
-impl<T: Clone + PartialEq> Same<T> {
-    fn pack(value: &T, before: Option<&T>) -> Self {
-        if before == Some(value) { Self::Same } else { Self::Other(value.clone()) }
+impl<'a, T: Clone + PartialEq> Same<Cow<'a, T>> {
+    fn pack(value: &'a T, before: Option<&T>) -> Self {
+        if before == Some(value) { Self::Same } else { Self::Other(Cow::Borrowed(value)) }
     }
 
     fn unpack(self, before: Option<&T>) -> Option<T> {
         match self {
             Self::Same => before.cloned(),
-            Self::Other(value) => Some(value),
+            Self::Other(value) => Some(value.into_owned()),
         }
     }
 }
@@ -51,26 +51,26 @@ struct Packed<'a> {
     previous: u64,
     /// Milliseconds after the entry before.
     received: i64,
-    brought_by: Same<Option<RunId>>,
-    collection: Same<String>,
-    key: Same<String>,
-    writer: Same<WriterId>,
+    brought_by: Same<Cow<'a, Option<RunId>>>,
+    collection: Same<Cow<'a, String>>,
+    key: Same<Cow<'a, String>>,
+    writer: Same<Cow<'a, WriterId>>,
     sequence: u64,
     lane: u32,
     nth: u32,
     /// `Same`: the event before is the only parent.
-    parents: Same<Vec<EventId>>,
+    parents: Same<Cow<'a, Vec<EventId>>>,
     /// Milliseconds after the event before.
     at: i64,
     counter: u32,
     /// Milliseconds after `at`.
     occurred: Option<i64>,
-    source: Same<String>,
-    principal: Same<Option<String>>,
-    reason: Same<Option<String>>,
-    run: Same<Option<RunId>>,
+    source: Same<Cow<'a, String>>,
+    principal: Same<Cow<'a, Option<String>>>,
+    reason: Same<Cow<'a, Option<String>>>,
+    run: Same<Cow<'a, Option<RunId>>>,
     delivery: bool,
-    idempotency: Option<Idempotency>,
+    idempotency: Cow<'a, Option<Idempotency>>,
     batch: BatchPlace,
     resolves: Option<ConflictId>,
     reverts: Option<EventId>,
@@ -90,7 +90,10 @@ impl<'a> Packed<'a> {
             sequence: event.sequence,
             lane: event.lane,
             nth: event.nth,
-            parents: Same::pack(&event.parents, before.map(|entry| vec![entry.id]).as_ref()),
+            parents: match event.parents.as_slice() {
+                [only] if before.is_some_and(|entry| entry.id == *only) => Same::Same,
+                _ => Same::Other(Cow::Borrowed(&event.parents)),
+            },
             at: event.at.millis.wrapping_sub(prior.map_or(0, |event| event.at.millis)),
             counter: event.at.counter,
             occurred: event.occurred_at.map(|occurred| occurred.wrapping_sub(event.at.millis)),
@@ -99,7 +102,7 @@ impl<'a> Packed<'a> {
             reason: Same::pack(&event.reason, prior.map(|event| &event.reason)),
             run: Same::pack(&event.run, prior.map(|event| &event.run)),
             delivery: event.delivery,
-            idempotency: event.idempotency.clone(),
+            idempotency: Cow::Borrowed(&event.idempotency),
             batch: pack_batch(event.batch, prior.and_then(|event| event.batch)),
             resolves: event.resolves,
             reverts: event.reverts,
@@ -113,7 +116,7 @@ impl<'a> Packed<'a> {
         let millis = self.at.wrapping_add(prior.map_or(0, |event| event.at.millis));
         let (follows, parents) = match self.parents {
             Same::Same => (before.map(|_| true)?, Vec::new()),
-            Same::Other(parents) => (false, parents),
+            Same::Other(parents) => (false, parents.into_owned()),
         };
         let event = Event {
             collection: self.collection.unpack(prior.map(|event| &event.collection))?,
@@ -130,7 +133,7 @@ impl<'a> Packed<'a> {
             reason: self.reason.unpack(prior.map(|event| &event.reason))?,
             run: self.run.unpack(prior.map(|event| &event.run))?,
             delivery: self.delivery,
-            idempotency: self.idempotency,
+            idempotency: self.idempotency.into_owned(),
             batch: unpack_batch(self.batch, prior.and_then(|event| event.batch))?,
             resolves: self.resolves,
             reverts: self.reverts,

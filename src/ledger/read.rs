@@ -122,7 +122,8 @@ impl Ledger {
 
     /// The record's document, loaded for this reader alone.
     pub(super) fn working(&self, key: &RecordKey, until: Option<u64>) -> Result<Working> {
-        state::load(self.shared(), self.id(), key, until)
+        let last = self.shared().last_position(self.id(), key)?;
+        state::load(self.shared(), self.id(), key, last, until)
     }
 
     /// Runs `read` on a view of a record; `None` where the record has no event then. `read` also gets the position of

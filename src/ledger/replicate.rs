@@ -45,12 +45,17 @@ impl Writing<'_> {
     fn apply_one(&mut self, foreign: Foreign, transfer: &mut Transfer) -> Result<Option<EventId>> {
         let key = (foreign.event.collection.clone(), foreign.event.key.clone());
         let shared = self.shared;
-        let working = self.state.record(shared, &key)?;
-        if working.document.graph().find(&foreign.id).is_some() || self.state.waiting.contains(&foreign.id) {
+        let follows = self.state.is_followed_by(shared, &key, &foreign.event)?;
+        let is_known = !follows && self.state.record(shared, &key)?.document.graph().find(&foreign.id).is_some();
+        if is_known || self.state.waiting.contains(&foreign.id) {
             transfer.duplicates += 1;
             return Ok(None);
         }
-        match self.state.record(shared, &key)?.document.admit(foreign.id, &foreign.event) {
+        let admitted = match follows {
+            true => Ok(()),
+            false => self.state.record(shared, &key)?.document.admit(foreign.id, &foreign.event),
+        };
+        match admitted {
             Ok(()) => {
                 self.state.stage(shared, foreign.id, foreign.event, (shared.world.now)(), foreign.run)?;
                 transfer.applied += 1 + self.release(foreign.id)?;

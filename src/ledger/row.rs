@@ -2,18 +2,20 @@
 //!
 //! Rows are derived. They may be lost or deleted at any time, and are then made again from the log.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{EventId, LedgerId};
+use crate::document::{Graph, Registers};
+use crate::event::{BlobRef, Event, EventId, LedgerId, Op, Timestamp, WriterId, limits};
 use crate::journal::rows::MAX_VALUE_BYTES;
-use crate::projection::{Conflict, Content, Projection};
+use crate::projection::{Conflict, Content, Projection, plain};
 use crate::schema::Facts;
 use crate::{Error, ErrorKind, Result};
 
 /// What a reader sees of a record under its collection's policy.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub(crate) struct Row {
     /// The position of the record's last event.
     pub(crate) last: u64,
@@ -23,9 +25,47 @@ pub(crate) struct Row {
     pub(crate) conflicts: Vec<Conflict>,
     /// The hash of the policy that it was projected under.
     pub(crate) policy: u64,
+    /// What the next event needs, where the record is plain: see [`Row::is_followed_by`].
+    pub(crate) tip: Option<Tip>,
     /// What constraints need to know of it, where there are any.
-    #[serde(default, with = "facts", skip_serializing_if = "Option::is_none")]
     pub(crate) facts: Option<Arc<Facts>>,
+}
+
+/// How many lanes a tip holds at most: a record of more is derived from its document.
+const LANES: usize = 64;
+
+/// The end of a plain record's history.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Tip {
+    /// The latest stamp.
+    pub(crate) at: Timestamp,
+    /// How far each writer came in each of its lanes, in order.
+    lanes: Vec<(WriterId, u32, u32)>,
+    /// Whether some of its events were made apart.
+    pub(crate) concurrent: bool,
+}
+
+impl Tip {
+    /// The tip of a record that is plain; `None` where it is not, or has too many heads or lanes.
+    pub(crate) fn of(graph: &Graph, registers: &Registers, shown: &Projection) -> Option<Self> {
+        let at = graph.heads().filter_map(|ix| graph.node(ix)).map(|node| node.at).max().unwrap_or_default();
+        let lanes = graph.lanes().filter(|lanes| lanes.len() <= LANES)?;
+        let fits = graph.heads().count() <= limits::PARENTS && plain::is_plain(graph, registers, shown);
+        fits.then(|| Self { at, lanes, concurrent: graph.is_concurrent() })
+    }
+
+    /// The last place in a lane; 0 where it has none.
+    pub(crate) fn place(&self, writer: WriterId, lane: u32) -> u32 {
+        let found = self.lanes.binary_search_by_key(&(writer, lane), |entry| (entry.0, entry.1)).ok();
+        found.and_then(|place| self.lanes.get(place)).map_or(0, |entry| entry.2)
+    }
+
+    fn advance(&mut self, writer: WriterId, lane: u32, nth: u32) {
+        match self.lanes.binary_search_by_key(&(writer, lane), |entry| (entry.0, entry.1)) {
+            Ok(place) => self.lanes.get_mut(place).into_iter().for_each(|entry| entry.2 = nth),
+            Err(place) => self.lanes.insert(place, (writer, lane, nth)),
+        }
+    }
 }
 
 /// Whether rows show the same. Their facts are compared in the index: a row may still hold those that a schema of before
@@ -40,29 +80,75 @@ impl PartialEq for Row {
     }
 }
 
-/// Facts are shared with the index that they are taken into.
-mod facts {
-    use std::sync::Arc;
-
-    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
-
-    use crate::schema::Facts;
-
-    pub(super) fn serialize<S: Serializer>(facts: &Option<Arc<Facts>>, serializer: S) -> Result<S::Ok, S::Error> {
-        facts.as_deref().serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<Facts>>, D::Error> {
-        Ok(Option::<Facts>::deserialize(deserializer)?.map(Arc::new))
+impl Default for Row {
+    fn default() -> Self {
+        Self::nothing()
     }
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// A row's bytes after the version, in bincode: JSON stands in it as text.
+#[derive(Serialize, Deserialize)]
+struct Stored<'a> {
+    last: u64,
+    heads: Cow<'a, [EventId]>,
+    deleted: bool,
+    policy: u64,
+    tip: Option<Cow<'a, Tip>>,
+    blobs: Cow<'a, [(String, BlobRef)]>,
+    content: String,
+    /// Empty where there is none.
+    conflicts: String,
+    /// Empty where there are none.
+    facts: String,
+}
+
+fn options() -> impl bincode::Options {
+    use bincode::Options as _;
+    bincode::DefaultOptions::new().with_limit(MAX_VALUE_BYTES as u64)
+}
 
 impl Row {
     pub(crate) fn new(last: u64, heads: Vec<EventId>, projection: Projection, policy: u64) -> Self {
         let Projection { content, deleted, conflicts, .. } = projection;
-        Self { last, heads, content, deleted, conflicts, policy, facts: None }
+        Self { last, heads, content, deleted, conflicts, policy, tip: None, facts: None }
+    }
+
+    /// The row of a plain record without events.
+    pub(crate) fn nothing() -> Self {
+        let projection = Projection { content: Content::of_fields([]), ..Projection::default() };
+        Self { tip: Some(Tip::default()), ..Self::new(0, Vec::new(), projection, 0) }
+    }
+
+    /// Whether the row after an event follows from this one alone: the record is plain, the event is made on all of its
+    /// heads, keeps the rules of events and leaves it plain.
+    pub(crate) fn is_followed_by(&self, event: &Event) -> bool {
+        self.tip.as_ref().is_some_and(|tip| {
+            event.parents == self.heads
+                && tip.place(event.writer, event.lane).checked_add(1) == Some(event.nth)
+                && (self.heads.is_empty() || event.at.may_follow(tip.at))
+                && plain::follows(event.ops())
+        })
+    }
+
+    /// Shows what operations will leave of a plain record.
+    pub(crate) fn foresee(&mut self, ops: &[Op]) {
+        plain::apply(&mut self.content, &mut self.deleted, ops);
+        self.last = self.last.max(1);
+    }
+
+    /// Makes this the row after an event of which [`Row::is_followed_by`] is true.
+    pub(crate) fn follow(&mut self, position: u64, id: EventId, event: &Event, policy: u64) {
+        (self.last, self.policy) = (position, policy);
+        self.heads.clear();
+        self.heads.push(id);
+        plain::apply(&mut self.content, &mut self.deleted, event.ops());
+        if let Some(tip) = &mut self.tip {
+            tip.at = event.at;
+            tip.advance(event.writer, event.lane, event.nth);
+        }
+        self.tip.take_if(|tip| tip.lanes.len() > LANES);
     }
 
     /// The row's bytes. A row that is too large is written without its value, under no policy: it is made again when it
@@ -71,22 +157,54 @@ impl Row {
     /// # Errors
     /// When it cannot be written.
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        let mut bytes = vec![VERSION];
-        serde_json::to_writer(&mut bytes, self)
-            .map_err(|fault| Error::new(ErrorKind::Consistency, format!("a row cannot be written: {fault}")))?;
+        use bincode::Options as _;
+        let unwritable = |fault: &dyn std::fmt::Display| {
+            Error::new(ErrorKind::Consistency, format!("a row cannot be written: {fault}"))
+        };
+        let conflicts = if self.conflicts.is_empty() { Ok(String::new()) } else { text(&self.conflicts) };
+        let stored = Stored {
+            last: self.last,
+            heads: Cow::Borrowed(&self.heads),
+            deleted: self.deleted,
+            policy: self.policy,
+            tip: self.tip.as_ref().map(Cow::Borrowed),
+            blobs: Cow::Borrowed(&self.content.blobs),
+            content: text(&self.content.json).map_err(|fault| unwritable(&fault))?,
+            conflicts: conflicts.map_err(|fault| unwritable(&fault))?,
+            facts: self.facts.as_deref().map_or(Ok(String::new()), text).map_err(|fault| unwritable(&fault))?,
+        };
+        let mut bytes = Vec::with_capacity(128 + stored.content.len() + stored.conflicts.len() + stored.facts.len());
+        bytes.push(VERSION);
+        options().with_no_limit().serialize_into(&mut bytes, &stored).map_err(|fault| unwritable(&fault))?;
         if bytes.len() <= MAX_VALUE_BYTES {
             return Ok(bytes);
         }
         let (last, heads, deleted) = (self.last, self.heads.clone(), self.deleted);
-        Self { last, heads, deleted, content: Content::default(), conflicts: Vec::new(), policy: 0, facts: None }
-            .encode()
+        let (content, conflicts) = Default::default();
+        Self { last, heads, deleted, content, conflicts, policy: 0, tip: None, facts: None }.encode()
     }
 
     /// The row of bytes; `None` when another version wrote them.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (version, json) = bytes.split_first()?;
-        if *version == VERSION { serde_json::from_slice(json).ok() } else { None }
+        use bincode::Options as _;
+        let (_, stored) = bytes.split_first().filter(|(version, _)| **version == VERSION)?;
+        let Stored { last, heads, deleted, policy, tip, blobs, content, conflicts, facts } =
+            options().deserialize(stored).ok()?;
+        Some(Self {
+            last,
+            heads: heads.into_owned(),
+            content: Content { json: serde_json::from_str(&content).ok()?, blobs: blobs.into_owned() },
+            deleted,
+            conflicts: if conflicts.is_empty() { Vec::new() } else { serde_json::from_str(&conflicts).ok()? },
+            policy,
+            tip: tip.map(Cow::into_owned),
+            facts: if facts.is_empty() { None } else { Some(Arc::new(serde_json::from_str(&facts).ok()?)) },
+        })
     }
+}
+
+fn text<T: Serialize>(value: &T) -> serde_json::Result<String> {
+    serde_json::to_string(value)
 }
 
 /// What a key of the row file names.

@@ -1,6 +1,7 @@
 //! What the writer thread and all readers of a store share: the storage seams, the published rows and counts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::archive::Archives;
 use super::cache::TwoGenerations;
-use super::digest::LtHash;
+use super::digest::Sums;
 use super::request::{Entry, Work};
 use super::row::{self, Kind, Row};
 use super::state::{COLLECTIONS, CollectionPolicy, Derived, RecordKey};
@@ -22,7 +23,7 @@ use crate::schema::Index;
 use crate::{Error, ErrorKind, Result};
 
 /// What the row file says of who derived what is in it.
-const MARK: &[u8] = b"syncledger 1";
+pub(crate) const MARK: &[u8] = b"syncledger 2";
 
 /// Where time and randomness come from: only tests give others than the defaults.
 pub(crate) struct World {
@@ -44,7 +45,7 @@ pub(crate) struct Counts {
 pub(crate) struct Meta {
     pub(crate) position: u64,
     pub(crate) collections: BTreeMap<String, Counts>,
-    pub(crate) digests: BTreeMap<String, LtHash>,
+    pub(crate) sums: Sums,
     /// Records that have conflicts.
     pub(crate) disputed: BTreeSet<RecordKey>,
     /// For each writer the runs of its numbers that are here; but for writers of first imports, which have one record.
@@ -57,10 +58,13 @@ impl Meta {
     pub(crate) fn absorb(&mut self, entry: &Entry) {
         self.position = entry.position;
         let event = &entry.event;
-        let counts = self.collections.entry(event.collection.clone()).or_default();
+        if !self.collections.contains_key(&event.collection) {
+            self.collections.insert(event.collection.clone(), Counts::default());
+        }
+        let Some(counts) = self.collections.get_mut(&event.collection) else { return };
         counts.events += 1;
         counts.records += u64::from(entry.previous == 0);
-        self.digests.entry(event.collection.clone()).or_default().add(entry.id);
+        self.sums.add(&event.collection, entry.id);
         if !is_first_import(event) {
             self.count_number(event.writer, event.sequence);
         }
@@ -109,6 +113,14 @@ fn is_first_import(event: &Event) -> bool {
     event.delivery && chained && placed && rooted && timed && event.run.is_none() && event.principal.is_none()
 }
 
+/// How many rows are let go of before readers and the writer get a turn.
+const LET_GO_AT_ONCE: usize = 256;
+
+/// About how many bytes of memory a row takes that has these bytes.
+fn weight(bytes: &[u8]) -> usize {
+    bytes.len() * 2 + 256
+}
+
 fn unreadable() -> Error {
     Error::new(ErrorKind::Corrupt, "a derived row cannot be read")
         .with_hint("nothing is lost: run `syncledger rebuild`")
@@ -120,9 +132,35 @@ fn bincode_options() -> impl bincode::Options {
 
 /// The rows that readers see: those that are not yet in the row file, and some that are.
 pub(crate) struct Published {
-    /// By row key; pinned until the next checkpoint.
-    dirty: RwLock<BTreeMap<Vec<u8>, Arc<Row>>>,
+    dirty: RwLock<Dirty>,
     clean: Mutex<Clean>,
+}
+
+/// Rows, by their keys in the row file.
+type Pinned = BTreeMap<Vec<u8>, Arc<Row>>;
+
+/// Rows that are not yet in the row file.
+#[derive(Default)]
+struct Dirty {
+    /// Until the next checkpoint.
+    rows: Pinned,
+    /// Until the one that is being made has written them.
+    saving: Arc<Pinned>,
+}
+
+impl Dirty {
+    fn get(&self, at: &[u8]) -> Option<&Arc<Row>> {
+        self.rows.get(at).or_else(|| self.saving.get(at))
+    }
+
+    /// The first keys from one on that have a prefix, at least `limit` where there are as many, some of them twice.
+    fn keys<'a>(&'a self, prefix: &'a [u8], from: &'a [u8], limit: usize) -> impl Iterator<Item = &'a Vec<u8>> {
+        let range = (Bound::Included(from), Bound::Unbounded);
+        [&self.rows, &*self.saving].into_iter().flat_map(move |rows| {
+            let keys = rows.range::<[u8], _>(range).map(|(key, _)| key);
+            keys.take_while(move |key| key.starts_with(prefix)).take(limit)
+        })
+    }
 }
 
 struct Clean {
@@ -133,6 +171,23 @@ struct Clean {
 
 /// A request's hash, and the positions of its events.
 type Answered = ([u8; 32], Vec<u64>);
+
+/// Requests, by their keys in the row file.
+#[derive(Default)]
+struct Requests {
+    /// Until the next checkpoint.
+    answered: BTreeMap<Vec<u8>, Answered>,
+    /// Until the one that is being made has written them.
+    saving: Arc<BTreeMap<Vec<u8>, Answered>>,
+}
+
+/// What a checkpoint writes into the row file.
+pub(crate) struct Save {
+    rows: Arc<Pinned>,
+    requests: Arc<BTreeMap<Vec<u8>, Answered>>,
+    metas: BTreeMap<LedgerId, Meta>,
+    snapshots: Changes,
+}
 
 /// How many events wait for their parents, and how many records the writer holds, of how many bytes.
 type Gauge = (u64, (u64, u64));
@@ -153,8 +208,8 @@ pub(crate) struct Shared {
     policies: RwLock<BTreeMap<(LedgerId, String), Arc<CollectionPolicy>>>,
     /// What constraints know of each ledger's records, as of the last durable events.
     indexes: RwLock<BTreeMap<LedgerId, Index>>,
-    /// Requests with an idempotency key that are not yet in the row file: their hash and their events' positions.
-    requests: Mutex<BTreeMap<Vec<u8>, Answered>>,
+    /// Requests with an idempotency key that are not yet in the row file.
+    requests: Mutex<Requests>,
     work: Mutex<Work>,
     /// Told after each publication; the mutex only guards the telling.
     shown: Condvar,
@@ -248,7 +303,7 @@ impl Shared {
         let row = Row::decode(&bytes).map(Arc::new).ok_or_else(unreadable)?;
         let mut clean = self.published.clean();
         if clean.generation == generation {
-            clean.rows.insert(at.to_vec(), row.clone(), bytes.len() * 2 + 256);
+            clean.rows.insert(at.to_vec(), row.clone(), weight(&bytes));
             clean.rows.trim();
         }
         Ok(Some(row))
@@ -275,8 +330,8 @@ impl Shared {
         // Held over both, so that no row moves from the one to the other unseen.
         let dirty = self.published.dirty();
         let mut keys = self.rows.keys(&start, after.as_deref(), limit)?;
-        let held = dirty.range(from..).map(|(key, _)| key).take_while(|key| key.starts_with(&start));
-        keys.extend(held.filter(|key| after.as_ref() != Some(key)).take(limit).cloned());
+        let held = dirty.keys(&start, &from, limit.saturating_add(1));
+        keys.extend(held.filter(|key| after.as_ref() != Some(key)).cloned());
         drop(dirty);
         keys.sort_unstable();
         keys.dedup();
@@ -331,7 +386,7 @@ impl Shared {
             }
             let at = row::key(Kind::Row, ledger, &key.0, &key.1);
             clean.rows.remove(&at);
-            dirty.insert(at, Arc::new(row));
+            dirty.rows.insert(at, row);
         }
     }
 
@@ -344,39 +399,121 @@ impl Shared {
         shown()
     }
 
-    /// How many rows are not yet in the row file.
+    /// How many rows are not yet in the row file, but for those that are on their way.
     pub(crate) fn dirty_rows(&self) -> usize {
-        self.published.dirty().len()
+        self.published.dirty().rows.len()
     }
 
-    /// The rows that are not yet in the row file, as they go there.
-    pub(crate) fn dirty_changes(&self) -> Result<Changes> {
-        self.published.dirty().iter().map(|(key, row)| Ok((key.clone(), Some(row.encode()?)))).collect()
-    }
-
-    /// Lets go of the rows that are in the row file now. Who read there before that does not remember what it found.
-    pub(crate) fn rows_are_stored(&self) {
+    /// Takes up what only memory holds, to be saved. Readers go on to find it here.
+    pub(crate) fn begin_save(&self, snapshots: Changes) -> Save {
+        let metas = self.metas.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut dirty = self.published.dirty.write().unwrap_or_else(PoisonError::into_inner);
-        let mut clean = self.published.clean();
-        clean.generation += 1;
-        dirty.keys().for_each(|key| clean.rows.remove(key));
-        dirty.clear();
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        dirty.saving = Arc::new(std::mem::take(&mut dirty.rows));
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.saving = Arc::new(std::mem::take(&mut requests.answered));
+        Save { rows: dirty.saving.clone(), requests: requests.saving.clone(), metas, snapshots }
+    }
+
+    /// Writes what was taken up into the row file, and lets go of it.
+    pub(crate) fn save(&self, save: Save) -> Result<()> {
+        let Save { rows, requests, metas, snapshots } = save;
+        match self.write_saved(&rows, &requests, metas, snapshots) {
+            Ok(weights) => self.let_go(&rows, &weights),
+            Err(fault) => {
+                self.keep(&rows, &requests);
+                return Err(fault);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns about how many bytes of memory each row takes.
+    fn write_saved(
+        &self,
+        rows: &Pinned,
+        requests: &BTreeMap<Vec<u8>, Answered>,
+        metas: BTreeMap<LedgerId, Meta>,
+        mut changes: Changes,
+    ) -> Result<Vec<usize>> {
+        let mut weights = Vec::with_capacity(rows.len());
+        for (key, row) in rows {
+            let bytes = row.encode()?;
+            weights.push(weight(&bytes));
+            changes.push((key.clone(), Some(bytes)));
+        }
+        let answered = requests.iter().map(|(key, request)| (key.clone(), bincode_options().serialize(request).ok()));
+        changes.extend(answered);
+        for (ledger, meta) in metas {
+            let mut whole = meta.clone();
+            whole.sums.add_up();
+            changes.push((row::key(Kind::Meta, ledger, "", ""), bincode_options().serialize(&whole).ok()));
+            self.take_up_sums(ledger, &meta, &whole);
+        }
+        self.rows.write(changes, MARK)?;
+        Ok(weights)
+    }
+
+    fn take_up_sums(&self, ledger: LedgerId, before: &Meta, after: &Meta) {
+        if let Some(meta) = self.metas.write().unwrap_or_else(PoisonError::into_inner).get_mut(&ledger) {
+            meta.sums.take_up(&before.sums, &after.sums);
+        }
+    }
+
+    /// Lets go of the rows that are in the row file now, but remembers them as others that were read there. Who read
+    /// there before that does not remember what it found.
+    fn let_go(&self, rows: &Arc<Pinned>, weights: &[usize]) {
+        let mut saved = rows.iter().zip(weights);
+        loop {
+            let dirty = self.published.dirty();
+            let mut clean = self.published.clean();
+            clean.generation += 1;
+            let mut more = false;
+            for ((key, row), weight) in saved.by_ref().take(LET_GO_AT_ONCE) {
+                more = true;
+                if dirty.rows.contains_key(key) {
+                    clean.rows.remove(key);
+                } else {
+                    clean.rows.insert(key.clone(), row.clone(), *weight);
+                }
+            }
+            clean.rows.trim();
+            if !more {
+                break;
+            }
+        }
+        self.published.dirty.write().unwrap_or_else(PoisonError::into_inner).saving = Arc::default();
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).saving = Arc::default();
+    }
+
+    /// Goes on to hold what could not be saved.
+    fn keep(&self, rows: &Pinned, requests: &BTreeMap<Vec<u8>, Answered>) {
+        let mut dirty = self.published.dirty.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, row) in rows {
+            dirty.rows.entry(key.clone()).or_insert_with(|| row.clone());
+        }
+        dirty.saving = Arc::default();
+        let mut held = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, request) in requests {
+            held.answered.entry(key.clone()).or_insert_with(|| request.clone());
+        }
+        held.saving = Arc::default();
     }
 
     /// The records that have rows.
     pub(crate) fn record_keys(&self, ledger: LedgerId) -> Result<Vec<RecordKey>> {
         let prefix = row::ledger_prefix(Kind::Row, ledger);
         let dirty = self.published.dirty();
-        let mut keys: Vec<Vec<u8>> = dirty.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
+        let mut keys: Vec<Vec<u8>> = dirty.keys(&prefix, &prefix, usize::MAX).cloned().collect();
         keys.extend(self.rows.keys(&prefix, None, usize::MAX)?);
+        keys.sort_unstable();
+        keys.dedup();
         Ok(keys.iter().filter_map(|key| row::split(key)).map(|(_, record)| record).collect())
     }
 
     /// The records whose rows are not yet in the row file, by ledger.
     pub(crate) fn dirty_records(&self) -> BTreeMap<LedgerId, Vec<RecordKey>> {
         let mut records: BTreeMap<LedgerId, Vec<RecordKey>> = BTreeMap::new();
-        for key in self.published.dirty().keys() {
+        for key in self.published.dirty().rows.keys() {
             if let Some((ledger, record)) = row::split(key) {
                 records.entry(ledger).or_default().push(record);
             }
@@ -384,13 +521,13 @@ impl Shared {
         records
     }
 
-    /// The counts of all ledgers as they go to the row file, and the mark that says that they are there.
-    pub(crate) fn encoded_metas(&self) -> (Changes, Vec<u8>) {
-        let metas = self.metas.read().unwrap_or_else(PoisonError::into_inner);
-        let encode = |(ledger, meta): (&LedgerId, &Meta)| {
-            (row::key(Kind::Meta, *ledger, "", ""), bincode_options().serialize(meta).ok())
-        };
-        (metas.iter().map(encode).collect(), MARK.to_vec())
+    /// The counts of a ledger, all events added up.
+    pub(crate) fn meta_added_up(&self, ledger: LedgerId) -> Meta {
+        let before = self.meta(ledger, Clone::clone);
+        let mut after = before.clone();
+        after.sums.add_up();
+        self.take_up_sums(ledger, &before, &after);
+        after
     }
 
     /// Removes rows that another version of this program derived.
@@ -438,9 +575,11 @@ impl Shared {
             let at = row::key(Kind::Request, ledger, &entry.event.source, &idempotency.key);
             // A part of its events may be in the row file already.
             let stored = |at: &[u8]| self.stored_request(at).ok().flatten();
-            let request = requests
+            let Requests { answered, saving } = &mut *requests;
+            let before = || saving.get(&at).cloned().or_else(|| stored(&at));
+            let request = answered
                 .entry(at.clone())
-                .or_insert_with(|| stored(&at).unwrap_or((idempotency.request_hash, Vec::new())));
+                .or_insert_with(|| before().unwrap_or((idempotency.request_hash, Vec::new())));
             if request.0 == idempotency.request_hash && !request.1.contains(&entry.position) {
                 request.1.push(entry.position);
             }
@@ -454,16 +593,12 @@ impl Shared {
     /// The hash of the request of this name, and the positions of its events.
     pub(crate) fn request(&self, ledger: LedgerId, source: &str, name: &str) -> Result<Option<Answered>> {
         let at = row::key(Kind::Request, ledger, source, name);
-        if let Some(request) = self.requests.lock().unwrap_or_else(PoisonError::into_inner).get(&at) {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(request) = requests.answered.get(&at).or_else(|| requests.saving.get(&at)) {
             return Ok(Some(request.clone()));
         }
+        drop(requests);
         self.stored_request(&at)
-    }
-
-    /// The requests that are not yet in the row file, as they go there.
-    pub(crate) fn dirty_requests(&self) -> Changes {
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        requests.iter().map(|(key, request)| (key.clone(), bincode_options().serialize(request).ok())).collect()
     }
 
     /// Notes how many events of a ledger wait, and what the writer holds of it.
@@ -486,14 +621,14 @@ impl Shared {
         u64::try_from((self.world.now)()).unwrap_or(0)
     }
 
-    /// Forgets everything derived that memory holds of a ledger.
+    /// Forgets everything derived that memory holds of a ledger. Nothing is being saved meanwhile.
     pub(crate) fn forget(&self, ledger: LedgerId) {
         self.metas.write().unwrap_or_else(PoisonError::into_inner).remove(&ledger);
         self.policies.write().unwrap_or_else(PoisonError::into_inner).retain(|(id, _), _| *id != ledger);
         self.indexes.write().unwrap_or_else(PoisonError::into_inner).remove(&ledger);
         let is_of = |key: &Vec<u8>| key.get(1..17) == Some(&ledger.0[..]);
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !is_of(key));
-        self.published.dirty.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !is_of(key));
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).answered.retain(|key, _| !is_of(key));
+        self.published.dirty.write().unwrap_or_else(PoisonError::into_inner).rows.retain(|key, _| !is_of(key));
         let mut clean = self.published.clean();
         clean.generation += 1;
         clean.rows.clear();
@@ -512,7 +647,7 @@ impl Shared {
 }
 
 impl Published {
-    fn dirty(&self) -> RwLockReadGuard<'_, BTreeMap<Vec<u8>, Arc<Row>>> {
+    fn dirty(&self) -> RwLockReadGuard<'_, Dirty> {
         self.dirty.read().unwrap_or_else(PoisonError::into_inner)
     }
 

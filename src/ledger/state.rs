@@ -3,14 +3,14 @@
 //!
 //! Invariant: nothing here is seen by readers; what they see is published once the events are durable.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::cache::TwoGenerations;
 use super::constraints::{self, Constraints, Update};
 use super::log::Log;
 use super::request::Entry;
-use super::row::{self, Kind, Row};
+use super::row::{self, Kind, Row, Tip};
 use super::shared::Shared;
 use crate::document::{self, ApplyFault, Document, PlaceFault};
 use crate::event::{Event, EventId, LedgerId, Path, RunId, WriterId};
@@ -156,6 +156,12 @@ pub(crate) struct State {
     /// Records whose rows are to be made again.
     pub(crate) touched: BTreeSet<RecordKey>,
     records: TwoGenerations<RecordKey, Box<Working>>,
+    /// The rows of plain records that events followed on, not yet taken.
+    tips: HashMap<RecordKey, Arc<Row>>,
+    /// Whether every row is made from its document.
+    by_documents: bool,
+    /// Whether rows that were made without their document are compared with what that shows.
+    checked: bool,
     policies: BTreeMap<String, Arc<CollectionPolicy>>,
     pub(crate) waiting: super::waiting::Waiting,
     pub(crate) constraints: Constraints,
@@ -172,10 +178,23 @@ impl State {
             staged: Vec::new(),
             touched: BTreeSet::new(),
             records: TwoGenerations::new(cache_bytes),
+            tips: HashMap::new(),
+            by_documents: false,
+            checked: false,
             policies: BTreeMap::new(),
             waiting: super::waiting::Waiting::default(),
             constraints: Constraints::default(),
         }
+    }
+
+    /// The same, which makes every row from its document.
+    pub(crate) fn by_documents(self) -> Self {
+        Self { by_documents: true, ..self }
+    }
+
+    /// The same, which compares rows that were made without their document with what that shows.
+    pub(crate) fn checked(self, checked: bool) -> Self {
+        Self { checked, ..self }
     }
 
     /// How many records are held in memory, and about how many bytes they take.
@@ -204,7 +223,7 @@ impl State {
         for entry in self.staged.split_off(to.staged.min(self.staged.len())) {
             let key = (entry.event.collection, entry.event.key);
             self.constraints.touch(&key);
-            self.records.remove(&key);
+            self.forget(&key);
         }
         (self.head, self.sequence) = (to.head, to.sequence);
         self.policies.clear();
@@ -243,7 +262,12 @@ impl State {
 
     /// The record as of its durable events and those staged after them.
     fn load(&self, shared: &Shared, key: &RecordKey) -> Result<Working> {
-        let mut working = load(shared, self.id, key, None)?;
+        let last = match self.tips.get(key) {
+            // While a log is replayed, no row is shown yet of what was just read.
+            Some(row) if self.staged.is_empty() => row.last,
+            _ => shared.last_position(self.id, key)?,
+        };
+        let mut working = load(shared, self.id, key, last, None)?;
         let durable = working.last;
         for entry in self.staged.iter().filter(|entry| is_of(&entry.event, key) && entry.position > durable) {
             apply(shared, self.id, &mut working, entry, &self.staged)?;
@@ -254,11 +278,13 @@ impl State {
     /// Forgets what is held of a record: it will be loaded again.
     pub(crate) fn forget(&mut self, key: &RecordKey) {
         self.records.remove(key);
+        self.tips.remove(key);
     }
 
     /// Forgets everything that is held.
     pub(crate) fn forget_all(&mut self) {
         self.records.clear();
+        self.tips.clear();
         self.policies.clear();
         self.constraints = Constraints::default();
     }
@@ -273,7 +299,7 @@ impl State {
         run: Option<RunId>,
     ) -> Result<u64> {
         let key = (event.collection.clone(), event.key.clone());
-        let previous = self.record(shared, &key)?.last;
+        let previous = self.last_of(shared, &key)?;
         let run = run.or(event.run);
         let entry = Entry { position: self.head + 1, id, received_at, run, previous, event };
         self.absorb(shared, &entry)?;
@@ -284,15 +310,8 @@ impl State {
     /// Takes in an entry at the next position, which is durable or staged by the caller.
     pub(crate) fn absorb(&mut self, shared: &Shared, entry: &Entry) -> Result<()> {
         let key = (entry.event.collection.clone(), entry.event.key.clone());
-        // Loaded first, with what is staged of it.
-        self.record(shared, &key)?;
-        let id = self.id;
-        let staged = std::mem::take(&mut self.staged);
-        let applied = self.record(shared, &key).and_then(|working| apply(shared, id, working, entry, &staged));
-        self.staged = staged;
-        if let Err(fault) = applied {
-            self.forget(&key);
-            return Err(fault);
+        if !self.follow(shared, &key, entry)? {
+            self.derive(shared, &key, entry)?;
         }
         if entry.event.writer == self.writer {
             self.sequence = self.sequence.max(entry.event.sequence.saturating_add(1));
@@ -302,8 +321,88 @@ impl State {
         }
         self.head = entry.position;
         self.constraints.touch(&key);
-        self.touched.insert(key);
+        if !self.touched.contains(&key) {
+            self.touched.insert(key);
+        }
         Ok(())
+    }
+
+    /// The row of a record whose next event may need no document: nothing of it is disputed, and all of its fields are
+    /// plain values.
+    pub(crate) fn tip(&mut self, shared: &Shared, key: &RecordKey) -> Result<Option<Arc<Row>>> {
+        if let Some(row) = self.tips.get(key) {
+            return Ok(Some(row.clone()));
+        }
+        let by_document = self.by_documents || self.touched.contains(key);
+        if by_document || key.0.starts_with('$') || self.constraints.concern(&key.0) {
+            return Ok(None);
+        }
+        let Some(row) = shared.row(self.id, key)? else { return Ok(Some(Arc::new(Row::nothing()))) };
+        let Some(tip) = &row.tip else { return Ok(None) };
+        if tip.concurrent {
+            // What was made apart may show otherwise under a policy that follows whole records.
+            let policy = self.policy(shared, &key.0)?;
+            return Ok(Some(row).filter(|row| row.policy == policy.hash && !policy.policy.has_record_scope()));
+        }
+        Ok(Some(row))
+    }
+
+    /// Whether an event can be taken in as it is: it is new, and the row after it follows from the record's row.
+    pub(crate) fn is_followed_by(&mut self, shared: &Shared, key: &RecordKey, event: &Event) -> Result<bool> {
+        Ok(self.tip(shared, key)?.is_some_and(|row| row.is_followed_by(event)))
+    }
+
+    /// The ids of a record's heads, sorted.
+    pub(crate) fn heads(&mut self, shared: &Shared, key: &RecordKey) -> Result<Vec<EventId>> {
+        match self.tip(shared, key)? {
+            Some(row) => Ok(row.heads.clone()),
+            None => Ok(self.record(shared, key)?.document.graph().head_ids()),
+        }
+    }
+
+    /// The position of a record's last event, staged ones included; 0 where it has none.
+    fn last_of(&mut self, shared: &Shared, key: &RecordKey) -> Result<u64> {
+        match self.tip(shared, key)? {
+            Some(row) => Ok(row.last),
+            None => Ok(self.record(shared, key)?.last),
+        }
+    }
+
+    /// Takes in an entry whose row follows from the record's row; false where it needs the document.
+    fn follow(&mut self, shared: &Shared, key: &RecordKey, entry: &Entry) -> Result<bool> {
+        if !self.is_followed_by(shared, key, &entry.event)? {
+            return Ok(false);
+        }
+        let policy = self.policy(shared, &key.0)?.hash;
+        if !self.tips.contains_key(key) {
+            let Some(row) = self.tip(shared, key)? else { return Ok(false) };
+            self.tips.insert(key.clone(), row);
+        }
+        if self.records.contains(key) {
+            // It is held, perhaps for good reason: it stays up to date.
+            let working = self.record(shared, key)?;
+            working.document.apply(entry.id, &entry.event)?;
+            working.last = entry.position;
+        }
+        let Some(row) = self.tips.get_mut(key) else { return Ok(false) };
+        Arc::make_mut(row).follow(entry.position, entry.id, &entry.event, policy);
+        Ok(true)
+    }
+
+    /// Takes in an entry by deriving it.
+    fn derive(&mut self, shared: &Shared, key: &RecordKey, entry: &Entry) -> Result<()> {
+        // Loaded first, with what is staged of it.
+        self.record(shared, key)?;
+        let id = self.id;
+        let staged = std::mem::take(&mut self.staged);
+        let applied = self.record(shared, key).and_then(|working| apply(shared, id, working, entry, &staged));
+        self.staged = staged;
+        match applied {
+            Ok(()) => drop(self.tips.remove(key)),
+            // What is held may have been changed by halves.
+            Err(_) => drop(self.records.remove(key)),
+        }
+        applied
     }
 
     /// The policy of a collection.
@@ -322,6 +421,13 @@ impl State {
 
     /// The row of a record as the writer sees it now; `None` where the record has no event.
     pub(crate) fn row(&mut self, shared: &Shared, key: &RecordKey) -> Result<Option<Row>> {
+        match self.tips.get(key) {
+            Some(row) => Ok(Some(Row::clone(row))),
+            None => self.row_of_document(shared, key),
+        }
+    }
+
+    fn row_of_document(&mut self, shared: &Shared, key: &RecordKey) -> Result<Option<Row>> {
         let policy = self.policy(shared, &key.0)?;
         let record = RecordId { ledger: self.id, collection: key.0.clone(), key: key.1.clone() };
         let demands = self.constraints.demands().clone();
@@ -337,7 +443,8 @@ impl State {
         let mut projection = project(&view, &policy.policy, &shared.resolvers, &record);
         policy.rate(&mut projection.conflicts);
         let facts = constraints::facts(shared, &demands, key, &view, &projection);
-        Ok(Some(Row { facts, ..Row::new(working.last, heads, projection, policy.hash) }))
+        let tip = Tip::of(view.graph(), view.registers(), &projection);
+        Ok(Some(Row { facts, tip, ..Row::new(working.last, heads, projection, policy.hash) }))
     }
 
     /// Makes the rows of the touched records again.
@@ -346,20 +453,45 @@ impl State {
         let touched = std::mem::take(&mut self.touched);
         let (mut rows, mut forked) = (Vec::with_capacity(touched.len()), BTreeSet::new());
         for key in touched {
+            if let Some(row) = self.tips.get(&key) {
+                let row = row.clone();
+                if self.checked {
+                    self.check_tip(shared, &key, &row)?;
+                }
+                self.weigh(shared, &key);
+                rows.push((key, row));
+                continue;
+            }
             let row = match self.constraints.take_made(&key) {
                 Some(row) => Some(row),
-                None => self.row(shared, &key)?,
+                None => self.row_of_document(shared, &key)?,
             };
             if let Some(row) = row {
-                let working = self.record(shared, &key)?;
-                working.count(shared);
-                forked.extend(working.document.graph().forked_writers());
-                let weight = working.weight();
-                self.records.reweigh(&key, weight);
-                rows.push((key, row));
+                forked.extend(self.record(shared, &key)?.document.graph().forked_writers());
+                self.weigh(shared, &key);
+                rows.push((key, Arc::new(row)));
             }
         }
+        self.tips.clear();
         Ok(Derived { rows, forked, constraints: self.constraints.take_update() })
+    }
+
+    /// Counts what a record that is held has cost, and what it weighs now.
+    fn weigh(&mut self, shared: &Shared, key: &RecordKey) {
+        let Some(working) = self.records.get_mut(key) else { return };
+        working.count(shared);
+        let weight = working.weight();
+        self.records.reweigh(key, weight);
+    }
+
+    /// Compares a row that was made without its document with what that shows.
+    fn check_tip(&mut self, shared: &Shared, key: &RecordKey, row: &Row) -> Result<()> {
+        let expected = self.row_of_document(shared, key)?;
+        if expected.as_ref().is_some_and(|expected| expected == row && expected.tip == row.tip) {
+            return Ok(());
+        }
+        let place = format!("{}/{} at position {}", key.0, key.1, row.last);
+        Err(internal(&format!("the row of {place} is not what its document shows")))
     }
 
     /// The snapshots of held records that have at least so many events which no stored one holds.
@@ -386,7 +518,7 @@ impl State {
 /// What the touched records came to.
 #[derive(Default)]
 pub(crate) struct Derived {
-    pub(crate) rows: Vec<(RecordKey, Row)>,
+    pub(crate) rows: Vec<(RecordKey, Arc<Row>)>,
     /// The writers that stamped two events of one place in one of them.
     pub(crate) forked: BTreeSet<WriterId>,
     /// What constraints know now.
@@ -423,9 +555,14 @@ fn last_durable(last: u64, staged: &[Entry], key: &RecordKey) -> u64 {
     first.map_or(last, |entry| entry.previous)
 }
 
-/// A record as of its durable events, up to a position where one is given.
-pub(crate) fn load(shared: &Shared, ledger: LedgerId, key: &RecordKey, until: Option<u64>) -> Result<Working> {
-    let last = shared.last_position(ledger, key)?;
+/// A record as of its durable events, the last of which is at `last`, up to a position where one is given.
+pub(crate) fn load(
+    shared: &Shared,
+    ledger: LedgerId,
+    key: &RecordKey,
+    last: u64,
+    until: Option<u64>,
+) -> Result<Working> {
     let log = Log::new(shared, ledger);
     let within = |position: u64| until.is_none_or(|until| position <= until);
     let (mut working, after) = match snapshot(shared, ledger, key).filter(|working| within(working.last)) {
@@ -454,7 +591,7 @@ pub(crate) fn load(shared: &Shared, ledger: LedgerId, key: &RecordKey, until: Op
 
 /// A record as of its events up to a position, derived from them alone.
 pub(crate) fn load_until(shared: &Shared, ledger: LedgerId, key: &RecordKey, until: u64) -> Result<Working> {
-    load(shared, ledger, key, Some(until))
+    load(shared, ledger, key, shared.last_position(ledger, key)?, Some(until))
 }
 
 /// A record as its stored snapshot has it.

@@ -29,11 +29,15 @@ pub struct Options {
     pub cache_bytes: usize,
     /// The custom strategies of this program.
     pub resolvers: Resolvers,
+    /// Whether every row that follows from the one before it alone is compared with what the record's document shows: for
+    /// tests, as it makes all writing slow. A difference poisons the store.
+    pub check_rows: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { create: true, cache_bytes: 128 << 20, resolvers: Resolvers::default() }
+        let check_rows = cfg!(any(test, feature = "testing"));
+        Self { create: true, cache_bytes: 128 << 20, resolvers: Resolvers::default(), check_rows }
     }
 }
 
@@ -124,7 +128,7 @@ impl Store {
         let mut shared = Shared::new(journal, rows, blobs, options.resolvers, world, half);
         shared.archives = Arc::new(Archives::open(dir.as_deref())?);
         let shared = Arc::new(shared);
-        let (queue, thread) = Queue::start(shared.clone(), half, checkpoints)?;
+        let (queue, thread) = Queue::start(shared.clone(), half, options.check_rows, checkpoints)?;
         let (thread, open) = (Mutex::new(Some(thread)), Mutex::default());
         Ok(Self(Arc::new(Inner { dir, shared, queue, thread, open })))
     }

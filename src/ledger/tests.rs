@@ -270,7 +270,10 @@ fn a_back_pointer_that_points_elsewhere_is_found() {
     crate::journal::Journal::append(&*journal, &[crate::journal::Append { ledger: id, expected_head: 3, frames }])
         .unwrap();
     drop(ledger);
-    let ledger = open(&Arc::new(journal.crash()), &rows);
+    // To compare a row with its document's, its events would have to be found.
+    let options = Options { check_rows: false, ..Options::default() };
+    let store = store_with(&Arc::new(journal.crash()), &rows, Checkpoints::default(), options);
+    let ledger = store.ledger_or_create("main").unwrap();
     assert!(ledger.verify().unwrap().problems.iter().any(|problem| problem.contains("points back")));
 }
 

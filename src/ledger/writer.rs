@@ -18,9 +18,10 @@ use super::archive::Archive;
 use super::log::Log;
 use super::packing;
 use super::request::{Entry, Rebuilt};
-use super::shared::Shared;
+use super::shared::{MARK, Shared};
 use super::state::{self, State};
 use crate::event::{LedgerId, WriterId};
+use crate::journal::rows::Changes;
 use crate::journal::{Append, LedgerEntry};
 use crate::{Error, ErrorKind, Result};
 
@@ -124,16 +125,15 @@ impl Queue {
     pub(crate) fn start(
         shared: Arc<Shared>,
         cache_bytes: usize,
+        check_rows: bool,
         checkpoints: Checkpoints,
     ) -> Result<(Self, JoinHandle<()>)> {
         shared.check_mark()?;
         let (send, receive) = sync_channel(QUEUE);
         let states = BTreeMap::new();
-        let writer = Writer { shared, cache_bytes, checkpoints, states, poisoned: None, since_checkpoint: 0 };
+        let writer = Writer { shared, cache_bytes, check_rows, checkpoints, states, poisoned: None, since_checkpoint: 0, saving: None };
         let thread = std::thread::Builder::new().name("syncledger-writer".into()).spawn(move || writer.run(&receive));
-        let thread = thread.map_err(|fault| {
-            Error::new(ErrorKind::Storage, format!("the writer thread could not be started: {fault}"))
-        })?;
+        let thread = thread.map_err(|fault| no_thread("that writes", &fault))?;
         Ok((Self(send), thread))
     }
 
@@ -188,6 +188,10 @@ impl Queue {
     }
 }
 
+fn no_thread(which: &str, fault: &std::io::Error) -> Error {
+    Error::new(ErrorKind::Storage, format!("the thread {which} could not be started: {fault}"))
+}
+
 /// An entry of the log does not follow from those before it.
 fn not_following(entry: &Entry, fault: &Error) -> Error {
     let message = format!("the event {} at position {} cannot be derived: {fault}", entry.id.short(), entry.position);
@@ -197,10 +201,13 @@ fn not_following(entry: &Entry, fault: &Error) -> Error {
 struct Writer {
     shared: Arc<Shared>,
     cache_bytes: usize,
+    check_rows: bool,
     checkpoints: Checkpoints,
     states: BTreeMap<LedgerId, State>,
     poisoned: Option<Error>,
     since_checkpoint: u64,
+    /// The checkpoint that is being made.
+    saving: Option<JoinHandle<Result<()>>>,
 }
 
 impl Writer {
@@ -309,13 +316,8 @@ impl Writer {
         for work in group {
             work.answer(self.poisoned.as_ref().map_or(Ok(()), Err));
         }
-        if self.poisoned.is_none()
-            && (self.since_checkpoint > self.checkpoints.events || self.shared.dirty_rows() > self.checkpoints.rows)
-        {
-            // Derived state only: what could not be written is replayed when the store is opened again.
-            if let Err(fault) = self.checkpoint() {
-                warn!(code = fault.code(), "the derived state could not be written");
-            }
+        if self.poisoned.is_none() {
+            self.checkpoint_when_due();
         }
     }
 
@@ -359,25 +361,56 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the rows and counts that only memory holds, and the journal's head.
-    fn checkpoint(&mut self) -> Result<()> {
+    /// Begins to write, in a thread of its own, the rows and counts that only memory holds, and the journal's head. Waits
+    /// for the one before.
+    fn begin_checkpoint(&mut self) -> Result<()> {
         // Of a poisoned store, records hold events that are in nobody's log.
         self.sound()?;
-        let mut changes = self.shared.dirty_changes()?;
-        let touched = self.shared.dirty_records();
-        for (ledger, keys) in touched {
+        let _ = self.finish_checkpoint();
+        let mut snapshots = Changes::new();
+        for (ledger, keys) in self.shared.dirty_records() {
             if let Some(state) = self.states.get_mut(&ledger) {
-                changes.extend(state.snapshots(keys.into_iter(), self.checkpoints.snapshot));
+                snapshots.extend(state.snapshots(keys.into_iter(), self.checkpoints.snapshot));
             }
         }
-        changes.extend(self.shared.dirty_requests());
-        let (metas, mark) = self.shared.encoded_metas();
-        changes.extend(metas);
-        self.shared.rows.write(changes, &mark)?;
-        self.shared.rows_are_stored();
-        self.shared.journal.checkpoint()?;
+        let (shared, save) = (self.shared.clone(), self.shared.begin_save(snapshots));
+        let work = move || {
+            shared.save(save)?;
+            Ok(shared.journal.checkpoint()?)
+        };
         self.since_checkpoint = 0;
+        let thread = std::thread::Builder::new().name("syncledger-rows".into());
+        self.saving = Some(thread.spawn(work).map_err(|fault| no_thread("of checkpoints", &fault))?);
         Ok(())
+    }
+
+    /// Waits for the checkpoint that is being made, if any. What it could not write stays in memory: the next one writes
+    /// it.
+    fn finish_checkpoint(&mut self) -> Result<()> {
+        let Some(thread) = self.saving.take() else { return Ok(()) };
+        let saved = thread.join().unwrap_or_else(|_| Err(panicked()));
+        // Derived state only: what could not be written is replayed when the store is opened again.
+        saved.inspect_err(|fault| warn!(code = fault.code(), "the derived state could not be written"))
+    }
+
+    /// Writes the rows and counts that only memory holds, and the journal's head.
+    fn checkpoint(&mut self) -> Result<()> {
+        self.begin_checkpoint()?;
+        self.finish_checkpoint()
+    }
+
+    /// Begins a checkpoint once enough has gathered.
+    fn checkpoint_when_due(&mut self) {
+        let is_due = |times: usize| {
+            self.since_checkpoint > self.checkpoints.events * times as u64
+                || self.shared.dirty_rows() > self.checkpoints.rows * times
+        };
+        let is_free = self.saving.as_ref().is_none_or(JoinHandle::is_finished);
+        // While one is being made the next may wait, but not for long: memory is bounded.
+        if (is_free && is_due(1)) || is_due(2) {
+            let begun = self.begin_checkpoint();
+            begun.unwrap_or_else(|fault| warn!(code = fault.code(), "no checkpoint could be begun"));
+        }
     }
 
     /// Takes up a ledger. Where the derived state is damaged, all of it is made again from the logs.
@@ -411,6 +444,7 @@ impl Writer {
 
     /// Clears the rows of all ledgers and derives those of the open ones again.
     fn start_over(&mut self) -> Result<()> {
+        let _ = self.finish_checkpoint();
         let shared = self.shared.clone();
         shared.alone(|| {
             shared.rows.clear()?;
@@ -435,9 +469,9 @@ impl Writer {
     /// The position from which a ledger without derived state is derived: its beginning, unless its first events are
     /// where nobody can read them and what they led to was kept.
     fn begin(&self, ledger: LedgerId) -> Result<u64> {
-        let (archives, mark) = (&self.shared.archives, self.shared.encoded_metas().1);
+        let archives = &self.shared.archives;
         let is_lost = self.shared.journal.first(ledger) > 1 && archives.lacks_files(ledger);
-        if is_lost && archives.bring_base_back(ledger, &*self.shared.rows, &mark)? {
+        if is_lost && archives.bring_base_back(ledger, &*self.shared.rows, MARK)? {
             warn!(ledger = %ledger, "the derived state is taken from its second copy: the archive is not there");
             self.shared.load_meta(ledger);
         }
@@ -449,6 +483,7 @@ impl Writer {
         self.sound()?;
         let writer = super::store::writer_of(&entry);
         let id = entry.id;
+        let _ = self.finish_checkpoint();
         self.shared.journal.put_ledger(entry)?;
         self.states.remove(&before);
         self.shared.forget(before);
@@ -462,30 +497,31 @@ impl Writer {
         self.sound()?;
         self.checkpoint()?;
         self.save_records(ledger)?;
-        let (position, mark) = (self.shared.meta(ledger, |meta| meta.position), self.shared.encoded_metas().1);
-        self.shared.archives.keep_base(ledger, position, &*self.shared.rows, &mark)?;
+        let position = self.shared.meta(ledger, |meta| meta.position);
+        self.shared.archives.keep_base(ledger, position, &*self.shared.rows, MARK)?;
         self.shared.archives.record(ledger, Some(archive))?;
         Ok(self.shared.journal.drop_before(ledger, before)?)
     }
 
     /// Stores a snapshot of every record that has no present one.
     fn save_records(&mut self, ledger: LedgerId) -> Result<()> {
-        let (mut changes, mark) = (Vec::new(), self.shared.encoded_metas().1);
+        let mut changes = Changes::new();
         for key in self.shared.record_keys(ledger)? {
             let last = self.shared.last_position(ledger, &key)?;
             if state::snapshot(&self.shared, ledger, &key).is_some_and(|saved| saved.last == last) {
                 continue;
             }
-            changes.push(state::load(&self.shared, ledger, &key, None)?.saved_as(ledger, &key)?);
+            changes.push(state::load(&self.shared, ledger, &key, last, None)?.saved_as(ledger, &key)?);
             if changes.len() >= SAVED_AT_ONCE {
-                self.shared.rows.write(std::mem::take(&mut changes), &mark)?;
+                self.shared.rows.write(std::mem::take(&mut changes), MARK)?;
             }
         }
-        Ok(self.shared.rows.write(changes, &mark)?)
+        Ok(self.shared.rows.write(changes, MARK)?)
     }
 
     fn drop_ledger(&mut self, ledger: LedgerId) -> Result<()> {
         self.sound()?;
+        let _ = self.finish_checkpoint();
         self.shared.journal.drop_ledger(ledger)?;
         self.shared.archives.record(ledger, None)?;
         self.shared.archives.forget_base(ledger)?;
@@ -512,7 +548,8 @@ impl Writer {
             .with_hint("restore the store from a copy, or pull the ledger from a replica into a new one"));
         }
         let number = self.shared.meta(ledger, |meta| meta.last_number(writer));
-        let mut state = State::new(ledger, writer, position, number.saturating_add(1), self.cache_bytes);
+        let state = State::new(ledger, writer, position, number.saturating_add(1), self.cache_bytes);
+        let mut state = state.checked(self.check_rows);
         state.own = self.shared.own_writers(ledger);
         self.states.insert(ledger, state);
         self.recall(ledger)?;
@@ -543,14 +580,13 @@ impl Writer {
             state.absorb(&shared, &entry).map_err(|fault| not_following(&entry, &fault))?;
             batch.push(entry);
             if batch.len() >= GROUP_EVENTS || last {
-                let rows = state.take_rows(&shared)?;
+                let (rows, count) = (state.take_rows(&shared)?, batch.len() as u64);
                 shared.publish(ledger, &batch, rows);
                 shared.remember_requests(ledger, &batch, &state.own);
                 batch.clear();
                 state.trim();
-                if shared.dirty_rows() > self.checkpoints.rows {
-                    self.checkpoint()?;
-                }
+                self.since_checkpoint += count;
+                self.checkpoint_when_due();
             }
             Ok(true)
         })?;
@@ -564,6 +600,7 @@ impl Writer {
         let span = info_span!("rebuild", ledger = %ledger, events = head);
         let _entered = span.enter();
         let started = std::time::Duration::from_millis(self.shared.now_ms());
+        let _ = self.finish_checkpoint();
         let shared = self.shared.clone();
         // What cannot be read is not thrown away.
         Log::new(&shared, ledger).each(0, head, |_| Ok(true))?;

@@ -10,6 +10,7 @@ mod conflict;
 mod content;
 mod decide;
 mod deletion;
+pub(crate) mod plain;
 mod policy;
 mod project;
 mod resolved;

@@ -14,7 +14,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use blake3::hazmat::{ContextKey, HasherExt as _, hash_derive_key_context};
 
 use super::index::{self, Found, Index, Slot};
 use super::{Changes, MAX_VALUE_BYTES, Row, Rows, RowsError, check_sizes, start};
@@ -22,7 +24,7 @@ use crate::disk::{self, DiskError};
 
 const MAGIC: &[u8; 4] = b"SLRW";
 const VERSION: u8 = 1;
-const CONTEXT: &str = "syncledger 2026-11 row checksum v1";
+static CONTEXT: LazyLock<ContextKey> = LazyLock::new(|| hash_derive_key_context("syncledger 2026-11 row checksum v1"));
 const HEAD_BYTES: u64 = 4 + 1 + 8;
 const CHECKSUM_BYTES: u32 = 16;
 /// A file below this is not worth the compaction.
@@ -390,7 +392,7 @@ fn values_head(generation: u64) -> Vec<u8> {
 }
 
 fn checksum(key: &[u8], value: &[u8]) -> [u8; CHECKSUM_BYTES as usize] {
-    let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
+    let mut hasher = blake3::Hasher::new_from_context_key(&CONTEXT);
     hasher.update(&(key.len() as u64).to_le_bytes()).update(key).update(value);
     hasher.finalize().as_bytes().first_chunk().copied().unwrap_or_default()
 }
