@@ -215,6 +215,14 @@ fn comparable(value: Value) -> Value {
 
 /// Whether a content is this value.
 fn is_same(value: &Value, content: &Content) -> bool {
+    match (value, &content.json) {
+        _ if !content.blobs.is_empty() => {}
+        (Value::Text(text), Json::String(shown)) => return text == shown,
+        (Value::Bool(value), Json::Bool(shown)) => return value == shown,
+        (Value::Int(value), Json::Number(shown)) if shown.is_i64() => return shown.as_i64() == Some(*value),
+        (Value::Null, shown) => return shown.is_null(),
+        _ => {}
+    }
     match value {
         // Large as a whole, but its fields are shown one by one.
         Value::Atomic(json) if content.blobs.is_empty() => *json == json::canonical(&content.json),
@@ -372,6 +380,7 @@ impl Drafting<'_, '_> {
 
     /// The only live operation at a path, where it made a list, text or set.
     pub(super) fn container_at(&self, path: &Path) -> Option<&Live> {
+        self.shown.view?;
         match self.shown.registers().get(path.to_key().as_str()) {
             [live] if matches!(live.cell, Cell::Set | Cell::Container(_)) => Some(live),
             _ => None,

@@ -1,6 +1,6 @@
 //! Local changes, in the writer thread: planned against what the record shows, stamped, and staged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::constraints::Held;
@@ -254,9 +254,9 @@ impl Writing<'_> {
             let message = format!("a batch has at most {} writes, got {}", limits::BATCH_EVENTS, writes.len());
             return Err(Error::new(ErrorKind::TooLarge, message).with_hint("split it into several"));
         }
-        let mut seen = BTreeSet::new();
-        let repeated: BTreeSet<RecordKey> =
-            writes.iter().map(record_of).filter(|key| !seen.insert(key.clone())).collect();
+        let mut seen = HashSet::with_capacity(writes.len());
+        let again = writes.iter().filter(|write| !seen.insert((&write.collection, &write.key)));
+        let repeated: BTreeSet<RecordKey> = again.map(record_of).collect();
         for (index, write) in writes.iter().enumerate() {
             let at = |fault: Error| if writes.len() > 1 { in_batch(fault, index) } else { fault };
             check_names(write).map_err(at)?;
@@ -289,27 +289,27 @@ impl Writing<'_> {
             let key = record_of(write);
             let again = repeated.contains(&key);
             let row = match left.get(&key) {
+                _ if write.needs_document() => None,
                 Some(row) => Some(row.clone()),
-                None if write.needs_document() => None,
-                None => self.state.tip(self.shared, &key)?,
+                None => self.state.tip(self.shared, &key)?.cloned(),
             };
-            let (plan, contents) = match row {
-                Some(row) if !write.needs_document() => self.plan_on(&row, write, context).map_err(at)?,
-                _ if again => return Ok(None),
-                _ => self.plan(write, context).map_err(at)?,
+            let Some(mut row) = row else {
+                if again {
+                    return Ok(None);
+                }
+                let (plan, contents) = self.plan(write, context).map_err(at)?;
+                plans.push(plan);
+                blobs.extend(contents);
+                continue;
             };
+            let (plan, contents) = self.plan_on(key, &row, write, context).map_err(at)?;
             if again && plan.parts > 0 {
                 if !plain::follows(&plan.ops) {
                     return Ok(None);
                 }
-                let row = match left.get_mut(&key) {
-                    Some(row) => row,
-                    None => {
-                        let row = self.state.tip(self.shared, &key)?.unwrap_or_default();
-                        left.entry(key).or_insert(row)
-                    }
-                };
-                Arc::make_mut(row).foresee(&plan.ops);
+                left.remove(&plan.key);
+                Arc::make_mut(&mut row).foresee(&plan.ops);
+                left.insert(plan.key.clone(), row);
             }
             plans.push(plan);
             blobs.extend(contents);
@@ -318,8 +318,7 @@ impl Writing<'_> {
     }
 
     /// Plans one write on what the row of a plain record shows.
-    fn plan_on(&mut self, row: &Row, write: &Write, context: &Context) -> Result<Planning> {
-        let key = record_of(write);
+    fn plan_on(&mut self, key: RecordKey, row: &Row, write: &Write, context: &Context) -> Result<Planning> {
         let (policy, shared) = (self.state.policy(self.shared, &key.0)?, self.shared);
         let read = |blob: &BlobRef| shared.read_blob(blob);
         let shown = Shown {
@@ -363,7 +362,8 @@ impl Writing<'_> {
         let sequence = self.state.sequence.saturating_add(1 << 32);
         self.state.record(self.shared, &plan.key)?;
         let place = Standing::of(self.state, plan)?;
-        let events = Stamping::new(self.state, self.now(), sequence, place, plan).events(None, None)?;
+        let stamping = Stamping::new(self.state, self.now(), sequence, place, plan);
+        let events = stamping.events(plan.ops.clone(), None, None)?;
         let working = self.state.record(self.shared, &plan.key)?;
         working.document.begin_trial();
         for (id, event) in &events {
@@ -475,9 +475,15 @@ impl Writing<'_> {
                     self.state.record(shared, &plan.key)?;
                     Standing::of(self.state, &plan)?
                 }
-                None => Standing::on(&*self.state.tip(shared, &plan.key)?.unwrap_or_default(), self.state.writer),
+                None => {
+                    let writer = self.state.writer;
+                    let row = self.state.tip(shared, &plan.key)?;
+                    Standing::on(row.ok_or_else(|| internal("a plan's record is not as it was"))?, writer)
+                }
             };
-            let events = Stamping::new(self.state, now, self.state.sequence, place, &plan).events(batch, request)?;
+            let ops = std::mem::take(&mut plan.ops);
+            let stamping = Stamping::new(self.state, now, self.state.sequence, place, &plan);
+            let events = stamping.events(ops, batch, request)?;
             staged.extend(plan.rehearsed.iter().copied().zip(events.iter().map(|(id, _)| *id)));
             for (id, event) in events {
                 let position = self.state.stage(shared, id, event, now, plan.marks.brought_by)?;
@@ -662,7 +668,12 @@ impl<'a> Stamping<'a> {
 
     /// The plan's events, each on the one before: first those that merge heads beyond the limit of parents, then one
     /// for each event that is taken back, the last of which has the operations.
-    fn events(mut self, batch: Option<BatchMember>, request: Option<[u8; 32]>) -> Result<Vec<(EventId, Event)>> {
+    fn events(
+        mut self,
+        ops: Vec<Op>,
+        batch: Option<BatchMember>,
+        request: Option<[u8; 32]>,
+    ) -> Result<Vec<(EventId, Event)>> {
         let named = self.plan.context.idempotency_key.clone().zip(request);
         self.request = named.map(|(key, request_hash)| Idempotency { key, request_hash });
         self.batch = batch;
@@ -676,7 +687,7 @@ impl<'a> Stamping<'a> {
             }
         }
         let last = reverts.last().copied();
-        chain(self.plan.ops.clone(), |Part { ops, .. }| self.add(ops, resolves, last))?;
+        chain(ops, |Part { ops, .. }| self.add(ops, resolves, last))?;
         Ok(self.made)
     }
 

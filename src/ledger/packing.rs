@@ -177,25 +177,36 @@ fn options() -> impl bincode::Options {
         .reject_trailing_bytes()
 }
 
+/// Appends an entry after its length.
+fn put(payload: &mut Vec<u8>, packed: &Packed<'_>) -> bincode::Result<()> {
+    use bincode::Options as _;
+    let start = payload.len();
+    payload.extend_from_slice(&[0; 4]);
+    options().with_no_limit().serialize_into(&mut *payload, packed)?;
+    let length = u32::try_from(payload.len() - start - 4).unwrap_or(u32::MAX).to_le_bytes();
+    payload.get_mut(start..).into_iter().for_each(|bytes| bytes.iter_mut().zip(length).for_each(|(at, byte)| *at = byte));
+    Ok(())
+}
+
 /// Packs entries, whose positions follow each other, into frames.
 pub(crate) fn pack(entries: &[Entry]) -> Result<Vec<Frame>, Error> {
-    use bincode::Options as _;
     let mut frames: Vec<Frame> = Vec::new();
     let mut before: Option<&Entry> = None;
     for entry in entries {
         let fault =
             |fault: bincode::Error| Error::new(ErrorKind::TooLarge, format!("the event cannot be packed: {fault}"));
-        let mut bytes = options().with_no_limit().serialize(&Packed::pack(entry, before)).map_err(fault)?;
-        let full = frames.last().is_none_or(|frame| frame.payload.len() + bytes.len() + 4 > PAYLOAD_BYTES);
-        if full {
-            bytes = options().with_no_limit().serialize(&Packed::pack(entry, None)).map_err(fault)?;
-            frames.push(Frame { first: entry.position, last: entry.position, payload: Vec::new() });
-        }
         if let Some(frame) = frames.last_mut() {
-            frame.last = entry.position;
-            frame.payload.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
-            frame.payload.extend_from_slice(&bytes);
+            let end = frame.payload.len();
+            put(&mut frame.payload, &Packed::pack(entry, before)).map_err(fault)?;
+            if frame.payload.len() <= PAYLOAD_BYTES {
+                (frame.last, before) = (entry.position, Some(entry));
+                continue;
+            }
+            frame.payload.truncate(end);
         }
+        let mut payload = Vec::with_capacity(PAYLOAD_BYTES);
+        put(&mut payload, &Packed::pack(entry, None)).map_err(fault)?;
+        frames.push(Frame { first: entry.position, last: entry.position, payload });
         before = Some(entry);
     }
     Ok(frames)

@@ -156,7 +156,7 @@ pub(crate) struct State {
     /// Records whose rows are to be made again.
     pub(crate) touched: BTreeSet<RecordKey>,
     records: TwoGenerations<RecordKey, Box<Working>>,
-    /// The rows of plain records that events followed on, not yet taken.
+    /// The rows of plain records that were asked for, with what followed on them since.
     tips: HashMap<RecordKey, Arc<Row>>,
     /// Whether every row is made from its document.
     by_documents: bool,
@@ -205,6 +205,7 @@ impl State {
     /// Lets go of the records that were not used lately, so that about so many bytes stay. To be called when nothing is
     /// staged.
     pub(crate) fn trim_to(&mut self, bytes: usize) {
+        self.tips.clear();
         self.records.trim_to(bytes);
     }
 
@@ -299,17 +300,23 @@ impl State {
         run: Option<RunId>,
     ) -> Result<u64> {
         let key = (event.collection.clone(), event.key.clone());
-        let previous = self.last_of(shared, &key)?;
+        let previous = match self.tip(shared, &key)? {
+            Some(row) => row.last,
+            None => self.record(shared, &key)?.last,
+        };
         let run = run.or(event.run);
         let entry = Entry { position: self.head + 1, id, received_at, run, previous, event };
-        self.absorb(shared, &entry)?;
+        self.absorb_at(shared, key, &entry)?;
         self.staged.push(entry);
         Ok(self.head)
     }
 
     /// Takes in an entry at the next position, which is durable or staged by the caller.
     pub(crate) fn absorb(&mut self, shared: &Shared, entry: &Entry) -> Result<()> {
-        let key = (entry.event.collection.clone(), entry.event.key.clone());
+        self.absorb_at(shared, (entry.event.collection.clone(), entry.event.key.clone()), entry)
+    }
+
+    fn absorb_at(&mut self, shared: &Shared, key: RecordKey, entry: &Entry) -> Result<()> {
         if !self.follow(shared, &key, entry)? {
             self.derive(shared, &key, entry)?;
         }
@@ -329,22 +336,27 @@ impl State {
 
     /// The row of a record whose next event may need no document: nothing of it is disputed, and all of its fields are
     /// plain values.
-    pub(crate) fn tip(&mut self, shared: &Shared, key: &RecordKey) -> Result<Option<Arc<Row>>> {
-        if let Some(row) = self.tips.get(key) {
-            return Ok(Some(row.clone()));
+    pub(crate) fn tip(&mut self, shared: &Shared, key: &RecordKey) -> Result<Option<&Arc<Row>>> {
+        if !self.tips.contains_key(key) {
+            let by_document = self.by_documents || self.touched.contains(key);
+            if by_document || key.0.starts_with('$') || self.constraints.concern(&key.0) {
+                return Ok(None);
+            }
+            let row = shared.row(self.id, key)?;
+            if row.as_ref().is_some_and(|row| row.tip.is_none()) {
+                return Ok(None);
+            }
+            self.tips.insert(key.clone(), row.unwrap_or_default());
         }
-        let by_document = self.by_documents || self.touched.contains(key);
-        if by_document || key.0.starts_with('$') || self.constraints.concern(&key.0) {
-            return Ok(None);
-        }
-        let Some(row) = shared.row(self.id, key)? else { return Ok(Some(Arc::new(Row::nothing()))) };
-        let Some(tip) = &row.tip else { return Ok(None) };
-        if tip.concurrent {
+        let apart = |row: &Arc<Row>| row.tip.as_ref().is_some_and(|tip| tip.concurrent).then_some(row.policy);
+        if let Some(shown) = self.tips.get(key).and_then(apart) {
             // What was made apart may show otherwise under a policy that follows whole records.
             let policy = self.policy(shared, &key.0)?;
-            return Ok(Some(row).filter(|row| row.policy == policy.hash && !policy.policy.has_record_scope()));
+            if shown != policy.hash || policy.policy.has_record_scope() {
+                return Ok(None);
+            }
         }
-        Ok(Some(row))
+        Ok(self.tips.get(key).filter(|row| row.tip.is_some()))
     }
 
     /// Whether an event can be taken in as it is: it is new, and the row after it follows from the record's row.
@@ -360,24 +372,12 @@ impl State {
         }
     }
 
-    /// The position of a record's last event, staged ones included; 0 where it has none.
-    fn last_of(&mut self, shared: &Shared, key: &RecordKey) -> Result<u64> {
-        match self.tip(shared, key)? {
-            Some(row) => Ok(row.last),
-            None => Ok(self.record(shared, key)?.last),
-        }
-    }
-
     /// Takes in an entry whose row follows from the record's row; false where it needs the document.
     fn follow(&mut self, shared: &Shared, key: &RecordKey, entry: &Entry) -> Result<bool> {
         if !self.is_followed_by(shared, key, &entry.event)? {
             return Ok(false);
         }
         let policy = self.policy(shared, &key.0)?.hash;
-        if !self.tips.contains_key(key) {
-            let Some(row) = self.tip(shared, key)? else { return Ok(false) };
-            self.tips.insert(key.clone(), row);
-        }
         if self.records.contains(key) {
             // It is held, perhaps for good reason: it stays up to date.
             let working = self.record(shared, key)?;

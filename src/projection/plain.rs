@@ -73,7 +73,6 @@ pub(crate) fn apply(content: &mut Content, deleted: &mut bool, ops: &[Op]) {
             Op::PutAtomic { path, json } => {
                 set(&mut content.json, path, serde_json::from_str(json).unwrap_or_default());
             }
-            Op::Remove { path } if path.is_root() => content.json = Json::Object(Map::new()),
             Op::Remove { path } => remove(&mut content.json, path),
             Op::Delete => *deleted = true,
             Op::Restore => *deleted = false,
