@@ -339,6 +339,8 @@ fn the_set_of_what_was_stamped_until_a_time_and_the_last_stamp_of_a_writer() {
     };
     assert_eq!([until(4), until(5), until(6), until(7)].map(|held| held.len()), [0, 1, 2, 3]);
     assert_eq!(until(6), ["one", "apart"]);
+    assert_eq!(graph.until(at(4)), Clock::default());
+    assert_eq!(graph.until(at(5)), graph.closure(graph.find(&story.id("one"))));
     let last = |name: &str| graph.last_stamp(story.events.iter().find(|(_, e)| e.source == name).unwrap().1.writer);
     assert_eq!((last("app"), last("jira")), (Some(at(7)), Some(at(6))));
     assert_eq!(graph.last_stamp(crate::event::WriterId([9; 16])), None);
@@ -351,10 +353,10 @@ fn the_set_of_what_was_stamped_until_a_time_and_the_last_stamp_of_a_writer() {
 #[test]
 fn increments_and_edits_of_items_are_told_by_event() {
     let mut story = Story::default();
-    story.write("base", &[], 1, "app", vec![put("/n", 1), Op::MakeList { path: path("/l") }]);
+    story.write("base", &[], 1, "app", vec![put("/n", 1), Op::MakeList { path: path("/l") }, put("/gone", 1)]);
     let list = Container::Of(story.id("base"), 1);
     story.write("edit", &["base"], 2, "app", vec![increment("/n", 5), insert(list, 0, "p"), insert(list, 1, "q")]);
-    story.write("out", &["edit"], 3, "app", vec![Op::RemoveAt { container: list, index: 0 }]);
+    story.write("out", &["edit"], 3, "app", vec![Op::RemoveAt { container: list, index: 0 }, remove("/gone")]);
     let ids = ["base", "edit", "out"].map(|name| (name, story.id(name)));
     let id = |name: &str| ids.iter().find(|(known, _)| *known == name).unwrap().1;
     story.document.materialise().unwrap();
@@ -369,7 +371,146 @@ fn increments_and_edits_of_items_are_told_by_event() {
     let (event, op) = (id("base"), 1);
     assert_eq!((view.kind(event, op), view.length(event, op)), (Some(ContainerKind::List), Some(1)));
     assert_eq!((view.kind(event, 0), view.length(event, 7)), (None, None));
-    assert!(view.single("l").is_some() && view.single("none").is_none());
+    assert!(view.single("l").is_some() && view.single("none").is_none() && view.single("gone").is_none());
     let live = &view.registers().get("l")[0];
     assert_eq!((view.container(live), view.list(live)), (Some(list), vec![Value::Text("q".into())]));
+}
+
+#[test]
+fn sets_of_the_same_events_are_equal_whatever_they_were_made_from() {
+    let mut story = Story::default();
+    story.write("a", &[], 1, "app", vec![put("/a", 1)]).write("a2", &["a"], 3, "app", vec![put("/a", 2)]);
+    story.write("b", &[], 2, "jira", vec![put("/b", 1)]).write("b2", &["a", "b"], 4, "jira", vec![put("/b", 2)]);
+    let graph = story.document.graph();
+    let ix = |name: &str| graph.find(&story.id(name)).unwrap();
+    assert_eq!(graph.common_ancestors([ix("b2"), ix("a2")]), graph.closure([ix("a")]));
+    assert_eq!(graph.common_ancestors([ix("b2"), ix("b")]), Clock::default());
+}
+
+#[test]
+fn only_what_is_disputed_needs_automerge() {
+    let mut story = Story::default();
+    story.write("base", &[], 1, "app", vec![put("/b", 0)]);
+    assert!(!story.document.holds_automerge());
+    story.write("field", &["base"], 2, "app", vec![put("/a/x", 1)]);
+    story.write("apart", &["base"], 3, "jira", vec![put("/c", 1)]);
+    assert_eq!(story.document.view().unwrap().document.pending.len(), 1);
+    story.write("value", &["base"], 4, "github", vec![put("/a", 1)]);
+    assert_eq!(story.document.view().unwrap().document.pending.len(), 0);
+    assert!(story.document.holds_automerge());
+}
+
+#[test]
+fn one_field_of_the_past_has_the_counter_that_it_had() {
+    let mut story = Story::default();
+    story.write("a", &[], 1, "app", vec![put("/n", 1), increment("/n", 4)]);
+    story.write("b", &["a"], 2, "app", vec![increment("/n", 2)]);
+    let first = story.document.graph().find(&story.id("a")).unwrap();
+    let view = story.document.view().unwrap();
+    let past = view.field_at(view.graph().closure([first]), &path("/n").to_key());
+    assert_eq!((past.registers().get("n")[0].cell.clone(), past.registers().counter("$#n")), (int(1), 4));
+}
+
+#[test]
+fn a_loaded_document_has_its_past_and_its_counters() {
+    let mut story = Story::default();
+    story.write("a", &[], 1, "app", vec![put("/n", 1), increment("/n", 4)]);
+    story.write("b", &["a"], 2, "app", vec![put("/n", 9)]);
+    let mut loaded = Document::load(&story.document.save().unwrap()).unwrap();
+    assert_eq!(loaded.materialised.birth_keys(), ["$#n"]);
+    let past = loaded.graph().closure(loaded.graph().find(&story.id("a")));
+    assert_eq!(loaded.view_at(past).unwrap().registers().get("n")[0].cell, int(1));
+}
+
+// --- taking back ---------------------------------------------------------------------------------------------------
+
+/// What a list or text would be without some events, the latest first, and the repairs, which make it that.
+fn taken_back(story: &mut Story, key: &str, names: &[&str]) -> (Vec<Value>, Vec<ItemRepair>) {
+    let ids: Vec<EventId> = names.iter().map(|name| story.id(name)).collect();
+    let view = story.document.view().unwrap();
+    let made_on = |ix| (view.item_edits(ix).remove(0), view.at(view.graph().ancestors(ix)));
+    let edits: Vec<_> = ids.iter().map(|id| made_on(view.graph().find(id).unwrap())).collect();
+    let live = &view.registers().get(key)[0];
+    let repairs = view.repair_items(&edits);
+    let mut items = view.items_without(live, &[]);
+    for repair in repairs.clone() {
+        match repair {
+            ItemRepair::Remove(index) => drop(items.remove(index as usize)),
+            ItemRepair::Insert(index, value) => items.insert(index as usize, value),
+        }
+    }
+    assert_eq!(items, view.items_without(live, &edits));
+    (items, repairs)
+}
+
+/// A text that `base` makes.
+fn text_of_base(story: &mut Story, text: &str) -> Container {
+    let make = vec![Op::MakeText { path: path("/t") }, splice(Container::Own(0), 0, 0, text)];
+    story.write("base", &[], 1, "app", make);
+    Container::Of(story.id("base"), 0)
+}
+
+fn text_without(story: &mut Story, names: &[&str]) -> (String, Vec<ItemRepair>) {
+    let (items, repairs) = taken_back(story, "t", names);
+    let text = |item: &Value| item.to_json().unwrap().as_str().unwrap().to_owned();
+    (items.iter().map(text).collect(), repairs)
+}
+
+fn gone(index: u64) -> ItemRepair {
+    ItemRepair::Remove(index)
+}
+
+fn comes(index: u64, letter: &str) -> ItemRepair {
+    ItemRepair::Insert(index, Value::Text(letter.into()))
+}
+
+#[test]
+fn what_edits_removed_comes_back_in_its_order_and_what_they_inserted_goes() {
+    let mut story = Story::default();
+    let text = text_of_base(&mut story, "abcdefgh");
+    story.write("one", &["base"], 2, "app", vec![splice(text, 1, 2, "X")]);
+    story.write("two", &["one"], 3, "app", vec![splice(text, 5, 1, "YZ")]);
+    story.write("other", &["two"], 4, "jira", vec![splice(text, 0, 1, "")]);
+    let (left, repairs) = text_without(&mut story, &["two", "one"]);
+    assert_eq!(left, "bcdefgh");
+    assert_eq!(repairs, [gone(0), comes(0, "b"), comes(1, "c"), gone(5), gone(5), comes(5, "g")]);
+    assert_eq!(text_without(&mut story, &["two"]).0, "Xdefgh");
+    assert_eq!(text_without(&mut story, &["other", "two", "one"]).0, "abcdefgh");
+    assert_eq!(text_without(&mut story, &[]), ("XdefYZh".to_owned(), vec![]));
+}
+
+#[test]
+fn where_an_item_goes_and_an_equal_one_comes_nothing_is_done() {
+    let mut story = Story::default();
+    let text = text_of_base(&mut story, "abcdefghi");
+    story.write("one", &["base"], 2, "app", vec![splice(text, 1, 3, "bXd")]);
+    story.write("two", &["one"], 3, "app", vec![splice(text, 5, 3, "fYYh")]);
+    let (left, repairs) = text_without(&mut story, &["two", "one"]);
+    assert_eq!(left, "abcdefghi");
+    assert_eq!(repairs, [gone(2), comes(2, "c"), gone(6), gone(6), comes(6, "g")]);
+}
+
+#[test]
+fn an_item_that_two_took_out_comes_back_once() {
+    let mut story = Story::default();
+    let text = text_of_base(&mut story, "abc");
+    story.write("one", &["base"], 2, "app", vec![splice(text, 1, 1, "")]);
+    story.write("two", &["base"], 3, "jira", vec![splice(text, 1, 2, "Z")]);
+    assert_eq!(text_without(&mut story, &["two", "one"]).0, "abc");
+    assert_eq!(text_without(&mut story, &["one"]).0, "abZ");
+}
+
+#[test]
+fn items_of_a_list_come_back_with_their_values() {
+    let mut story = Story::default();
+    let own = Container::Own(0);
+    let make = vec![Op::MakeList { path: path("/l") }, insert(own, 0, 1), insert(own, 1, 2)];
+    story.write("base", &[], 1, "app", make);
+    let list = Container::Of(story.id("base"), 0);
+    let out = |index| Op::RemoveAt { container: list, index };
+    story.write("one", &["base"], 2, "app", vec![out(0), insert(list, 1, "x"), out(0)]);
+    let item = |index, value| ItemRepair::Insert(index, Value::Int(value));
+    let (left, repairs) = taken_back(&mut story, "l", &["one"]);
+    assert_eq!(left, [Value::Int(1), Value::Int(2)]);
+    assert_eq!(repairs, [gone(0), item(0, 1), item(1, 2)]);
 }

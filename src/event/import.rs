@@ -301,7 +301,7 @@ mod tests {
         assert!(events.iter().all(|(_, event)| event.validate().is_ok()));
         let made = Container::Of(events[0].0, 1);
         assert!(events[1..].iter().all(|(_, event)| event.ops().iter().all(|op| op.container() == Some(made))));
-        assert!(split(ops).is_err());
+        assert_eq!(split(ops), Err(DecodeError::TooLarge(limits::EVENT_BYTES + 1)));
     }
 
     #[test]
@@ -338,6 +338,8 @@ mod tests {
         assert_eq!(cuts(&[room]).unwrap(), vec![(0..1)]);
         assert_eq!(cuts(&[room, 2_000, room - 2_000, 2_000]).unwrap(), [0..1, 1..3, 3..4]);
         assert_eq!(cuts(&[room + 1]).unwrap_err(), DecodeError::TooLarge(room + 1));
+        let beyond = put("/f", &"x".repeat(2 * limits::EVENT_BYTES));
+        assert_eq!(cut(&[beyond]).unwrap_err(), DecodeError::TooLarge(limits::EVENT_BYTES + 1));
         let many = limits::EVENT_OPS;
         assert_eq!(cut(&vec![Op::Delete; 2 * many + 1]).unwrap(), [0..many, many..2 * many, 2 * many..2 * many + 1]);
     }
@@ -367,5 +369,7 @@ mod tests {
         assert_eq!(parts[1][..2], [Op::MakeList { path: path("/l") }, insert(0, 0)]);
         let named = Op::Insert { container: Container::Of(EventId([2; 32]), 0), index: 1, value: Value::Int(1) };
         assert_eq!(parts.last().unwrap().last(), Some(&named));
+        let alone = vec![of_bytes(room), Op::MakeList { path: path("/l") }, insert(1, 0)];
+        assert_eq!(split(alone).unwrap()[1], [Op::MakeList { path: path("/l") }, insert(0, 0)]);
     }
 }

@@ -950,8 +950,8 @@ pub(crate) mod tests {
 
     #[test]
     fn strings_have_the_fewest_escapes() {
-        let text = "\"\\/\u{8}\u{c}\n\r\t\0\u{1f}\u{7f}é🦀\u{2028}";
-        let expected = "\"\\\"\\\\/\\b\\f\\n\\r\\t\\u0000\\u001f\u{7f}é🦀\u{2028}\"";
+        let text = "\"\\/\u{8}\u{c}\n\r\t\0\u{1f} \u{7f}é🦀\u{2028}";
+        let expected = "\"\\\"\\\\/\\b\\f\\n\\r\\t\\u0000\\u001f \u{7f}é🦀\u{2028}\"";
         assert_eq!(canonical(&json!(text)), expected);
         assert!(is_canonical(expected));
     }

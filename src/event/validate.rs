@@ -257,9 +257,9 @@ mod tests {
     #[test]
     fn a_blob_is_larger_than_what_stays_inline_and_never_a_member() {
         assert!(is_valid(vec![put(blob(limits::INLINE_BYTES as u64 + 1))]));
-        assert!(is_valid(item(blob(limits::BLOB_BYTES))));
+        assert!(is_valid(item(blob(256 << 20))));
         assert!(!is_valid(vec![put(blob(limits::INLINE_BYTES as u64))]));
-        assert!(!is_valid(vec![put(blob(limits::BLOB_BYTES + 1))]));
+        assert!(!is_valid(vec![put(blob((256 << 20) + 1))]));
         assert!(!is_valid(vec![add(blob(20_000))]));
         assert!(!is_valid(vec![Op::SetRemove { path: path("/a"), member: blob(20_000) }]));
     }

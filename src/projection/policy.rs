@@ -294,6 +294,7 @@ mod tests {
             (json!({ "default": { "strategy": "source_wins" } }), "/default/rank"),
             (json!("newest"), "newest"),
             (json!("source_wins:"), "/rank"),
+            (json!("custom"), "unknown strategy `custom`"),
             (json!("last_write_wins:row"), "/scope"),
             (json!(7), "expected a policy"),
         ] {

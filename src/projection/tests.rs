@@ -121,7 +121,7 @@ fn an_object_and_an_equal_whole_object_are_one_candidate() {
     story.write("number", &["base"], 7, "github", vec![put("/a", 7)]);
     let projection = projected(&mut story, json!("merge"));
     assert_eq!(candidates(&story, at(&projection, "/a")), [("field", json!({ "x": 1 })), ("number", json!(7))]);
-    assert_eq!(projection.content.json, json!({ "a": 7 }));
+    assert_eq!((projection.content.json, projection.conflicts[0].kind), (json!({ "a": 7 }), ConflictKind::Type));
 }
 
 #[test]
@@ -244,6 +244,11 @@ fn record_scope_says_which_candidate_it_shows() {
     let conflict = at(&projection, "/status");
     assert_eq!((conflict.taken, &conflict.shown), (None, &Some(Content::of(json!("Open")))));
     assert_eq!(conflict.status.name(), "auto");
+    assert!(conflict.because.ends_with("with the whole record of its writer"), "{}", conflict.because);
+    let fields = json!({ "default": "last_write_wins:record", "fields": { "/status": "merge" } });
+    let projection = projected(&mut story, fields);
+    let because = &at(&projection, "/status").because;
+    assert_eq!(because, "merge: the latest by order, until somebody settles it");
 }
 
 // --- by source -----------------------------------------------------------------------------------------------------
@@ -424,7 +429,7 @@ fn a_custom_strategy_takes_a_candidate_or_makes_a_value() {
 
 #[test]
 fn a_custom_strategy_sees_the_base_and_the_record_as_each_writer_saw_it() {
-    custom(|dispute| {
+    let projection = custom(|dispute| {
         assert_eq!((dispute.path.as_str(), &dispute.base), ("/status", &Some(json!("Open"))));
         let records: Vec<Json> = dispute.candidates.iter().map(|choice| choice.record.clone()).collect();
         assert_eq!(records, [json!({ "status": "Done", "title": "A" }), json!({ "status": "Closed", "title": "A" })]);
@@ -432,6 +437,7 @@ fn a_custom_strategy_sees_the_base_and_the_record_as_each_writer_saw_it() {
         assert_eq!(sources, ["jira", "app"]);
         Verdict::Take(1)
     });
+    assert_eq!(at(&projection, "/status").because, "custom `mine` took a candidate");
 }
 
 #[test]
@@ -450,6 +456,28 @@ fn a_custom_strategy_that_does_not_decide_acts_as_manual_and_says_why() {
     let conflict = at(&projection, "/status");
     assert_eq!(projection.content.json["status"], "Open");
     assert!(conflict.because.contains("`elsewhere` is not registered here"), "{}", conflict.because);
+}
+
+#[test]
+fn a_record_that_its_writer_saw_disputed_shows_the_latest_also_a_removal() {
+    let mut story = Story::default();
+    story.write("base", &[], 1, "app", vec![put("/s", "Open"), put("/t", 0)]);
+    story.write("edited", &["base"], 2, "app", vec![put("/s", "Edited")]);
+    story.write("removed", &["base"], 3, "jira", vec![remove("/s")]);
+    story.write("one", &["edited", "removed"], 4, "app", vec![put("/t", 1)]);
+    story.write("two", &["base"], 5, "github", vec![put("/t", 2)]);
+    let mut resolvers = Resolvers::default();
+    resolvers.register("mine", |dispute| Verdict::Value(dispute.candidates[0].record.clone()));
+    let projection = project_with(&mut story, &policy(json!({ "fields": { "/t": "custom:mine" } })), &resolvers);
+    assert_eq!(projection.content.json["t"], json!({ "t": 1 }));
+}
+
+#[test]
+fn custom_strategies_are_known_by_their_names() {
+    let mut resolvers = Resolvers::default();
+    resolvers.register("mine", |_| Verdict::Undecided);
+    assert!(resolvers.contains("mine") && !resolvers.contains("other"));
+    assert_eq!(format!("{resolvers:?}"), r#"{"mine"}"#);
 }
 
 // --- kinds ---------------------------------------------------------------------------------------------------------
@@ -502,6 +530,48 @@ fn a_value_apart_from_fields_below_it_is_a_conflict_of_type_ordered_by_the_lates
 }
 
 #[test]
+fn a_list_or_set_apart_from_a_plain_value_is_a_conflict_of_type_and_apart_from_each_other_of_values() {
+    for make in [Op::MakeSet { path: path("/a") }, Op::MakeList { path: path("/a") }] {
+        let mut story = Story::default();
+        story.write("base", &[], 1, "app", vec![put("/b", 0)]);
+        story.write("made", &["base"], 2, "app", vec![make]).write("one", &["base"], 3, "jira", vec![put("/a", 1)]);
+        assert_eq!(conflicts(&projected(&mut story, json!("merge")))[0].1, ConflictKind::Type);
+    }
+    let mut story = Story::default();
+    story.write("set", &[], 2, "app", vec![Op::MakeSet { path: path("/a") }, add("/a", "u")]);
+    story.write("list", &[], 3, "jira", vec![Op::MakeList { path: path("/a") }]);
+    assert_eq!(conflicts(&projected(&mut story, json!("merge")))[0].1, ConflictKind::CreateCreate);
+}
+
+#[test]
+fn the_mark_of_an_object_is_no_candidate_beside_its_fields() {
+    let mut story = Story::default();
+    story.write("mark", &[], 1, "app", vec![put("/a", json!({}))]);
+    story.write("x", &["mark"], 2, "app", vec![put("/a/x", 1)]);
+    let projection = projected(&mut story, json!("merge"));
+    assert_eq!((projection.content.json, projection.conflicts.len()), (json!({ "a": { "x": 1 } }), 0));
+}
+
+#[test]
+fn an_object_of_which_two_removed_each_the_field_that_the_other_kept_is_absent() {
+    let mut story = Story::default();
+    story.write("base", &[], 1, "app", vec![put("/a/x", 1), put("/a/y", 2), put("/b", 0)]);
+    story.write("x", &["base"], 2, "app", vec![remove("/a/x")]);
+    story.write("y", &["base"], 3, "jira", vec![remove("/a/y")]);
+    assert_eq!(shown(&mut story, "merge"), json!({ "b": 0 }));
+}
+
+#[test]
+fn an_object_as_a_candidate_has_the_fields_that_the_put_over_it_did_not_see() {
+    let mut story = Story::default();
+    story.write("base", &[], 1, "app", vec![put("/a/x", 1)]);
+    story.write("x", &["base"], 2, "app", vec![put("/a/x", 2)]);
+    story.write("value", &["base"], 3, "jira", vec![put("/a", 5)]);
+    let projection = projected(&mut story, json!("merge"));
+    assert_eq!(candidates(&story, at(&projection, "/a")), [("x", json!({ "x": 2 })), ("value", json!(5))]);
+}
+
+#[test]
 fn a_removed_object_does_not_dispute_the_fields_that_others_put_in_it() {
     let mut story = Story::default();
     story.write("base", &[], 1, "app", vec![put("/a/x", 1)]);
@@ -534,6 +604,7 @@ fn a_set_and_a_field_with_the_key_of_its_member_are_two_candidates() {
     let projection = projected(&mut story, json!("merge"));
     let expected = [("set", json!(["u"])), ("field", json!({ "\"u\"": 1 }))];
     assert_eq!(candidates(&story, at(&projection, "/t")), expected);
+    assert_eq!((projection.content.json["t"].clone(), projection.conflicts.len()), (json!({ "\"u\"": 1 }), 1));
 }
 
 #[test]
@@ -668,6 +739,17 @@ fn a_restore_apart_from_another_delete_disputes_it() {
 }
 
 #[test]
+fn of_two_who_each_edited_and_deleted_neither_is_the_later() {
+    let mut story = Story::default();
+    story.write("base", &[], 1, "app", vec![put("/s", "Open"), put("/t", 0)]);
+    story.write("one", &["base"], 2, "app", vec![put("/s", "Done"), Op::Delete]);
+    story.write("two", &["base"], 3, "jira", vec![put("/t", 1), Op::Delete]);
+    let projection = projected(&mut story, json!("merge"));
+    assert_eq!(conflicts(&projection), [(DELETED, ConflictKind::DeleteUpdate, Severity::High, "auto")]);
+    assert!(!projection.deleted);
+}
+
+#[test]
 fn an_event_without_operations_disputes_no_delete() {
     let mut story = Story::default();
     story.write("base", &[], 1, "app", vec![put("/s", "Open")]).write(
@@ -710,7 +792,33 @@ fn a_resolution_that_takes_the_shown_value_settles_the_conflict_and_is_remembere
         Status::Resolved { event: story.id("settle"), principal: Some("ann".into()), reason: Some("asked".into()) };
     assert_eq!(settled.iter().map(|conflict| (conflict.id, &conflict.status)).collect::<Vec<_>>(), [(id, &expected)]);
     assert_eq!(candidates(&story, &settled[0]).len(), 2);
-    assert_eq!(settled[0].shown, Some(Content::of(json!("Closed"))));
+    assert_eq!((settled[0].taken, &settled[0].shown), (Some(1), &Some(Content::of(json!("Closed")))));
+}
+
+#[test]
+fn the_later_of_two_resolutions_that_agree_is_remembered() {
+    let mut story = status();
+    let id = at(&projected(&mut story, json!("merge")), "/status").id;
+    let closed = || vec![put("/status", "Closed")];
+    story.write_with("early", &["jira", "app"], 29, "jira", closed(), settles(id));
+    story.write_with("late", &["jira", "app"], 30, "app", closed(), settles(id));
+    let settled = settled(&mut story);
+    let by = |conflict: &Conflict| match &conflict.status {
+        Status::Resolved { event, .. } => story.name(*event),
+        _ => "nobody",
+    };
+    assert_eq!(settled.iter().map(by).collect::<Vec<_>>(), ["late"]);
+}
+
+#[test]
+fn a_settled_deletion_says_whether_the_record_is_deleted_now() {
+    for (op, shown, taken) in [(Op::Restore, Some(Content::of(json!(false))), 1), (Op::Delete, None, 0)] {
+        let mut story = deleted();
+        let id = at(&projected(&mut story, json!("merge")), DELETED).id;
+        story.write_with("settle", &["delete", "edit"], 30, "app", vec![op], settles(id));
+        let settled = settled(&mut story);
+        assert_eq!((&settled[0].shown, settled[0].taken), (&shown, Some(taken)));
+    }
 }
 
 #[test]
