@@ -3,22 +3,20 @@
 //! Invariant: nothing but what [`super::derive`] made, or a snapshot of it that this replica wrote, ever reaches
 //! Automerge's parsers, which panic on hostile bytes.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::sync::OnceLock;
 
 use automerge::legacy::{ElementId, Key, ObjectId, Op as LegacyOp, OpId, OpType};
 use automerge::{
-    ActorId, Automerge, AutomergeError, Change, ChangeHash, ExpandedChange, LoadOptions, ObjId, ROOT, ReadDoc,
-    ScalarValue, TextEncoding, Value as AmValue,
+    ActorId, Automerge, AutomergeError, Change, ChangeHash, ExpandedChange, LoadOptions, ObjId, ReadDoc, ScalarValue,
+    TextEncoding,
 };
 
 use super::cell::Cell;
 use super::derive::{ChangeOp, Derived, ObjectRef, OpRef};
 use super::graph::{Graph, NodeIx};
-use super::registers::{Live, Lives, Registers, State};
-use crate::event::{FlatKey, KeyRange, Value, hash};
+use crate::event::{Value, hash};
 
 /// The encoding is always named: any dependency may switch the default.
 const ENCODING: TextEncoding = TextEncoding::UnicodeCodePoint;
@@ -184,85 +182,15 @@ fn object_id(object: &ObjectRef) -> ObjId {
     ObjId::Id(object.op.counter, ActorId::from(object.op.actor), 0)
 }
 
-/// The document as of some events.
+/// The lists and texts of a document as of some events.
 #[derive(Clone, Copy)]
 pub(crate) struct Moment<'a> {
     pub(crate) materialised: &'a Materialised,
-    pub(crate) graph: &'a Graph,
     /// `None`: now.
     pub(crate) at: Option<&'a [ChangeHash]>,
 }
 
 impl Moment<'_> {
-    fn all_keys(&self) -> Vec<String> {
-        match self.at {
-            None => self.materialised.document().keys(ROOT).collect(),
-            Some(heads) => self.materialised.document().keys_at(ROOT, heads).collect(),
-        }
-    }
-
-    /// What an event wrote at the keys of the record, whether it still lives or not; `None` where its change is not
-    /// in the document.
-    pub(crate) fn written(&self, ix: NodeIx) -> Option<Vec<(String, Live)>> {
-        let change = self.materialised.document().get_change_by_hash(&self.materialised.hash(ix)?)?;
-        let start = change.start_op().get();
-        let written = |(counter, op): (u64, LegacyOp)| {
-            let Key::Map(key) = op.key else { return None };
-            let cell = match op.action {
-                OpType::Put(scalar) => Cell::from_automerge(&AmValue::Scalar(Cow::Owned(scalar)))?,
-                OpType::Make(object) => Cell::from_automerge(&AmValue::Object(object))?,
-                _ => return None,
-            };
-            Some((key.to_string(), Live { counter, node: ix, cell }))
-        };
-        Some((start..).zip(change.decode().operations).filter_map(written).collect())
-    }
-
-    /// The live operations of every key, and the counters.
-    pub(crate) fn registers(&self) -> Registers {
-        let mut registers = Registers::default();
-        for key in self.all_keys() {
-            if FlatKey::is_counter(&key) {
-                let count = self.counter(&key).unwrap_or_default();
-                registers.counters.insert(key, count);
-            } else {
-                let lives: Lives = self.lives(&key).iter().cloned().collect();
-                registers.keys.insert(key, lives);
-            }
-        }
-        registers
-    }
-
-    /// The live operations of one field and what lies below it.
-    pub(crate) fn field(&self, key: &FlatKey) -> Registers {
-        let mut registers = Registers::default();
-        let mut keys = self.keys(&key.below_range());
-        keys.retain(|below| FlatKey::from_document(below.as_str()).is_below(key));
-        for key in keys.into_iter().chain([key.as_str().to_owned()]) {
-            let lives: Lives = self.lives(&key).iter().cloned().collect();
-            if !lives.is_empty() {
-                registers.add_counter(&key, |counter| self.counter(counter));
-                registers.keys.insert(key, lives);
-            }
-        }
-        registers
-    }
-
-    fn all(&self, key: &str) -> Vec<(AmValue<'_>, ObjId)> {
-        let doc = self.materialised.document();
-        match self.at {
-            None => doc.get_all(ROOT, key),
-            Some(heads) => doc.get_all_at(ROOT, key, heads),
-        }
-        .unwrap_or_default()
-    }
-
-    fn live(&self, value: &AmValue<'_>, id: &ObjId) -> Option<Live> {
-        let ObjId::Id(counter, actor, _) = id else { return None };
-        let node = self.graph.node_of_op(*counter, actor.to_bytes())?;
-        Some(Live { counter: *counter, node, cell: Cell::from_automerge(value)? })
-    }
-
     /// The values of a list's items.
     pub(crate) fn list(&self, object: &ObjectRef) -> Vec<Value> {
         let id = object_id(object);
@@ -288,29 +216,9 @@ impl Moment<'_> {
         }
         .unwrap_or_default()
     }
-}
 
-impl State for Moment<'_> {
-    fn lives(&self, key: &str) -> Cow<'_, [Live]> {
-        let lives = self.all(key);
-        Cow::Owned(lives.iter().filter_map(|(value, id)| self.live(value, id)).collect())
-    }
-
-    fn keys(&self, range: &KeyRange) -> Vec<String> {
-        let doc = self.materialised.document();
-        let range = range.clone();
-        match self.at {
-            None => doc.map_range(ROOT, range).map(|item| item.key.to_string()).collect(),
-            Some(heads) => doc.map_range_at(ROOT, range, heads).map(|item| item.key.to_string()).collect(),
-        }
-    }
-
-    fn counter(&self, counter_key: &str) -> Option<i64> {
-        let all = self.all(counter_key);
-        all.first().and_then(|(value, _)| value.as_i64())
-    }
-
-    fn items(&self, container: &ObjectRef) -> Vec<OpRef> {
+    /// The operations that made the items of a list or text, in order.
+    pub(crate) fn items(&self, container: &ObjectRef) -> Vec<OpRef> {
         let id = object_id(container);
         let doc = self.materialised.document();
         let items = match self.at {
@@ -322,5 +230,68 @@ impl State for Moment<'_> {
             ObjId::Root => None,
         };
         items.filter_map(|item| op(item.id())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use automerge::{ROOT, Value as AmValue};
+
+    use super::super::registers::{Live, Lives, Registers};
+    use super::super::{Clock, Document};
+    use super::*;
+    use crate::testing::{History, Rng};
+
+    /// The registers of a record as its Automerge document has them, as of some events.
+    fn registers(document: &Document, at: &[ChangeHash]) -> Registers {
+        let (doc, graph) = (document.materialised.document(), document.graph());
+        let live = |(value, id): (AmValue<'_>, ObjId)| {
+            let ObjId::Id(counter, actor, _) = id else { return None };
+            let node = graph.node_of_op(counter, actor.to_bytes())?;
+            Some(Live { counter, node, cell: Cell::from_automerge(&value)? })
+        };
+        let mut registers = Registers::default();
+        for key in doc.keys_at(ROOT, at) {
+            let all = doc.get_all_at(ROOT, key.as_str(), at).unwrap();
+            if key.starts_with("$#") {
+                registers.counters.insert(key, all[0].0.as_i64().unwrap());
+            } else {
+                let lives: Lives = all.into_iter().filter_map(live).collect();
+                registers.keys.insert(key, lives);
+            }
+        }
+        registers
+    }
+
+    #[test]
+    fn what_lived_at_any_moment_is_what_automerge_says() {
+        let (mut disputed, mut counted) = (0, 0);
+        for seed in 0..300 {
+            let rng = &mut Rng::new(seed);
+            let history = History::new(seed);
+            let mut document = history.deliver(rng).document;
+            document.materialise().unwrap();
+            let everything = document.graph().everything();
+            let pasts: Vec<Clock> = (0..6)
+                .map(|_| {
+                    let past = history.some_past(rng);
+                    let nodes: Vec<NodeIx> = past.iter().filter_map(|id| document.graph().find(id)).collect();
+                    document.graph().closure(nodes)
+                })
+                .chain([everything])
+                .collect();
+            for past in pasts {
+                let hashes = document.materialised.hashes(&document.graph().heads_of(&past));
+                let expected = registers(&document, &hashes);
+                let view = document.view_at(past).unwrap();
+                assert_eq!(*view.registers(), expected, "seed {seed}");
+                disputed += usize::from(expected.iter().any(|(_, lives)| lives.len() > 1));
+                counted += usize::from(!expected.counters.is_empty());
+            }
+            let now = document.view().unwrap().registers().clone();
+            let hashes = document.materialised.document().get_heads();
+            assert_eq!(now, registers(&document, &hashes), "seed {seed}");
+        }
+        assert!(disputed > 300 && counted > 300, "{disputed} {counted}");
     }
 }

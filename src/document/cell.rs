@@ -35,7 +35,7 @@ impl ContainerKind {
 }
 
 /// What one live operation of a key holds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Cell {
     /// The field was removed.
     Tombstone,

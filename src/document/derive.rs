@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cell::{Cell, ContainerKind};
 use super::graph::{Graph, Place};
-use super::registers::{Live, Lives, State};
+use super::registers::{Live, Lives, State, insert};
 use crate::event::{Container, Event, FlatKey, Op, Path, Value, json};
 
 /// An operation of the Automerge document: its counter and its actor.
@@ -408,13 +408,6 @@ pub(crate) fn member_text(member: &Value) -> String {
         Ok(value) => json::canonical(&value),
         Err(_) => member.canonical(),
     }
-}
-
-/// Inserts a live operation where Automerge has it: by counter, then actor, whatever came first.
-fn insert(graph: &Graph, lives: &mut Lives, live: Live) {
-    let order = |live: &Live| (live.counter, graph.actor_of(live.node));
-    let at = lives.partition_point(|other| order(other) < order(&live));
-    lives.insert(at, live);
 }
 
 /// The live operations after those of a derived change, made by `node`, were applied.

@@ -168,6 +168,7 @@ pub struct Graph {
     lanes: BTreeMap<(WriterId, u32), Vec<ActorIx>>,
     heads: BTreeSet<NodeIx>,
     concurrent: bool,
+    containers: bool,
     forked: BTreeSet<WriterId>,
 }
 
@@ -178,7 +179,15 @@ pub(super) struct Mark {
     actors: usize,
     heads: BTreeSet<NodeIx>,
     concurrent: bool,
+    containers: bool,
     forked: BTreeSet<WriterId>,
+}
+
+impl Mark {
+    /// The index that the next event had.
+    pub(super) fn next(&self) -> NodeIx {
+        NodeIx::try_from(self.nodes).unwrap_or(NodeIx::MAX)
+    }
 }
 
 impl Graph {
@@ -274,11 +283,20 @@ impl Graph {
         self.node(ix).is_some_and(|node| clock.get(node.actor) >= node.seq)
     }
 
+    /// Whether an event is an ancestor of another, or that itself.
+    pub(crate) fn is_ancestor(&self, ancestor: NodeIx, of: NodeIx) -> bool {
+        self.node(of).is_some_and(|node| self.contains(&node.clock, ancestor))
+    }
+
+    /// Whether any event makes a list or text.
+    pub(crate) fn has_containers(&self) -> bool {
+        self.containers
+    }
+
     /// Whether neither event is an ancestor of the other, nor are they one.
     #[must_use]
     pub fn are_concurrent(&self, a: NodeIx, b: NodeIx) -> bool {
-        let holds = |x: NodeIx, y: NodeIx| self.node(x).is_some_and(|node| self.contains(&node.clock, y));
-        !holds(a, b) && !holds(b, a)
+        !self.is_ancestor(a, b) && !self.is_ancestor(b, a)
     }
 
     /// The events of a set that have no descendant in it.
@@ -447,6 +465,7 @@ impl Graph {
         let ix = NodeIx::try_from(self.nodes.len()).unwrap_or(NodeIx::MAX);
         let actor = self.actor(place.actor, event);
         self.concurrent |= place.past.len() != self.nodes.len() as u64;
+        self.containers |= !derived.makes.is_empty();
         if place.forked {
             self.forked.insert(event.writer);
         }
@@ -504,8 +523,9 @@ impl Graph {
 
     /// The graph as it is now, to go back to.
     pub(super) fn mark(&self) -> Mark {
-        let (nodes, actors, concurrent) = (self.nodes.len(), self.actors.len(), self.concurrent);
-        Mark { nodes, actors, heads: self.heads.clone(), concurrent, forked: self.forked.clone() }
+        let (nodes, actors, heads, forked) =
+            (self.nodes.len(), self.actors.len(), self.heads.clone(), self.forked.clone());
+        Mark { nodes, actors, heads, concurrent: self.concurrent, containers: self.containers, forked }
     }
 
     /// Removes what was added since a mark.
@@ -523,6 +543,7 @@ impl Graph {
             });
             self.lanes.extend(rest.filter(|actors| !actors.is_empty()).map(|actors| (lane, actors)));
         }
-        (self.heads, self.concurrent, self.forked) = (mark.heads, mark.concurrent, mark.forked);
+        (self.heads, self.forked) = (mark.heads, mark.forked);
+        (self.concurrent, self.containers) = (mark.concurrent, mark.containers);
     }
 }

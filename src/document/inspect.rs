@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use automerge::legacy::{ElementId, Key, ObjectId, Op as LegacyOp, OpType};
+use automerge::legacy::{ElementId, Key, ObjectId, Op as LegacyOp};
 
 use super::automerge::Moment;
 use super::cell::ContainerKind;
 use super::derive::{ObjectRef, OpRef};
 use super::graph::NodeIx;
-use super::registers::{Live, State};
+use super::registers::Live;
 use super::{Cell, View};
 use crate::event::{Container, EventId, Value};
 
@@ -37,16 +37,15 @@ impl View<'_> {
     /// How much an event added to which counters, by counter key.
     #[must_use]
     pub fn increments(&self, ix: NodeIx) -> Vec<(String, i64)> {
-        let increment = |op: LegacyOp| match (op.action, op.key) {
-            (OpType::Increment(by), Key::Map(key)) => Some((key.to_string(), by)),
-            _ => None,
-        };
-        self.moment().operations(ix).into_iter().filter_map(|(_, op)| increment(op)).collect()
+        self.document.writes.increments_of(ix)
     }
 
     /// What an event did in lists and texts.
     #[must_use]
     pub fn item_edits(&self, ix: NodeIx) -> Vec<ItemEdits> {
+        if !self.graph().has_containers() {
+            return Vec::new();
+        }
         let actor = self.graph().actor_of(ix);
         let mut edits: Vec<ItemEdits> = Vec::new();
         for (counter, op) in self.moment().operations(ix) {

@@ -21,6 +21,7 @@ pub(crate) mod story;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod writes;
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -34,10 +35,11 @@ pub use registers::{Live, Registers};
 pub use snapshot::SnapshotFault;
 
 use self::automerge::{Materialised, Moment};
-use crate::event::{Event, EventId, FlatKey, KeyRange, Value};
+use crate::event::{Container, Event, EventId, FlatKey, KeyRange, Value};
 use crate::{Error, ErrorKind};
 use derive::{Derived, ObjectRef, OpRef};
 use registers::State;
+use writes::{Past, Writes};
 
 /// Why an event cannot be applied.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +85,7 @@ pub struct Work {
 pub struct Document {
     graph: Graph,
     now: Registers,
+    writes: Writes,
     materialised: Materialised,
     pending: Vec<Pending>,
     trial: Option<Box<trial::Trial>>,
@@ -113,20 +116,20 @@ impl State for Registers {
     }
 }
 
-/// The registers of now, with the Automerge document for what they do not hold.
-struct Now<'a>(&'a Registers, Moment<'a>);
+/// Registers, with the Automerge document for the items of lists and texts.
+struct WithItems<'a>(&'a dyn State, Moment<'a>);
 
-impl State for Now<'_> {
+impl State for WithItems<'_> {
     fn lives(&self, key: &str) -> Cow<'_, [Live]> {
         self.0.lives(key)
     }
 
     fn keys(&self, range: &KeyRange) -> Vec<String> {
-        State::keys(self.0, range)
+        self.0.keys(range)
     }
 
     fn counter(&self, counter_key: &str) -> Option<i64> {
-        State::counter(self.0, counter_key)
+        self.0.counter(counter_key)
     }
 
     fn items(&self, container: &ObjectRef) -> Vec<OpRef> {
@@ -185,6 +188,7 @@ impl Document {
         }
         let ix = self.graph.add(id, event, place, &derived);
         derive::apply_to(&mut self.now.keys, &mut self.now.counters, &self.graph, ix, &derived);
+        self.writes.add(ix, &derived, &self.now);
         self.work.derived += 1;
         self.pending.push((ix, event.at.millis.div_euclid(1_000), derived));
         if self.pending.len() >= PENDING { self.materialise() } else { Ok(()) }
@@ -193,21 +197,20 @@ impl Document {
     fn derive(&mut self, place: &graph::Place, event: &Event) -> Result<Derived, ApplyFault> {
         let linear = place.parents.len() == self.graph.heads().count()
             && self.graph.heads().all(|head| place.parents.contains(&head));
-        let in_containers = event.ops().iter().any(|op| op.container().is_some());
-        if linear && !in_containers {
-            return Ok(derive::derive(&self.graph, place, event, &self.now));
+        // What an event makes itself is empty when it begins.
+        let in_others = event.ops().iter().any(|op| matches!(op.container(), Some(Container::Of(..))));
+        if in_others {
+            self.materialise()?;
         }
-        if place.parents.is_empty() {
-            return Ok(derive::derive(&self.graph, place, event, &Registers::default()));
+        let past = Past { writes: &self.writes, graph: &self.graph, clock: &place.past };
+        let state: &dyn State = if linear { &self.now } else { &past };
+        if !in_others {
+            return Ok(derive::derive(&self.graph, place, event, state));
         }
-        self.materialise()?;
         let hashes = self.materialised.hashes(&place.parents);
         let at = (!linear).then_some(hashes.as_slice());
-        let moment = Moment { materialised: &self.materialised, graph: &self.graph, at };
-        if linear {
-            return Ok(derive::derive(&self.graph, place, event, &Now(&self.now, moment)));
-        }
-        Ok(derive::derive(&self.graph, place, event, &moment))
+        let moment = Moment { materialised: &self.materialised, at };
+        Ok(derive::derive(&self.graph, place, event, &WithItems(state, moment)))
     }
 
     /// Brings the Automerge document up to date.
@@ -266,9 +269,7 @@ impl Document {
     /// # Errors
     /// When Automerge refuses a derived change.
     pub fn view(&mut self) -> Result<View<'_>, ApplyFault> {
-        if self.now.needs_document() || (self.graph.is_concurrent() && self.now.has_value_above_fields()) {
-            self.materialise()?;
-        }
+        self.materialise_items()?;
         let clock = self.graph.everything();
         let source = Source::Ready(&self.materialised);
         Ok(View {
@@ -286,8 +287,13 @@ impl Document {
     /// # Errors
     /// When Automerge refuses a derived change.
     pub fn view_at(&mut self, clock: Clock) -> Result<View<'_>, ApplyFault> {
-        self.materialise()?;
-        Ok(self.past(self.source(), clock, |moment| moment.registers()))
+        self.materialise_items()?;
+        Ok(self.past(Source::Ready(&self.materialised), clock, |past| past.registers()))
+    }
+
+    /// Brings the Automerge document up to date where there are lists or texts: it alone knows their items.
+    fn materialise_items(&mut self) -> Result<(), ApplyFault> {
+        if self.graph.has_containers() { self.materialise() } else { Ok(()) }
     }
 
     /// The Automerge document with everything in it, also while events wait for it.
@@ -304,16 +310,14 @@ impl Document {
     }
 
     /// What `read` finds as of a set of events.
-    fn past<'a>(&'a self, source: Source<'a>, clock: Clock, read: impl Fn(&Moment<'_>) -> Registers) -> View<'a> {
-        let heads = source.get().hashes(&self.graph.heads_of(&clock));
-        let moment = Moment { materialised: source.get(), graph: &self.graph, at: Some(&heads) };
-        let registers = if heads.is_empty() { Registers::default() } else { read(&moment) };
+    fn past<'a>(&'a self, source: Source<'a>, clock: Clock, read: impl Fn(&Past<'_>) -> Registers) -> View<'a> {
+        let registers = read(&Past { writes: &self.writes, graph: &self.graph, clock: &clock });
         View {
             document: self,
             source,
             registers: Cow::Owned(registers),
             clock,
-            heads: Some(heads),
+            heads: Some(OnceLock::new()),
             late: OnceLock::new(),
         }
     }
@@ -354,8 +358,8 @@ pub struct View<'a> {
     source: Source<'a>,
     registers: Cow<'a, Registers>,
     clock: Clock,
-    /// `None`: now.
-    heads: Option<Vec<::automerge::ChangeHash>>,
+    /// The hashes of the heads, once they were asked for; `None`: now.
+    heads: Option<OnceLock<Vec<::automerge::ChangeHash>>>,
     /// The source with every event, once it was asked for.
     late: OnceLock<Source<'a>>,
 }
@@ -390,13 +394,13 @@ impl<'a> View<'a> {
     /// The same record as of another set of events.
     #[must_use]
     pub fn at(&self, clock: Clock) -> View<'a> {
-        self.document.past(self.complete().clone(), clock, |moment| moment.registers())
+        self.document.past(self.source.clone(), clock, |past| past.registers())
     }
 
     /// One field of the record, and what lies below it, as of another set of events.
     #[must_use]
     pub fn field_at(&self, clock: Clock, key: &FlatKey) -> View<'a> {
-        self.document.past(self.complete().clone(), clock, |moment| moment.field(key))
+        self.document.past(self.source.clone(), clock, |past| past.field(key))
     }
 
     /// The same view with other live operations.
@@ -408,12 +412,14 @@ impl<'a> View<'a> {
     /// What an event wrote at the keys of the record, whether it still lives or not.
     #[must_use]
     pub fn written(&self, ix: NodeIx) -> Vec<(String, Live)> {
-        let moment = Moment { materialised: self.complete().get(), graph: &self.document.graph, at: None };
-        moment.written(ix).unwrap_or_default()
+        self.document.writes.of(ix)
     }
 
     fn moment(&self) -> Moment<'_> {
-        Moment { materialised: self.complete().get(), graph: &self.document.graph, at: self.heads.as_deref() }
+        let (materialised, graph) = (self.complete().get(), &self.document.graph);
+        let hashes = || materialised.hashes(&graph.heads_of(&self.clock));
+        let at = self.heads.as_ref().map(|heads| heads.get_or_init(hashes).as_slice());
+        Moment { materialised, at }
     }
 
     fn object(&self, live: &Live) -> Option<ObjectRef> {
@@ -436,9 +442,9 @@ impl<'a> View<'a> {
 
     /// The event and operation that made the container of a live operation: the name by which edits in it call it.
     #[must_use]
-    pub fn container(&self, live: &Live) -> Option<crate::event::Container> {
+    pub fn container(&self, live: &Live) -> Option<Container> {
         let node = self.document.graph.node(live.node)?;
         let make = node.makes.iter().find(|make| make.1 == live.counter)?;
-        Some(crate::event::Container::Of(node.id, make.0))
+        Some(Container::Of(node.id, make.0))
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use smallvec::SmallVec;
 
 use super::cell::Cell;
-use super::graph::NodeIx;
+use super::graph::{Graph, NodeIx};
 use crate::event::KeyRange;
 
 /// One live operation.
@@ -84,20 +84,11 @@ impl Registers {
             self.keys.entry(key).or_insert_with(|| [live].into_iter().collect());
         }
     }
+}
 
-    /// Whether a value lives above a field: two who did not know of each other may have written them.
-    pub(crate) fn has_value_above_fields(&self) -> bool {
-        let is_value = |above: &str| self.get(above).iter().any(|live| !live.cell.bears_fields());
-        let above = |key: &str, at: usize| key.get(..at).is_some_and(is_value);
-        self.keys.keys().any(|key| key.match_indices('/').any(|(at, _)| above(key, at)))
-    }
-
-    /// Whether any key has more than one live operation, or holds a list or text: what only the Automerge document
-    /// can tell more of.
-    #[must_use]
-    pub fn needs_document(&self) -> bool {
-        self.keys
-            .values()
-            .any(|lives| lives.len() > 1 || lives.iter().any(|live| matches!(live.cell, Cell::Container(_))))
-    }
+/// Inserts a live operation where Automerge has it: by counter, then actor, whatever came first.
+pub(super) fn insert(graph: &Graph, lives: &mut Lives, live: Live) {
+    let order = |live: &Live| (live.counter, graph.actor_of(live.node));
+    let at = lives.partition_point(|other| order(other) < order(&live));
+    lives.insert(at, live);
 }

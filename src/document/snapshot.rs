@@ -4,7 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::automerge::{Materialised, Moment};
+use super::automerge::Materialised;
+use super::writes::{Past, Writes};
 use super::{Document, Graph, Work};
 
 /// Why bytes are not a snapshot that this program reads. The record is derived from its events instead.
@@ -12,12 +13,13 @@ use super::{Document, Graph, Work};
 #[error("the snapshot cannot be read: {0}")]
 pub struct SnapshotFault(String);
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Snapshot {
     version: u8,
     graph: Graph,
+    writes: Writes,
     automerge: Vec<u8>,
     hashes: Vec<[u8; 32]>,
     births: Vec<String>,
@@ -39,6 +41,7 @@ impl Document {
         let snapshot = Snapshot {
             version: VERSION,
             graph: self.graph.clone(),
+            writes: self.writes.clone(),
             automerge: self.materialised.save(),
             hashes: self.materialised.all_hashes().iter().map(|hash| hash.0).collect(),
             births: self.materialised.birth_keys(),
@@ -59,7 +62,8 @@ impl Document {
         let hashes = snapshot.hashes.into_iter().map(::automerge::ChangeHash).collect();
         let materialised = Materialised::load(&snapshot.automerge, hashes, snapshot.births)
             .map_err(|fault| SnapshotFault(fault.to_string()))?;
-        let now = Moment { materialised: &materialised, graph: &snapshot.graph, at: None }.registers();
-        Ok(Self { graph: snapshot.graph, now, materialised, pending: Vec::new(), trial: None, work: Work::default() })
+        let Snapshot { graph, writes, .. } = snapshot;
+        let now = Past { writes: &writes, graph: &graph, clock: &graph.everything() }.registers();
+        Ok(Self { graph, now, writes, materialised, pending: Vec::new(), trial: None, work: Work::default() })
     }
 }

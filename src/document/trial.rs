@@ -55,6 +55,9 @@ impl Document {
     /// Goes back to what the document was when the trial began. Without one it does nothing.
     pub(crate) fn end_trial(&mut self) {
         let Some(trial) = self.trial.take() else { return };
+        let next = trial.graph.next();
+        trial.keys.keys().for_each(|key| self.writes.rewind_key(key, next));
+        trial.counters.keys().for_each(|key| self.writes.rewind_counter(key, next));
         self.graph.rewind(trial.graph);
         self.pending.truncate(trial.pending);
         if let Some((materialised, pending)) = trial.automerge {

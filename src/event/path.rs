@@ -271,11 +271,6 @@ impl FlatKey {
         Self(format!("{COUNTER_PREFIX}{}", path.to_key().0))
     }
 
-    /// Whether a document's key is of a counter.
-    pub(crate) fn is_counter(key: &str) -> bool {
-        key.starts_with(COUNTER_PREFIX)
-    }
-
     /// The key of the register that says whether the record is deleted.
     #[must_use]
     pub fn deleted() -> Self {

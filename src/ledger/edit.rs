@@ -264,22 +264,36 @@ impl Writing<'_> {
                 expect_heads(&self.state.heads(self.shared, &record_of(write))?, expected, write).map_err(at)?;
             }
         }
-        if let Some(planned) = self.plan_plain(writes, context, &repeated)? {
-            return Ok(planned);
-        }
-        let planned = self.plan_each(writes, context, &repeated);
-        for key in &repeated {
-            self.state.record(self.shared, key)?.document.end_trial();
-        }
-        planned
+        let inside = |write: &&Write| write.needs_document();
+        let mut documents: BTreeSet<RecordKey> = writes.iter().filter(inside).map(record_of).collect();
+        let planned = match self.plan_each(writes, context, &repeated, &documents) {
+            Ok(None) => {
+                self.end_trials(documents.intersection(&repeated))?;
+                documents.extend(repeated.iter().cloned());
+                self.plan_each(writes, context, &repeated, &documents)
+            }
+            planned => planned,
+        };
+        self.end_trials(documents.intersection(&repeated))?;
+        planned?.ok_or_else(|| internal("writes could not be planned on their records' documents"))
     }
 
-    /// Plans writes of which those to records that are written more than once need no document; `None` where they do.
-    fn plan_plain(
+    fn end_trials<'k>(&mut self, keys: impl Iterator<Item = &'k RecordKey>) -> Result<()> {
+        for key in keys {
+            self.state.record(self.shared, key)?.document.end_trial();
+        }
+        Ok(())
+    }
+
+    /// Plans writes: those of `documents` on their records' documents, which are then in a trial where they are written
+    /// again; the others, where that can be, on what the rows of plain records show. `None` where a record that is written
+    /// again turns out to need its document.
+    fn plan_each(
         &mut self,
         writes: &[Write],
         context: &Context,
         repeated: &BTreeSet<RecordKey>,
+        documents: &BTreeSet<RecordKey>,
     ) -> Result<Option<Planned>> {
         let (mut plans, mut blobs) = (Vec::with_capacity(writes.len()), Vec::new());
         // What the plans so far leave of the records that are written again.
@@ -287,29 +301,28 @@ impl Writing<'_> {
         for (index, write) in writes.iter().enumerate() {
             let at = |fault: Error| if writes.len() > 1 { in_batch(fault, index) } else { fault };
             let key = record_of(write);
-            let again = repeated.contains(&key);
+            let (again, by_document) = (repeated.contains(&key), documents.contains(&key));
             let row = match left.get(&key) {
-                _ if write.needs_document() => None,
+                _ if by_document => None,
                 Some(row) => Some(row.clone()),
                 None => self.state.tip(self.shared, &key)?.cloned(),
             };
-            let Some(mut row) = row else {
-                if again {
-                    return Ok(None);
-                }
-                let (plan, contents) = self.plan(write, context).map_err(at)?;
-                plans.push(plan);
-                blobs.extend(contents);
-                continue;
+            let (mut plan, contents) = match &row {
+                Some(row) => self.plan_on(key, row, write, context).map_err(at)?,
+                None if again && !by_document => return Ok(None),
+                None => self.plan(write, context).map_err(at)?,
             };
-            let (plan, contents) = self.plan_on(key, &row, write, context).map_err(at)?;
-            if again && plan.parts > 0 {
-                if !plain::follows(&plan.ops) {
-                    return Ok(None);
+            match row {
+                Some(mut row) if again && plan.parts > 0 => {
+                    if !plain::follows(&plan.ops) {
+                        return Ok(None);
+                    }
+                    left.remove(&plan.key);
+                    Arc::make_mut(&mut row).foresee(&plan.ops);
+                    left.insert(plan.key.clone(), row);
                 }
-                left.remove(&plan.key);
-                Arc::make_mut(&mut row).foresee(&plan.ops);
-                left.insert(plan.key.clone(), row);
+                None if again => self.rehearse(&mut plan)?,
+                _ => {}
             }
             plans.push(plan);
             blobs.extend(contents);
@@ -333,25 +346,6 @@ impl Writing<'_> {
         };
         let draft = Draft::new(&write.act, &shown).map_err(|fault| of_record(fault, &key))?;
         planned(key, None, draft, context)
-    }
-
-    fn plan_each(
-        &mut self,
-        writes: &[Write],
-        context: &Context,
-        repeated: &BTreeSet<RecordKey>,
-    ) -> Result<Planned> {
-        let (mut plans, mut blobs) = (Vec::new(), Vec::new());
-        for (index, write) in writes.iter().enumerate() {
-            let at = |fault: Error| if writes.len() > 1 { in_batch(fault, index) } else { fault };
-            let (mut plan, contents) = self.plan(write, context).map_err(at)?;
-            if repeated.contains(&plan.key) {
-                self.rehearse(&mut plan)?;
-            }
-            plans.push(plan);
-            blobs.extend(contents);
-        }
-        Ok((plans, blobs))
     }
 
     /// Applies a plan to its record for trial, so that the batch's next write of it is planned on that.

@@ -38,9 +38,14 @@ fn cost(ledger: &Ledger, does: impl FnOnce(&Ledger)) -> Work {
     }
 }
 
+/// To compare rows with their documents is work too.
+fn unchecked() -> Options {
+    Options { check_rows: false, ..Options::default() }
+}
+
 /// What each kind of access to a record with so many changes costs.
 fn costs(changes: usize) -> Vec<(&'static str, Work)> {
-    let ledger = Store::in_memory(Options::default()).unwrap().create_ledger("main").unwrap();
+    let ledger = Store::in_memory(unchecked()).unwrap().create_ledger("main").unwrap();
     change(&ledger, changes);
     let old = ledger.history("c", "other").unwrap()[changes / 2].entry.id;
     let many = |ledger: &Ledger| {
@@ -74,24 +79,26 @@ fn costs(changes: usize) -> Vec<(&'static str, Work)> {
 #[test]
 fn a_change_costs_the_same_on_a_record_with_a_hundred_changes_and_with_ten_thousand() {
     let (mut young, mut old) = (costs(YOUNG), costs(OLD));
-    // What waited for Automerge until then is handed over once, and is bounded.
-    for costs in [&mut young, &mut old] {
+    // The first that is made apart derives the record from its log, once.
+    for (costs, changes) in [(&mut young, YOUNG), (&mut old, OLD)] {
         let first = costs.iter_mut().find(|(what, _)| what.starts_with("the first")).unwrap();
-        assert!(std::mem::take(&mut first.1.materialised) <= 1_024 + 1);
+        let Work { derived, frames, .. } = std::mem::take(&mut first.1);
+        assert!(derived <= changes as u64 + 1 && frames <= changes as u64, "{derived} {frames}");
     }
     assert_eq!(young, old);
     let of = |name: &str| old.iter().find(|(what, _)| *what == name).unwrap().1;
-    assert_eq!(of("a patch"), Work { derived: 1, materialised: 0, frames: 0 });
-    // Each is derived when it is planned, for those after it, and when it is staged.
-    assert_eq!(of("many patches of it in one batch"), Work { derived: 128, materialised: 0, frames: 0 });
-    assert_eq!(of("a get"), Work::default());
+    for plain in ["a patch", "many patches of it in one batch", "a get"] {
+        assert_eq!(of(plain), Work::default(), "{plain}");
+    }
+    assert_eq!(of("the next patch on an old state"), Work { derived: 1, materialised: 0, frames: 0 });
+    assert_eq!(of("a patch after them").frames, 0);
 }
 
 #[test]
 fn opening_derives_only_what_came_after_the_last_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     {
-        let ledger = Ledger::open(dir.path()).unwrap();
+        let ledger = Store::open_with(dir.path(), unchecked()).unwrap().create_ledger("main").unwrap();
         change(&ledger, 500);
         ledger.store().checkpoint().unwrap();
         // A killed process writes no checkpoint: a copy of what it leaves is what the next one opens.
@@ -99,9 +106,10 @@ fn opening_derives_only_what_came_after_the_last_checkpoint() {
         ledger.write(patch("k", 502), &app()).unwrap();
         copy(dir.path(), &dir.path().join("killed"));
     }
-    let opened = Ledger::open(dir.path().join("killed")).unwrap();
+    let store = Store::open_with(dir.path().join("killed"), unchecked()).unwrap();
+    let opened = store.ledger("main").unwrap();
     let work = opened.store().work();
-    assert_eq!((work.derived, work.frames), (2, 2));
+    assert_eq!((work.derived, work.frames), (0, 2));
     assert_eq!(opened.get("c", "k").unwrap().unwrap().value["n"], 502);
 }
 

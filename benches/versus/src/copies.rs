@@ -115,6 +115,7 @@ fn timed<T>(
     unit: &'static str,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
+    eprintln!("  {name}: {count} {unit}");
     let started = Instant::now();
     let done = work()?;
     let ledger = started.elapsed().into();
