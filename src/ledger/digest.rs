@@ -30,7 +30,8 @@ impl LtHash {
     /// Adds an event, which must not be in the set.
     pub(crate) fn add(&mut self, event: EventId) {
         let mut expanded = [0; LANES * 2];
-        static CONTEXT: LazyLock<ContextKey> = LazyLock::new(|| hash_derive_key_context("syncledger 2026-11 lthash v1"));
+        static CONTEXT: LazyLock<ContextKey> =
+            LazyLock::new(|| hash_derive_key_context("syncledger 2026-11 lthash v1"));
         let mut hasher = blake3::Hasher::new_from_context_key(&CONTEXT);
         hasher.update(&event.0).finalize_xof().fill(&mut expanded);
         for (lane, bytes) in self.0.iter_mut().zip(expanded.chunks_exact(2)) {

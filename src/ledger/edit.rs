@@ -13,8 +13,8 @@ use super::writer::Writing;
 use crate::blob::BlobStore as _;
 use crate::document::NodeIx;
 use crate::event::{
-    BatchId, BatchMember, BlobRef, Body, ConflictId, Container, Event, EventId, FirstImport,
-    Idempotency, LedgerId, Op, Part, RunId, Timestamp, WriterId, chain, count_parts, limits,
+    BatchId, BatchMember, BlobRef, Body, ConflictId, Container, Event, EventId, FirstImport, Idempotency, LedgerId,
+    Op, Part, RunId, Timestamp, WriterId, chain, count_parts, limits,
 };
 use crate::projection::{Content, RecordId, plain, project};
 use crate::{Error, ErrorKind, Result};
@@ -91,7 +91,9 @@ impl Plan {
     pub(crate) fn events(&self) -> usize {
         match self.parts {
             0 => 0,
-            parts => merges(self.parents.as_ref().map_or(0, Vec::len)) + self.marks.reverts.len().saturating_sub(1) + parts,
+            parts => {
+                merges(self.parents.as_ref().map_or(0, Vec::len)) + self.marks.reverts.len().saturating_sub(1) + parts
+            }
         }
     }
 }
@@ -170,7 +172,10 @@ impl Writing<'_> {
     }
 
     /// What `work` would append. Nothing of it stays.
-    pub(crate) fn dry_run<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, Vec<dry_run::Planned>)> {
+    pub(crate) fn dry_run<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<(T, Vec<dry_run::Planned>)> {
         let before = self.state.savepoint();
         let staged = self.state.staged.len();
         let outer = std::mem::replace(&mut self.dry, true);
@@ -409,7 +414,7 @@ impl Writing<'_> {
     /// Stages all plans as one batch, or nothing.
     pub(crate) fn commit(&mut self, plans: Vec<Plan>, request: Option<[u8; 32]>) -> Result<Receipt> {
         check_batch(plans.iter().map(Plan::events).sum())?;
-        self.constrained(Held::of(&plans), |writing| writing.stage_batch(plans, request))
+        self.constrained(Held::of(&plans), |writing| writing.stage_batch(plans, &mut BTreeMap::new(), request))
     }
 
     /// Stages all plans, in as many batches as it takes, or nothing.
@@ -417,9 +422,9 @@ impl Writing<'_> {
         let held = Held::of(&plans);
         let batches = batches(plans)?;
         self.constrained(held, |writing| {
-            let mut receipt = Receipt::unchanged();
+            let (mut receipt, mut staged) = (Receipt::unchanged(), BTreeMap::new());
             for batch in batches {
-                let part = writing.stage_batch(batch, request)?;
+                let part = writing.stage_batch(batch, &mut staged, request)?;
                 if part.outcome == Outcome::Appended {
                     receipt.outcome = part.outcome;
                     receipt.events.extend(part.events);
@@ -431,7 +436,8 @@ impl Writing<'_> {
 
     /// Stages plans in as many batches as it takes.
     pub(crate) fn stage_many(&mut self, plans: Vec<Plan>) -> Result<()> {
-        batches(plans)?.into_iter().try_for_each(|batch| self.stage_batch(batch, None).map(drop))
+        let mut staged = BTreeMap::new();
+        batches(plans)?.into_iter().try_for_each(|batch| self.stage_batch(batch, &mut staged, None).map(drop))
     }
 
     /// What `work` stages stays only where all of it succeeds.
@@ -440,7 +446,14 @@ impl Writing<'_> {
         work(self).inspect_err(|_| self.state.go_back(before))
     }
 
-    pub(crate) fn stage_batch(&mut self, plans: Vec<Plan>, request: Option<[u8; 32]>) -> Result<Receipt> {
+    /// Stages plans as one batch. `staged` says which events became of those that rehearsals made, in earlier batches of the
+    /// change too.
+    fn stage_batch(
+        &mut self,
+        plans: Vec<Plan>,
+        staged: &mut BTreeMap<EventId, EventId>,
+        request: Option<[u8; 32]>,
+    ) -> Result<Receipt> {
         let plans: Vec<Plan> = plans.into_iter().filter(|plan| plan.parts > 0).collect();
         let batch = match plans.iter().map(Plan::events).sum() {
             0 => return Ok(Receipt::unchanged()),
@@ -450,20 +463,20 @@ impl Writing<'_> {
                 Some(BatchMember { id: BatchId(self.random()?), index: 0, count })
             }
         };
-        self.stage_all(plans, batch, request)
+        self.stage_all(plans, staged, batch, request)
     }
 
     fn stage_all(
         &mut self,
         plans: Vec<Plan>,
+        staged: &mut BTreeMap<EventId, EventId>,
         mut batch: Option<BatchMember>,
         request: Option<[u8; 32]>,
     ) -> Result<Receipt> {
         let mut receipt = Receipt { outcome: Outcome::Appended, ..Receipt::unchanged() };
-        let mut staged: BTreeMap<EventId, EventId> = BTreeMap::new();
         let (shared, now) = (self.shared, self.now());
         for mut plan in plans {
-            plan.rename(&staged);
+            plan.rename(staged);
             let place = match &plan.parents {
                 Some(_) => {
                     self.state.record(shared, &plan.key)?;
@@ -524,11 +537,8 @@ impl Writing<'_> {
             return Ok((Vec::new(), None, false));
         }
         let graph = self.state.record(self.shared, key)?.document.graph();
-        let marked: Vec<NodeIx> = graph
-            .nodes()
-            .filter(|(_, node)| node.delivery && node.source == source)
-            .map(|(ix, _)| ix)
-            .collect();
+        let marked: Vec<NodeIx> =
+            graph.nodes().filter(|(_, node)| node.delivery && node.source == source).map(|(ix, _)| ix).collect();
         let base = graph.maximal(&marked);
         let latest = base.iter().filter_map(|&ix| graph.node(ix)?.occurred_at).max();
         Ok((graph.ids(base), latest, !graph.is_empty()))

@@ -1,5 +1,6 @@
 //! Reading the log: entry by entry, and record by record along their back pointers.
 
+use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, PoisonError};
 
 use super::packing::{self, Page};
@@ -18,6 +19,10 @@ pub(crate) struct Log<'a> {
 
 /// How much one read of the log takes at most, in bytes of payload.
 const READ_BYTES: usize = 1 << 18;
+/// A part of the log of at most so many events is read without another thread.
+const READ_ALONE: u64 = 4_096;
+/// How many reads the other thread is ahead at most.
+const CHUNKS_AHEAD: usize = 4;
 
 impl<'a> Log<'a> {
     pub(crate) fn new(shared: &'a Shared, ledger: LedgerId) -> Self {
@@ -57,40 +62,90 @@ impl<'a> Log<'a> {
         Ok(entries)
     }
 
-    /// Gives every entry after a position, up to another, to `each`, in order, until that says false.
+    /// Gives every entry after a position, up to another, to `each`, in order, until that says false. Of a long part, what
+    /// comes next is read, decoded and identified in another thread meanwhile.
     pub(crate) fn each(&self, after: u64, until: u64, mut each: impl FnMut(Entry) -> Result<bool>) -> Result<()> {
-        let mut position = after;
+        let mut chunks = Chunks { log: self, position: after, until };
+        if until.saturating_sub(after) <= READ_ALONE {
+            return give(&mut chunks, &mut each);
+        }
+        std::thread::scope(|scope| {
+            let (send, receive) = sync_channel(CHUNKS_AHEAD);
+            // Who reads no more hangs up, which ends it.
+            scope.spawn(move || chunks.try_for_each(|chunk| send.send(chunk)));
+            give(&mut receive.into_iter(), &mut each)
+        })
+    }
+
+    /// Whether the log up to a position can be read: every frame is there and has its checksum.
+    pub(crate) fn check(&self, until: u64) -> Result<()> {
+        let mut position = 0;
         while position < until {
-            let frames = match self.shared.journal.read_after(self.ledger, position, READ_BYTES) {
+            position = match self.shared.journal.read_after(self.ledger, position, READ_BYTES) {
                 Err(JournalError::Dropped { .. }) => {
-                    for entry in self.shared.archives.starting_at(self.ledger, position + 1)? {
-                        position = entry.position;
-                        if position > until || !each(entry)? {
-                            return Ok(());
-                        }
-                    }
-                    continue;
+                    self.shared.archives.starting_at(self.ledger, position + 1)?.last().map(|entry| entry.position)
                 }
-                other => other?,
-            };
-            self.shared.count(|work| work.frames += frames.len() as u64);
-            if frames.is_empty() {
-                return Err(missing(self.ledger, position + 1));
+                frames => frames?.last().map(|frame| frame.last),
             }
-            for frame in frames {
-                for entry in packing::unpack(self.ledger, &frame)? {
-                    if entry.position <= position {
-                        continue;
-                    }
-                    position = entry.position;
-                    if position > until || !each(entry)? {
-                        return Ok(());
-                    }
-                }
-            }
+            .ok_or_else(|| missing(self.ledger, position + 1))?;
         }
         Ok(())
     }
+
+    /// Some entries after a position.
+    fn chunk(&self, position: u64) -> Result<Vec<Entry>> {
+        let frames = match self.shared.journal.read_after(self.ledger, position, READ_BYTES) {
+            Err(JournalError::Dropped { .. }) => return self.shared.archives.starting_at(self.ledger, position + 1),
+            frames => frames?,
+        };
+        self.shared.count(|work| work.frames += frames.len() as u64);
+        let mut entries = Vec::new();
+        for frame in &frames {
+            let mut unpacked = packing::unpack(self.ledger, frame)?;
+            unpacked.retain(|entry| entry.position > position);
+            entries.append(&mut unpacked);
+        }
+        if entries.is_empty() { Err(missing(self.ledger, position + 1)) } else { Ok(entries) }
+    }
+}
+
+/// The entries of a part of the log, some at a time; nothing after an error.
+struct Chunks<'l, 'a> {
+    log: &'l Log<'a>,
+    position: u64,
+    until: u64,
+}
+
+impl Iterator for Chunks<'_, '_> {
+    type Item = Result<Vec<Entry>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.position >= self.until {
+            return None;
+        }
+        let chunk = self.log.chunk(self.position).map(|mut entries| {
+            entries.retain(|entry| entry.position <= self.until);
+            entries
+        });
+        self.position =
+            chunk.as_ref().ok().and_then(|entries| entries.last()).map_or(self.until, |entry| entry.position);
+        Some(chunk)
+    }
+}
+
+/// Gives entries to who wants them, until that says false.
+fn give(
+    chunks: &mut impl Iterator<Item = Result<Vec<Entry>>>,
+    each: &mut impl FnMut(Entry) -> Result<bool>,
+) -> Result<()> {
+    for chunk in chunks {
+        for entry in chunk? {
+            if !each(entry)? {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn missing(ledger: LedgerId, position: u64) -> Error {

@@ -184,7 +184,10 @@ fn put(payload: &mut Vec<u8>, packed: &Packed<'_>) -> bincode::Result<()> {
     payload.extend_from_slice(&[0; 4]);
     options().with_no_limit().serialize_into(&mut *payload, packed)?;
     let length = u32::try_from(payload.len() - start - 4).unwrap_or(u32::MAX).to_le_bytes();
-    payload.get_mut(start..).into_iter().for_each(|bytes| bytes.iter_mut().zip(length).for_each(|(at, byte)| *at = byte));
+    payload
+        .get_mut(start..)
+        .into_iter()
+        .for_each(|bytes| bytes.iter_mut().zip(length).for_each(|(at, byte)| *at = byte));
     Ok(())
 }
 

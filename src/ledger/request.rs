@@ -154,10 +154,7 @@ impl Write {
     /// Whether it can only be planned on the record's document.
     pub(crate) fn needs_document(&self) -> bool {
         let is_plain = |edit: &Edit| {
-            matches!(
-                edit,
-                Edit::Put(..) | Edit::PutAtomic(..) | Edit::Remove(_) | Edit::Delete | Edit::Restore
-            )
+            matches!(edit, Edit::Put(..) | Edit::PutAtomic(..) | Edit::Remove(_) | Edit::Delete | Edit::Restore)
         };
         let acts_inside = matches!(&self.act, Act::Edit(edits) if !edits.iter().all(is_plain));
         self.base.is_some() || acts_inside

@@ -66,7 +66,7 @@ impl Ledger {
             writing.state.refresh(writing.shared, None)?;
             let tried = writing.dry_run(|writing| {
                 let (plans, _) = writing.plan_all(&[write], &context)?;
-                writing.stage_batch(plans, None)?;
+                writing.stage_many(plans)?;
                 writing.all_newly_broken()
             });
             tried.map(|(broken, _)| broken)

@@ -131,7 +131,16 @@ impl Queue {
         shared.check_mark()?;
         let (send, receive) = sync_channel(QUEUE);
         let states = BTreeMap::new();
-        let writer = Writer { shared, cache_bytes, check_rows, checkpoints, states, poisoned: None, since_checkpoint: 0, saving: None };
+        let writer = Writer {
+            shared,
+            cache_bytes,
+            check_rows,
+            checkpoints,
+            states,
+            poisoned: None,
+            since_checkpoint: 0,
+            saving: None,
+        };
         let thread = std::thread::Builder::new().name("syncledger-writer".into()).spawn(move || writer.run(&receive));
         let thread = thread.map_err(|fault| no_thread("that writes", &fault))?;
         Ok((Self(send), thread))
@@ -603,7 +612,7 @@ impl Writer {
         let _ = self.finish_checkpoint();
         let shared = self.shared.clone();
         // What cannot be read is not thrown away.
-        Log::new(&shared, ledger).each(0, head, |_| Ok(true))?;
+        Log::new(&shared, ledger).check(head)?;
         let derived = shared.alone(|| -> Result<()> {
             shared.forget_rows(ledger)?;
             self.derive_again(ledger)

@@ -135,7 +135,9 @@ fn bincode_is_known_to_few() {
         .collect();
     // Derived bytes that never leave a replica, and the frames of the log.
     let mut expected =
-        ["src/document/snapshot.rs", "src/ledger/packing.rs", "src/ledger/row.rs", "src/ledger/shared.rs"].map(str::to_owned).to_vec();
+        ["src/document/snapshot.rs", "src/ledger/packing.rs", "src/ledger/row.rs", "src/ledger/shared.rs"]
+            .map(str::to_owned)
+            .to_vec();
     expected.retain(|path| knowing.contains(path));
     let mut knowing = knowing;
     knowing.sort();

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 use syncledger::ErrorKind;
-use syncledger::event::ConflictId;
+use syncledger::event::{ConflictId, EventId};
 use syncledger::ledger::{
-    Annotation, AsOf, ConflictStep, Context, Happening, Ledger, Options, Outcome, Settlement, Store, Which,
+    Act, Annotation, AsOf, ConflictStep, Context, Happening, Ledger, Options, Outcome, Settlement, Store, Which,
+    Write,
 };
 use syncledger::projection::{Policy, Strategy};
 
@@ -147,6 +148,32 @@ fn all_open_conflicts_are_settled_as_one_batch_that_can_be_taken_back() {
     assert_eq!(open(&there), 1);
     here.undo(&by("app", "kim")).unwrap();
     assert_eq!(value(&here, "1"), json!({"status": "open", "title": "t", "points": 1}));
+}
+
+/// More than one batch holds, and the last record's two conflicts are settled in two of them.
+#[test]
+fn conflicts_beyond_one_batch_are_settled_at_once_too() {
+    let ledger = memory();
+    let (ann, bob) = (by("app", "ann"), by("jira", "bob"));
+    let keys: Vec<String> = (0..2_049).map(|n| format!("{n:04}")).collect();
+    let mut heads = Vec::new();
+    for some in keys.chunks(1_024) {
+        let put = |key: &String| Write::new("issues", key, Act::Put(json!({"status": "open", "title": "t"})));
+        heads.extend(ledger.write_all(some.iter().map(put).collect(), &ann).unwrap().events);
+    }
+    for (who, status) in [(&ann, "done"), (&bob, "blocked")] {
+        let patch = |(key, (head, _)): (&String, &(EventId, u64))| {
+            let patch =
+                if key == "0000" { json!({"status": status}) } else { json!({"status": status, "title": status}) };
+            Write::new("issues", key, Act::Patch(patch)).on(vec![*head])
+        };
+        let writes: Vec<Write> = keys.iter().zip(&heads).map(patch).collect();
+        writes.chunks(1_024).for_each(|some| drop(ledger.write_all(some.to_vec(), who).unwrap()));
+    }
+    assert_eq!(open(&ledger), 4_097);
+    let receipt = ledger.resolve_all(None, &Strategy::parse("source_wins:app").unwrap(), &ann).unwrap();
+    assert_eq!((receipt.events.len(), open(&ledger)), (4_097, 0));
+    assert_eq!(value(&ledger, "2048"), json!({"status": "done", "title": "done"}));
 }
 
 #[test]

@@ -24,7 +24,8 @@ use crate::disk::{self, DiskError};
 
 const MAGIC: &[u8; 4] = b"SLRW";
 const VERSION: u8 = 1;
-static CONTEXT: LazyLock<ContextKey> = LazyLock::new(|| hash_derive_key_context("syncledger 2026-11 row checksum v1"));
+static CONTEXT: LazyLock<ContextKey> =
+    LazyLock::new(|| hash_derive_key_context("syncledger 2026-11 row checksum v1"));
 const HEAD_BYTES: u64 = 4 + 1 + 8;
 const CHECKSUM_BYTES: u32 = 16;
 /// A file below this is not worth the compaction.
