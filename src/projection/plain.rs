@@ -107,3 +107,88 @@ pub(crate) fn remove(json: &mut Json, path: &Path) {
         fields.remove(last.as_ref());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Policy, RecordId, Resolvers, project};
+    use super::*;
+    use crate::document::Document;
+    use crate::event::{Event, EventId, LedgerId, Timestamp};
+    use crate::testing::{History, Rng, event, op};
+
+    const LEDGER: LedgerId = crate::testing::LEDGER;
+
+    /// What a document shows, and whether it is plain.
+    fn shown(document: &mut Document) -> (Content, bool, bool) {
+        let record = RecordId { ledger: LEDGER, collection: "c".into(), key: "k".into() };
+        let view = document.view().unwrap();
+        let projection = project(&view, &Policy::default(), &Resolvers::default(), &record);
+        let plain = is_plain(view.graph(), view.registers(), &projection);
+        (projection.content, projection.deleted, plain)
+    }
+
+    /// Applies events one by one. Returns after how many the content followed from the one before.
+    fn compare(seed: u64, events: &[(EventId, Event)]) -> usize {
+        let (mut document, mut followed) = (Document::default(), 0);
+        let (mut content, mut deleted, mut plain) = (Content::of_fields([]), false, true);
+        for (id, event) in events {
+            let on_heads = event.parents == document.graph().head_ids();
+            if document.apply(*id, event).is_err() {
+                return followed;
+            }
+            let expected = shown(&mut document);
+            if plain && on_heads && follows(event.ops()) {
+                apply(&mut content, &mut deleted, event.ops());
+                assert_eq!((&content, deleted, true), (&expected.0, expected.1, expected.2), "seed {seed} {event:?}");
+                followed += 1;
+            }
+            (content, deleted, plain) = expected;
+        }
+        followed
+    }
+
+    /// A record that one writer edits, mostly by operations that leave it plain.
+    fn alone(rng: &mut Rng) -> Vec<(EventId, Event)> {
+        let mut events: Vec<(EventId, Event)> = Vec::new();
+        for nth in 1..=1 + rng.below(12) as u32 {
+            let mut ops: Vec<Op> = (0..rng.below(4)).map(|_| op(rng, &[], &[])).collect();
+            if !rng.one_in(20) {
+                ops.retain(|op| follows(std::slice::from_ref(op)));
+            }
+            let (parents, at) = (events.last().map(|last| last.0), Timestamp::from_millis(i64::from(nth)));
+            let parents = parents.into_iter().collect();
+            let event = Event { nth, sequence: nth.into(), parents, at, ..event(ops) };
+            events.push((event.identify(LEDGER).unwrap().0, event));
+        }
+        events
+    }
+
+    #[test]
+    fn what_a_plain_record_shows_follows_from_what_it_showed() {
+        let (mut in_line, mut apart) = (0, 0);
+        for seed in 0..800 {
+            in_line += compare(seed, &alone(&mut Rng::new(seed)));
+            apart += compare(seed, &History::new(seed).events);
+        }
+        assert!(in_line > 2_000 && apart > 200, "{in_line} {apart}");
+    }
+
+    #[test]
+    fn what_shows_as_something_else_is_not_plain() {
+        let put = |value: Value| Op::Put { path: Path::parse("/f").unwrap(), value };
+        let path = Path::parse("/f").unwrap();
+        let json = "{\"a\":1}".to_owned();
+        assert!(follows(&[put(Value::Null), put(Value::EmptyObject), Op::Remove { path: path.clone() }, Op::Delete]));
+        for op in [
+            put(Value::Bytes(vec![1])),
+            Op::PutAtomic { path: path.clone(), json },
+            Op::Increment { path: path.clone(), by: 1 },
+            Op::MakeSet { path },
+        ] {
+            let mut document = Document::default();
+            let event = event(vec![op.clone()]);
+            document.apply(event.identify(LEDGER).unwrap().0, &event).unwrap();
+            assert!(!follows(std::slice::from_ref(&op)) && !shown(&mut document).2, "{op:?}");
+        }
+    }
+}

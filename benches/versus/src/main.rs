@@ -16,6 +16,9 @@ mod work;
 
 use std::error::Error;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What ends a run early: the disk, or a fault in the ledger.
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
