@@ -6,7 +6,7 @@ use std::path::Path;
 use tracing::info_span;
 
 use super::request::{AsOf, Digest, Entry, Rebuilt, Verification};
-use super::row::Row;
+use super::row::{self, MARK_EVENTS, Row};
 use super::shared::Shared;
 use super::state::{self, RecordKey, State};
 use super::{Ledger, Store, digest, packing};
@@ -201,8 +201,31 @@ impl<'a> Check<'a> {
             self.problems.push(format!("position {}: event {}: {fault}", entry.position, entry.id.short()));
             self.state.head = entry.position;
         }
+        self.mark(&entry)?;
         self.chunk.push(entry);
         if self.chunk.len() >= CHUNK { self.publish() } else { Ok(()) }
+    }
+
+    /// Compares a row of a record's past, where one is kept, with what its events up to there say.
+    fn mark(&mut self, entry: &Entry) -> Result<()> {
+        let key = (entry.event.collection.clone(), entry.event.key.clone());
+        let is_mark = self.state.events_of(&self.replay, &key)?.is_multiple_of(MARK_EVENTS);
+        let at = row::mark(self.ledger.id(), &key, entry.position);
+        let Some(kept) = (if is_mark { self.ledger.shared().rows.get(&at)? } else { None }) else { return Ok(()) };
+        let expected = self.state.row(&self.replay, &key)?;
+        let same = Row::decode(&kept).zip(expected).is_some_and(|(kept, expected)| {
+            // It is read only where nothing was disputed, which no policy decides.
+            kept.content == expected.content
+                && kept.tip == expected.tip
+                && (kept.last, kept.deleted) == (expected.last, expected.deleted)
+        });
+        if !same {
+            self.problems.push(format!(
+                "{}/{}: the row that is kept of position {} is not what its events say: rebuild",
+                key.0, key.1, entry.position
+            ));
+        }
+        Ok(())
     }
 
     fn blobs(&mut self, entry: &Entry) {

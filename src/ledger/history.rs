@@ -3,6 +3,7 @@
 use serde_json::Value as Json;
 
 use super::read::fill;
+use super::row::Row;
 use super::state::RecordKey;
 use super::{AsOf, Entry, Ledger, Line, Look, Revision};
 use crate::Result;
@@ -21,12 +22,35 @@ impl Ledger {
         let policy = self.policy_of(collection, None)?;
         let last = self.shared().last_position(self.id(), &record)?;
         let entries = self.log_reader().record(last, 0)?;
+        let mut revisions = self.plain_history(&entries);
         let mut walk = Walk { ledger: self, record, policy, replay: Replay::default(), now: None };
-        let mut revisions = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
-            revisions.push(walk.step(entry, entries.get(..=index).unwrap_or_default())?);
+            let so_far = entries.get(..=index).unwrap_or_default();
+            match index < revisions.len() {
+                // The document is needed from the first on that is not in line or not plain.
+                true if revisions.len() < entries.len() => walk.replay.apply(entry, so_far)?,
+                true => break,
+                false => revisions.push(walk.step(entry, so_far)?),
+            }
         }
         Ok(revisions)
+    }
+
+    /// The revisions of a record's first events, as long as they are made in line and leave it plain.
+    fn plain_history(&self, entries: &[Entry]) -> Vec<Revision> {
+        let shown = |row: &Row| (row.last > 0 && !row.deleted).then(|| row.content.json.clone());
+        let (mut row, mut before, mut revisions) = (Row::nothing(), None, Vec::with_capacity(entries.len()));
+        for entry in entries {
+            if !row.is_followed_by(&entry.event) {
+                break;
+            }
+            row.follow(entry.position, entry.id, &entry.event, 0);
+            let after = shown(&row);
+            let changes = diff::diff(before.as_ref(), after.as_ref());
+            revisions.push(Revision { changes, entry: entry.clone(), before, after: after.clone() });
+            before = after;
+        }
+        revisions
     }
 
     /// What differs in a record between two moments, by path.

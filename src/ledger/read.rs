@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::log::Log;
-use super::row::Row;
+use super::row::{self, Row};
 use super::shared::Shared;
 use super::state::{self, RecordKey, Working};
 use super::{
@@ -99,6 +99,9 @@ impl Ledger {
     }
 
     fn row_as_of(&self, key: &RecordKey, look: &Look) -> Result<Option<Row>> {
+        if let Some(row) = look.as_of.map_or(Ok(None), |as_of| self.plain_as_of(key, as_of))? {
+            return Ok(Some(row).filter(|row| row.last > 0));
+        }
         let policy = self.policy_of(&key.0, look.policy.as_ref())?;
         let own = self.shared().policy(self.id(), &key.0)?;
         self.with_view(key, look.as_of, |working, view| {
@@ -107,6 +110,49 @@ impl Ledger {
             let heads = view.graph().ids(view.graph().heads_of(view.clock()));
             Ok(Row::new(working, heads, projection, 0))
         })
+    }
+
+    /// The row of a record as of a moment, where all its events were made in line and leave it plain: nothing was ever
+    /// disputed, whatever the policy. `None` where its document has to tell.
+    fn plain_as_of(&self, key: &RecordKey, as_of: AsOf) -> Result<Option<Row>> {
+        let Some(last) = self.shared().row(self.id(), key)? else { return Ok(None) };
+        if last.tip.as_ref().is_none_or(|tip| tip.concurrent) || matches!(as_of, AsOf::Event(_)) {
+            return Ok(None);
+        }
+        let holds = |position: u64, at: Timestamp| match as_of {
+            AsOf::Position(until) => position <= until,
+            AsOf::Time(millis) => at.millis <= millis,
+            AsOf::Event(_) => false,
+        };
+        let (mut row, end) = self.mark_before(key, last.last, &holds)?;
+        for entry in self.log_reader().record(end, row.last)? {
+            if !holds(entry.position, entry.event.at) {
+                break;
+            }
+            if !row.is_followed_by(&entry.event) {
+                return Ok(None);
+            }
+            row.follow(entry.position, entry.id, &entry.event, 0);
+        }
+        Ok(Some(row))
+    }
+
+    /// The latest mark of a record that a moment holds, or its beginning; and the position of the mark after it, or `last`.
+    fn mark_before(&self, key: &RecordKey, last: u64, holds: &impl Fn(u64, Timestamp) -> bool) -> Result<(Row, u64)> {
+        let marks = self.shared().rows.keys(&row::marks(self.id(), key), None, usize::MAX)?;
+        let (mut before, mut low, mut high, mut end) = (Row::nothing(), 0, marks.len(), last);
+        while low < high {
+            let middle = low.midpoint(high);
+            let bytes = marks.get(middle).map_or(Ok(None), |mark| self.shared().rows.get(mark))?;
+            // One that is gone was of a state that is made again: the record is read from its beginning.
+            let Some(mark) = bytes.as_deref().and_then(Row::decode) else { return Ok((Row::nothing(), last)) };
+            if holds(mark.last, mark.tip.as_ref().map_or(Timestamp::MAX, |tip| tip.at)) {
+                (before, low) = (mark, middle + 1);
+            } else {
+                (end, high) = (mark.last, middle);
+            }
+        }
+        Ok((before, end))
     }
 
     pub(super) fn policy_of(&self, collection: &str, other: Option<&Policy>) -> Result<Policy> {

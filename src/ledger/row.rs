@@ -31,6 +31,9 @@ pub(crate) struct Row {
     pub(crate) facts: Option<Arc<Facts>>,
 }
 
+/// After how many events of a record its row is kept: reading its past derives no more than that.
+pub(crate) const MARK_EVENTS: u64 = 256;
+
 /// How many lanes a tip holds at most: a record of more is derived from its document.
 const LANES: usize = 64;
 
@@ -43,6 +46,8 @@ pub(crate) struct Tip {
     lanes: Vec<(WriterId, u32, u32)>,
     /// Whether some of its events were made apart.
     pub(crate) concurrent: bool,
+    /// How many events the record has.
+    events: u64,
 }
 
 impl Tip {
@@ -51,7 +56,7 @@ impl Tip {
         let at = graph.heads().filter_map(|ix| graph.node(ix)).map(|node| node.at).max().unwrap_or_default();
         let lanes = graph.lanes().filter(|lanes| lanes.len() <= LANES)?;
         let fits = graph.heads().count() <= limits::PARENTS && plain::is_plain(graph, registers, shown);
-        fits.then(|| Self { at, lanes, concurrent: graph.is_concurrent() })
+        fits.then(|| Self { at, lanes, concurrent: graph.is_concurrent(), events: graph.len() as u64 })
     }
 
     /// The last place in a lane; 0 where it has none.
@@ -132,6 +137,11 @@ impl Row {
         })
     }
 
+    /// Whether the row is to be kept, for reading the record's past: see [`Kind::Mark`].
+    pub(crate) fn is_mark(&self) -> bool {
+        self.tip.as_ref().is_some_and(|tip| tip.events > 0 && tip.events.is_multiple_of(MARK_EVENTS))
+    }
+
     /// Shows what operations will leave of a plain record.
     pub(crate) fn foresee(&mut self, ops: &[Op]) {
         plain::apply(&mut self.content, &mut self.deleted, ops);
@@ -146,6 +156,7 @@ impl Row {
         plain::apply(&mut self.content, &mut self.deleted, event.ops());
         if let Some(tip) = &mut self.tip {
             tip.at = event.at;
+            tip.events += 1;
             tip.advance(event.writer, event.lane, event.nth);
         }
         self.tip.take_if(|tip| tip.lanes.len() > LANES);
@@ -218,11 +229,13 @@ pub(crate) enum Kind {
     Request,
     /// The ledger's counts.
     Meta,
+    /// A plain record's row as of an event of its past.
+    Mark,
 }
 
 impl Kind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 4] = [Self::Row, Self::Document, Self::Request, Self::Meta];
+    pub(crate) const ALL: [Self; 5] = [Self::Row, Self::Document, Self::Request, Self::Meta, Self::Mark];
 
     fn tag(self) -> u8 {
         match self {
@@ -230,6 +243,7 @@ impl Kind {
             Self::Document => b'd',
             Self::Request => b'k',
             Self::Meta => b'm',
+            Self::Mark => b'p',
         }
     }
 }
@@ -262,4 +276,17 @@ pub(crate) fn prefix(kind: Kind, ledger: LedgerId, first: &str) -> Vec<u8> {
     key.extend_from_slice(&u32::try_from(first.len()).unwrap_or(u32::MAX).to_be_bytes());
     key.extend_from_slice(first.as_bytes());
     key
+}
+
+/// What the keys of a record's marks start with; the position follows.
+pub(crate) fn marks(ledger: LedgerId, (collection, key): &(String, String)) -> Vec<u8> {
+    let mut prefix = prefix(Kind::Mark, ledger, collection);
+    prefix.extend_from_slice(&u32::try_from(key.len()).unwrap_or(u32::MAX).to_be_bytes());
+    prefix.extend_from_slice(key.as_bytes());
+    prefix
+}
+
+/// The key of a record's mark at a position.
+pub(crate) fn mark(ledger: LedgerId, record: &(String, String), position: u64) -> Vec<u8> {
+    [marks(ledger, record), position.to_be_bytes().to_vec()].concat()
 }

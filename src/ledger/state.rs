@@ -158,6 +158,8 @@ pub(crate) struct State {
     records: TwoGenerations<RecordKey, Box<Working>>,
     /// The rows of plain records that were asked for, with what followed on them since.
     tips: HashMap<RecordKey, Arc<Row>>,
+    /// Rows of the past of plain records that are to be kept, with the position of each.
+    marks: Vec<(u64, RecordKey, Vec<u8>)>,
     /// Whether every row is made from its document.
     by_documents: bool,
     /// Whether rows that were made without their document are compared with what that shows.
@@ -179,6 +181,7 @@ impl State {
             touched: BTreeSet::new(),
             records: TwoGenerations::new(cache_bytes),
             tips: HashMap::new(),
+            marks: Vec::new(),
             by_documents: false,
             checked: false,
             policies: BTreeMap::new(),
@@ -226,6 +229,7 @@ impl State {
             self.constraints.touch(&key);
             self.forget(&key);
         }
+        self.marks.retain(|(position, ..)| *position <= to.head);
         (self.head, self.sequence) = (to.head, to.sequence);
         self.policies.clear();
     }
@@ -286,6 +290,7 @@ impl State {
     pub(crate) fn forget_all(&mut self) {
         self.records.clear();
         self.tips.clear();
+        self.marks.clear();
         self.policies.clear();
         self.constraints = Constraints::default();
     }
@@ -364,6 +369,11 @@ impl State {
         Ok(self.tip(shared, key)?.is_some_and(|row| row.is_followed_by(event)))
     }
 
+    /// How many events a record has.
+    pub(crate) fn events_of(&mut self, shared: &Shared, key: &RecordKey) -> Result<u64> {
+        Ok(self.record(shared, key)?.document.graph().len() as u64)
+    }
+
     /// The ids of a record's heads, sorted.
     pub(crate) fn heads(&mut self, shared: &Shared, key: &RecordKey) -> Result<Vec<EventId>> {
         match self.tip(shared, key)? {
@@ -385,7 +395,11 @@ impl State {
             working.last = entry.position;
         }
         let Some(row) = self.tips.get_mut(key) else { return Ok(false) };
-        Arc::make_mut(row).follow(entry.position, entry.id, &entry.event, policy);
+        let row = Arc::make_mut(row);
+        row.follow(entry.position, entry.id, &entry.event, policy);
+        if row.is_mark() {
+            self.marks.push((entry.position, key.clone(), row.encode()?));
+        }
         Ok(true)
     }
 
@@ -492,6 +506,12 @@ impl State {
         }
         let place = format!("{}/{} at position {}", key.0, key.1, row.last);
         Err(internal(&format!("the row of {place} is not what its document shows")))
+    }
+
+    /// The rows of the past that are to be kept, of durable events.
+    pub(crate) fn take_marks(&mut self) -> Changes {
+        let marks = std::mem::take(&mut self.marks).into_iter();
+        marks.map(|(position, key, row)| (row::mark(self.id, &key, position), Some(row))).collect()
     }
 
     /// The snapshots of held records that have at least so many events which no stored one holds.

@@ -11,7 +11,7 @@ use super::request::{Act, Context, Delivered, Delivery, Edit, Outcome, Query, Wh
 use super::row::{self, Kind};
 use super::store::Engines;
 use super::writer::Checkpoints;
-use super::{Ledger, Options, Store};
+use super::{AsOf, Ledger, Look, Options, Store};
 use crate::ErrorKind;
 use crate::blob::MemoryBlobs;
 use crate::document::story::Story;
@@ -215,6 +215,67 @@ fn damage_of_the_log_is_told_and_never_another_answer() {
 }
 
 // --- derived state -----------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_past_of_a_long_record_is_read_from_the_marks_on_its_way() {
+    let (journal, rows) = (Arc::new(MemoryJournal::new()), SharedRows::default());
+    let options = Options { check_rows: false, ..Options::default() };
+    let store = store_with(&journal, &rows, often(), options);
+    let ledger = store.create_ledger("main").unwrap();
+    let id = ledger.info().id;
+    let first = put(&ledger, "k", json!({ "n": 0 })).unwrap().events[0].0;
+    let patch = |n: usize| {
+        [
+            Write::new("c", "k", Act::Patch(json!({ "n": n }))),
+            Write::new("c", format!("other {n}"), Act::Put(json!({}))),
+        ]
+    };
+    for batch in (1..=700).collect::<Vec<usize>>().chunks(50) {
+        ledger.write_all(batch.iter().flat_map(|n| patch(*n)).collect(), &app()).unwrap();
+    }
+    store.checkpoint().unwrap();
+    let record = ("c".to_owned(), "k".to_owned());
+    assert_eq!(rows.keys(&row::marks(id, &record), None, 99).unwrap().len(), 2);
+    let history = ledger.history("c", "k").unwrap();
+    let tells_the_past = |ledger: &Ledger| {
+        let value = |as_of| {
+            let look = Look { as_of: Some(as_of), policy: None };
+            ledger.look("c", "k", &look).unwrap().map(|found| found.value)
+        };
+        assert_eq!((value(AsOf::Position(0)), value(AsOf::Time(0))), (None, None));
+        for n in [0, 1, 254, 255, 256, 257, 510, 511, 512, 600, 700] {
+            let entry = &history[n].entry;
+            assert_eq!(history[n].after, Some(json!({ "n": n })));
+            for position in [entry.position, entry.position + u64::from(n > 0)] {
+                assert_eq!(value(AsOf::Position(position)), history[n].after, "{position}");
+            }
+            let millis = entry.event.at.millis;
+            let until = history.iter().rfind(|revision| revision.entry.event.at.millis <= millis).unwrap();
+            assert_eq!(value(AsOf::Time(millis)), until.after);
+        }
+    };
+    let before = store.work();
+    tells_the_past(&ledger);
+    let work = store.work();
+    assert_eq!(work.derived, before.derived);
+    sound(&ledger);
+    // One that is damaged is found.
+    let [early, late] = [255, 511].map(|n: usize| row::mark(id, &record, history[n].entry.position));
+    let wrong = rows.get(&early).unwrap();
+    rows.write(vec![(late, wrong)], &rows.mark().unwrap()).unwrap();
+    assert_eq!(ledger.verify().unwrap().problems.len(), 1);
+    ledger.rebuild().unwrap();
+    sound(&ledger);
+    tells_the_past(&ledger);
+    // What is made apart later changes nothing of what was known before, and is told from the document.
+    let apart = Write::new("c", "k", Act::Patch(json!({ "n": -1 }))).on(vec![first]);
+    ledger.write(apart, &app()).unwrap();
+    let now = Look { as_of: Some(AsOf::Position(ledger.position())), policy: None };
+    assert_eq!(ledger.look("c", "k", &now).unwrap().unwrap().conflicts.len(), 1);
+    let then = Look { as_of: Some(AsOf::Position(history[300].entry.position)), policy: None };
+    assert_eq!(ledger.look("c", "k", &then).unwrap().unwrap().value, json!({ "n": 300 }));
+    sound(&ledger);
+}
 
 #[test]
 fn planted_damage_of_what_is_derived_is_found_and_repaired() {

@@ -382,6 +382,7 @@ impl Writer {
                 snapshots.extend(state.snapshots(keys.into_iter(), self.checkpoints.snapshot));
             }
         }
+        self.states.values_mut().for_each(|state| snapshots.extend(state.take_marks()));
         let (shared, save) = (self.shared.clone(), self.shared.begin_save(snapshots));
         let work = move || {
             shared.save(save)?;
