@@ -16,7 +16,7 @@ use crate::event::{
     BatchId, BatchMember, BlobRef, Body, ConflictId, Container, Event, EventId, FirstImport, Idempotency, LedgerId,
     Op, Part, RunId, Timestamp, WriterId, chain, count_parts, limits,
 };
-use crate::projection::{Content, RecordId, plain, project};
+use crate::projection::{Content, RecordId, plain, project, project_fields};
 use crate::{Error, ErrorKind, Result};
 
 /// What the events of a change have in common.
@@ -393,7 +393,10 @@ impl Writing<'_> {
                 }
                 None => working.document.view()?,
             };
-            let projection = project(&view, &policy.policy, &shared.resolvers, &record);
+            let projection = match write.act.fields() {
+                Some(fields) => project_fields(&view, &policy.policy, &shared.resolvers, &record, &fields),
+                None => project(&view, &policy.policy, &shared.resolvers, &record),
+            };
             let read = |blob: &BlobRef| shared.read_blob(blob);
             let (exists, schema) = (!parents.is_empty(), policy.schema.as_deref());
             let shown = Shown {

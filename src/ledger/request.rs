@@ -1,5 +1,7 @@
 //! What callers ask of a ledger, and what it answers: plain data.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value as Json, json};
 
 use crate::event::{
@@ -148,6 +150,44 @@ pub struct Write {
     pub base: Option<Vec<EventId>>,
     /// The heads that the record must have; otherwise the write fails with `conflict`.
     pub expect: Option<Vec<EventId>>,
+}
+
+impl Act {
+    /// The fields, no fields of fields, beyond which nothing of the record matters to the act; `None` where all may.
+    pub(crate) fn fields(&self) -> Option<BTreeSet<Path>> {
+        match self {
+            Self::Put(_) => None,
+            Self::Patch(patch) => patch.as_object()?.keys().map(|name| Path::root().join(name).ok()).collect(),
+            Self::Edit(edits) => {
+                edits.iter().filter(|edit| !matches!(edit, Edit::Delete | Edit::Restore)).map(Edit::field).collect()
+            }
+            Self::Delete | Self::Undelete => Some(BTreeSet::new()),
+        }
+    }
+}
+
+impl Edit {
+    /// The field, no field of a field, that it works in; `None` where that is not to be seen from its path.
+    fn field(&self) -> Option<Path> {
+        let path = match self {
+            Self::Put(path, _)
+            | Self::PutAtomic(path, _)
+            | Self::Remove(path)
+            | Self::Increment(path, _)
+            | Self::MakeSet(path)
+            | Self::SetAdd(path, _)
+            | Self::SetRemove(path, _)
+            | Self::MakeList(path)
+            | Self::MakeText(path)
+            | Self::Insert(Place::Path(path), ..)
+            | Self::RemoveAt(Place::Path(path), _)
+            | Self::SpliceText { place: Place::Path(path), .. } => path,
+            Self::Insert(..) | Self::RemoveAt(..) | Self::SpliceText { .. } | Self::Delete | Self::Restore => {
+                return None;
+            }
+        };
+        Path::root().join(path.segments().next()?.as_ref()).ok()
+    }
 }
 
 impl Write {

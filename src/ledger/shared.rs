@@ -548,6 +548,9 @@ impl Shared {
     /// Removes everything derived of a ledger.
     pub(crate) fn forget_rows(&self, ledger: LedgerId) -> Result<()> {
         self.forget(ledger);
+        if self.journal.catalog().iter().all(|entry| entry.id == ledger) {
+            return Ok(self.rows.clear()?);
+        }
         for kind in Kind::ALL {
             let prefix = row::ledger_prefix(kind, ledger);
             loop {

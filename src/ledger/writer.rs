@@ -473,6 +473,7 @@ impl Writer {
         if let Some(state) = self.states.get_mut(&ledger) {
             state.head = position;
         }
+        self.recall(ledger)?;
         self.replay(ledger, position, self.shared.journal.head(ledger))
     }
 

@@ -23,6 +23,7 @@ pub use conflict::{Candidate, Conflict, ConflictKind, DELETED, Severity, Status}
 pub use content::Content;
 pub(crate) use decide::candidate_of;
 pub use policy::{Deletes, Policy, PolicyFault, Scope, Strategy};
+pub(crate) use project::project_fields;
 pub use project::{Blame, Projection, RecordId, project};
 pub use resolved::resolved;
 pub use resolver::{Choice, Dispute, Resolver, Resolvers, Verdict};

@@ -1,6 +1,6 @@
 //! The projection of a record: its tree of fields, decided one by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::conflict::Conflict;
 use super::content::Content;
@@ -57,6 +57,25 @@ pub fn project(view: &View<'_>, policy: &Policy, resolvers: &Resolvers, record: 
     } else {
         projecting.by_field(view.registers())
     };
+    projection.deleted = deleted;
+    projection.conflicts.splice(0..0, deletion);
+    projection
+}
+
+/// [`project`] of some fields alone, which are no fields of fields: as if the record had no others.
+pub(crate) fn project_fields(
+    view: &View<'_>,
+    policy: &Policy,
+    resolvers: &Resolvers,
+    record: &RecordId,
+    fields: &BTreeSet<Path>,
+) -> Projection {
+    if policy.has_record_scope() && view.graph().is_concurrent() {
+        return project(view, policy, resolvers, record);
+    }
+    let projecting = Projecting { view, policy, resolvers, record };
+    let (deleted, deletion) = deletion::decide(view, policy, record);
+    let mut projection = projecting.by_branch(&Branch::of_fields(view.registers(), fields));
     projection.deleted = deleted;
     projection.conflicts.splice(0..0, deletion);
     projection
@@ -136,8 +155,12 @@ impl Listener for Recorder {
 
 impl Projecting<'_, '_> {
     fn by_field(&self, registers: &Registers) -> Projection {
+        self.by_branch(&Branch::record(registers))
+    }
+
+    fn by_branch(&self, record: &Branch<'_>) -> Projection {
         let mut recorder = Recorder::default();
-        let content = self.fields(&Branch::record(registers), &mut recorder);
+        let content = self.fields(record, &mut recorder);
         // The tree is in the order of names, which is another one where a name goes on after another's end.
         recorder.conflicts.sort_by(|a, b| a.path.cmp(&b.path));
         recorder.blame.sort_by(|a, b| a.path.cmp(&b.path));

@@ -1,8 +1,11 @@
+use std::collections::BTreeSet;
+
 use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::document::story::*;
-use crate::event::{ConflictId, Container, Event, Op};
+use crate::event::{ConflictId, Container, Event, Op, Path};
+use crate::testing::{History, Rng};
 
 fn record() -> RecordId {
     RecordId { ledger: LEDGER, collection: "tasks".into(), key: "T-1".into() }
@@ -863,4 +866,37 @@ fn the_version_of_a_conflict_changes_with_every_candidate_its_id_never() {
     story.write("elsewhere", &["equal"], 41, "github", vec![put("/title", "B")]);
     assert_eq!(at(&projected(&mut story, json!("merge")), "/status").version, after.version);
     assert_eq!(at(&projected(&mut story, json!("manual")), "/status").version, after.version);
+}
+
+#[test]
+fn some_fields_alone_show_what_they_show_among_the_others() {
+    let (mut disputed, policy) = (0, policy(json!({ "default": "manual", "fields": { "/a": "first_write_wins" } })));
+    for seed in 0..300 {
+        let rng = &mut Rng::new(seed);
+        let mut document = History::new(seed).deliver(rng).document;
+        let view = document.view().unwrap();
+        let whole = project(&view, &policy, &Resolvers::default(), &record());
+        let names: BTreeSet<Path> = whole
+            .content
+            .json
+            .as_object()
+            .into_iter()
+            .flat_map(|fields| fields.keys())
+            .filter(|_| rng.one_in(2))
+            .map(|name| Path::root().join(name).unwrap())
+            .collect();
+        let is_of =
+            |path: &str| names.iter().any(|name| path == name.as_str() || path.starts_with(&format!("{name}/")));
+        let part = project_fields(&view, &policy, &Resolvers::default(), &record(), &names);
+        for name in &names {
+            assert_eq!(part.content.at(name.as_str()), whole.content.at(name.as_str()), "seed {seed} {name}");
+        }
+        let conflicts = whole.conflicts.iter().filter(|conflict| conflict.path == DELETED || is_of(&conflict.path));
+        assert_eq!(part.conflicts, conflicts.cloned().collect::<Vec<_>>(), "seed {seed}");
+        let blame = whole.blame.iter().filter(|blame| is_of(blame.path.as_str()));
+        assert_eq!(part.blame, blame.cloned().collect::<Vec<_>>(), "seed {seed}");
+        assert_eq!((part.deleted, part.content.json.as_object().unwrap().len()), (whole.deleted, names.len()));
+        disputed += part.conflicts.len();
+    }
+    assert!(disputed > 50, "{disputed}");
 }

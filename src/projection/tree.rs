@@ -28,6 +28,19 @@ impl<'a> Branch<'a> {
         root
     }
 
+    /// Some fields of the record, which are no fields of fields, with all that lies below them, as a tree.
+    pub(crate) fn of_fields(registers: &'a Registers, fields: &BTreeSet<Path>) -> Self {
+        let mut root = Self::default();
+        for field in fields {
+            let key = field.to_key();
+            let own = registers.keys.get_key_value(key.as_str());
+            for (key, lives) in own.into_iter().chain(registers.keys.range(key.below_range())) {
+                root.add(key, lives, registers);
+            }
+        }
+        root
+    }
+
     fn add(&mut self, key: &str, lives: &'a [Live], registers: &Registers) {
         let key = FlatKey::from_document(key);
         if lives.iter().any(|live| live.cell == Cell::Member) {
