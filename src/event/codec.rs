@@ -81,7 +81,7 @@ impl Event {
     /// When the event breaks a rule or is larger than [`limits::EVENT_BYTES`].
     pub fn encode(&self) -> Result<Vec<u8>, DecodeError> {
         self.validate()?;
-        let mut bytes = Vec::with_capacity(256);
+        let mut bytes = Vec::with_capacity(512);
         bytes.extend_from_slice(MAGIC);
         bytes.push(VERSION);
         // With a limit bincode would go through the event once more, only to count.

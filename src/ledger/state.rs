@@ -435,10 +435,18 @@ impl State {
 
     /// The row of a record as the writer sees it now; `None` where the record has no event.
     pub(crate) fn row(&mut self, shared: &Shared, key: &RecordKey) -> Result<Option<Row>> {
-        match self.tips.get(key) {
-            Some(row) => Ok(Some(Row::clone(row))),
+        match self.tip_row(shared, key)? {
+            Some(row) => Ok(Some(Row::clone(&row))),
             None => self.row_of_document(shared, key),
         }
+    }
+
+    /// The row that followed for a plain record, where it still is what its document would give: no schema or policy came
+    /// since that says otherwise.
+    fn tip_row(&mut self, shared: &Shared, key: &RecordKey) -> Result<Option<Arc<Row>>> {
+        let Some(row) = self.tips.get(key).filter(|row| row.last > 0).cloned() else { return Ok(None) };
+        let fits = !self.constraints.concern(&key.0) && row.policy == self.policy(shared, &key.0)?.hash;
+        Ok(fits.then_some(row))
     }
 
     fn row_of_document(&mut self, shared: &Shared, key: &RecordKey) -> Result<Option<Row>> {
@@ -467,8 +475,7 @@ impl State {
         let touched = std::mem::take(&mut self.touched);
         let (mut rows, mut forked) = (Vec::with_capacity(touched.len()), BTreeSet::new());
         for key in touched {
-            if let Some(row) = self.tips.get(&key) {
-                let row = row.clone();
+            if let Some(row) = self.tip_row(shared, &key)? {
                 if self.checked {
                     self.check_tip(shared, &key, &row)?;
                 }
@@ -520,7 +527,8 @@ impl State {
         for key in keys {
             let id = self.id;
             let Some(working) = self.records.get_mut(&key) else { continue };
-            if working.document.graph().len().saturating_sub(working.saved) < events {
+            // A snapshot costs what the record holds: each is worth at least half of the one before.
+            if working.document.graph().len().saturating_sub(working.saved) < events.max(working.saved / 2) {
                 continue;
             }
             let Ok(document) = working.document.save() else { continue };

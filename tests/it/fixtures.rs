@@ -249,3 +249,29 @@ fn a_backup_of_version_1_is_restored_alike_for_ever() {
     }
     assert_eq!(restored(&path), std::fs::read_to_string(&answers).unwrap());
 }
+
+/// What is derived there has a version of before: it is made again.
+#[test]
+fn a_store_that_an_earlier_program_wrote_opens_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    crate::work::copy(&file("store"), dir.path());
+    for round in 0..2 {
+        let ledger = Ledger::open(dir.path()).unwrap();
+        assert_eq!(ledger.position(), 15 + round);
+        let digest = ledger.digest().unwrap().digest;
+        let written = "73d1626540b563ea8e9b5c73c9c6a439450a43d826140b4bbe126f9e31cec7a0";
+        assert_eq!(digest == written, round == 0);
+        let expected: Vec<serde_json::Value> =
+            serde_json::from_str(&std::fs::read_to_string(file("store.json")).unwrap()).unwrap();
+        let found = ledger.list("issues", &Query::default()).unwrap();
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_eq!((found.key.as_str(), &found.value), (expected["key"].as_str().unwrap(), &expected["value"]));
+            let heads: Vec<String> = found.heads.iter().map(ToString::to_string).collect();
+            let conflicts: Vec<String> = found.conflicts.iter().map(ToString::to_string).collect();
+            assert_eq!((json!(heads), json!(conflicts)), (expected["heads"].clone(), expected["conflicts"].clone()));
+        }
+        assert_eq!((found.len(), expected.len()), (2, 2));
+        assert_eq!(ledger.verify().unwrap().problems, Vec::<String>::new());
+        ledger.put("pages", "next", json!({ "n": round }), &Context::default()).unwrap();
+    }
+}

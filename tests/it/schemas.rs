@@ -385,6 +385,24 @@ fn people() -> (Ledger, Ledger) {
     (office, laptop)
 }
 
+/// Records that come before their schema, in one chunk with it, were plain until then.
+#[test]
+fn a_schema_that_is_pulled_with_its_records_counts_for_those_before_it_too() {
+    let (here, there) = (memory(), memory());
+    put(&here, "people", "a", json!({ "mail": "m", "boss": "nobody" })).unwrap();
+    put(&here, "people", "b", json!({ "mail": "m" })).unwrap();
+    set(
+        &here,
+        "people",
+        json!({ "mail": { "x-unique": true, "x-critical": true }, "boss": { "x-references": "people" } }),
+    );
+    put(&here, "people", "c", json!({ "mail": "c" })).unwrap();
+    there.pull(&here).unwrap();
+    assert_eq!(broken(&there), broken(&here));
+    assert_eq!((broken(&there).len(), conflicts(&there).len()), (2, conflicts(&here).len()));
+    sound(&there);
+}
+
 #[test]
 fn a_unique_value_that_two_took_apart_is_one_conflict_until_the_holder_frees_it() {
     let (office, laptop) = people();

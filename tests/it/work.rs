@@ -113,7 +113,8 @@ fn opening_derives_only_what_came_after_the_last_checkpoint() {
     assert_eq!(opened.get("c", "k").unwrap().unwrap().value["n"], 502);
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+/// Copies a directory and all that is in it.
+pub fn copy(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
