@@ -25,14 +25,14 @@ enum Same<T> {
     Other(T),
 }
 
-impl<'a, T: Clone + PartialEq> Same<Cow<'a, T>> {
+impl<'a, T: ?Sized + ToOwned + PartialEq> Same<Cow<'a, T>> {
     fn pack(value: &'a T, before: Option<&T>) -> Self {
         if before == Some(value) { Self::Same } else { Self::Other(Cow::Borrowed(value)) }
     }
 
-    fn unpack(self, before: Option<&T>) -> Option<T> {
+    fn unpack(self, before: Option<&T>) -> Option<T::Owned> {
         match self {
-            Self::Same => before.cloned(),
+            Self::Same => before.map(T::to_owned),
             Self::Other(value) => Some(value.into_owned()),
         }
     }
@@ -52,20 +52,20 @@ struct Packed<'a> {
     /// Milliseconds after the entry before.
     received: i64,
     brought_by: Same<Cow<'a, Option<RunId>>>,
-    collection: Same<Cow<'a, String>>,
-    key: Same<Cow<'a, String>>,
+    collection: Same<Cow<'a, str>>,
+    key: Same<Cow<'a, str>>,
     writer: Same<Cow<'a, WriterId>>,
     sequence: u64,
     lane: u32,
     nth: u32,
     /// `Same`: the event before is the only parent.
-    parents: Same<Cow<'a, Vec<EventId>>>,
+    parents: Same<Cow<'a, [EventId]>>,
     /// Milliseconds after the event before.
     at: i64,
     counter: u32,
     /// Milliseconds after `at`.
     occurred: Option<i64>,
-    source: Same<Cow<'a, String>>,
+    source: Same<Cow<'a, str>>,
     principal: Same<Cow<'a, Option<String>>>,
     reason: Same<Cow<'a, Option<String>>>,
     run: Same<Cow<'a, Option<RunId>>>,
@@ -84,8 +84,8 @@ impl<'a> Packed<'a> {
             previous: entry.previous,
             received: entry.received_at.wrapping_sub(before.map_or(0, |entry| entry.received_at)),
             brought_by: Same::pack(&entry.run, before.map(|entry| &entry.run)),
-            collection: Same::pack(&event.collection, prior.map(|event| &event.collection)),
-            key: Same::pack(&event.key, prior.map(|event| &event.key)),
+            collection: Same::pack(event.collection.as_str(), prior.map(|event| event.collection.as_str())),
+            key: Same::pack(event.key.as_str(), prior.map(|event| event.key.as_str())),
             writer: Same::pack(&event.writer, prior.map(|event| &event.writer)),
             sequence: event.sequence,
             lane: event.lane,
@@ -97,7 +97,7 @@ impl<'a> Packed<'a> {
             at: event.at.millis.wrapping_sub(prior.map_or(0, |event| event.at.millis)),
             counter: event.at.counter,
             occurred: event.occurred_at.map(|occurred| occurred.wrapping_sub(event.at.millis)),
-            source: Same::pack(&event.source, prior.map(|event| &event.source)),
+            source: Same::pack(event.source.as_str(), prior.map(|event| event.source.as_str())),
             principal: Same::pack(&event.principal, prior.map(|event| &event.principal)),
             reason: Same::pack(&event.reason, prior.map(|event| &event.reason)),
             run: Same::pack(&event.run, prior.map(|event| &event.run)),
@@ -119,8 +119,8 @@ impl<'a> Packed<'a> {
             Same::Other(parents) => (false, parents.into_owned()),
         };
         let event = Event {
-            collection: self.collection.unpack(prior.map(|event| &event.collection))?,
-            key: self.key.unpack(prior.map(|event| &event.key))?,
+            collection: self.collection.unpack(prior.map(|event| event.collection.as_str()))?,
+            key: self.key.unpack(prior.map(|event| event.key.as_str()))?,
             writer: self.writer.unpack(prior.map(|event| &event.writer))?,
             sequence: self.sequence,
             lane: self.lane,
@@ -128,7 +128,7 @@ impl<'a> Packed<'a> {
             parents,
             at: Timestamp { millis, counter: self.counter },
             occurred_at: self.occurred.map(|occurred| occurred.wrapping_add(millis)),
-            source: self.source.unpack(prior.map(|event| &event.source))?,
+            source: self.source.unpack(prior.map(|event| event.source.as_str()))?,
             principal: self.principal.unpack(prior.map(|event| &event.principal))?,
             reason: self.reason.unpack(prior.map(|event| &event.reason))?,
             run: self.run.unpack(prior.map(|event| &event.run))?,

@@ -411,10 +411,11 @@ impl State {
         let staged = std::mem::take(&mut self.staged);
         let applied = self.record(shared, key).and_then(|working| apply(shared, id, working, entry, &staged));
         self.staged = staged;
-        match applied {
-            Ok(()) => drop(self.tips.remove(key)),
+        if applied.is_ok() {
+            self.tips.remove(key);
+        } else {
             // What is held may have been changed by halves.
-            Err(_) => drop(self.records.remove(key)),
+            self.records.remove(key);
         }
         applied
     }
