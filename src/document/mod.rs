@@ -155,6 +155,11 @@ impl Document {
         self.materialised.is_made()
     }
 
+    /// About how many bytes of memory the writes of its keys take.
+    pub(crate) fn bytes_of_writes(&self) -> usize {
+        self.writes.bytes()
+    }
+
     /// What deriving has cost since the document was made or loaded.
     #[must_use]
     pub fn work(&self) -> Work {
@@ -413,6 +418,11 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn written(&self, ix: NodeIx) -> Vec<(String, Live)> {
         self.document.writes.of(ix)
+    }
+
+    /// What each event wrote at the keys of a selection, by key, whether it still lives or not.
+    pub(crate) fn written_by_node(&self, selected: impl Fn(&str) -> bool) -> BTreeMap<NodeIx, Vec<(String, Live)>> {
+        self.document.writes.by_node(selected)
     }
 
     fn moment(&self) -> Moment<'_> {

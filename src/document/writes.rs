@@ -31,9 +31,22 @@ struct Write {
 pub(crate) struct Writes {
     keys: BTreeMap<String, Vec<Write>>,
     increments: BTreeMap<String, Vec<(NodeIx, i64)>>,
+    /// About how many bytes of memory all of it takes.
+    bytes: usize,
+}
+
+/// About how many bytes of memory a write takes.
+fn bytes_of(write: &Write) -> usize {
+    let value = if let Cell::Value(value) = &write.cell { value.inline_bytes() } else { 0 };
+    size_of::<Write>() + value
 }
 
 impl Writes {
+    /// About how many bytes of memory all of it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes in what an event was derived to, after which `now` lives.
     pub(super) fn add(&mut self, node: NodeIx, derived: &Derived, now: &Registers) {
         for (counter, op) in (derived.start_op..).zip(&derived.ops) {
@@ -41,9 +54,11 @@ impl Writes {
                 ChangeOp::Set { key, cell } => {
                     let alone = now.get(key).len() == 1;
                     let write = Write { node, counter, cell: cell.clone(), alone };
+                    self.bytes += bytes_of(&write);
                     match self.keys.get_mut(key) {
                         Some(writes) => {
-                            writes.pop_if(|last| last.node == node);
+                            let gone = writes.pop_if(|last| last.node == node);
+                            self.bytes -= gone.as_ref().map_or(0, bytes_of);
                             writes.push(write);
                         }
                         None => drop(self.keys.insert(key.clone(), vec![write])),
@@ -60,7 +75,8 @@ impl Writes {
     /// Forgets what events from one on wrote at a key.
     pub(super) fn rewind_key(&mut self, key: &str, from: NodeIx) {
         let Some(writes) = self.keys.get_mut(key) else { return };
-        writes.truncate(writes.partition_point(|write| write.node < from));
+        let gone = writes.split_off(writes.partition_point(|write| write.node < from));
+        self.bytes -= gone.iter().map(bytes_of).sum::<usize>();
         if writes.is_empty() {
             self.keys.remove(key);
         }
@@ -82,6 +98,17 @@ impl Writes {
             Some((key.clone(), live(writes.get(place)?)))
         });
         written.collect()
+    }
+
+    /// What each event wrote at the keys of a selection, by key, whether it still lives or not.
+    pub(super) fn by_node(&self, selected: impl Fn(&str) -> bool) -> BTreeMap<NodeIx, Vec<(String, Live)>> {
+        let mut by_node: BTreeMap<NodeIx, Vec<(String, Live)>> = BTreeMap::new();
+        for (key, writes) in self.keys.iter().filter(|(key, _)| selected(key)) {
+            for write in writes {
+                by_node.entry(write.node).or_default().push((key.clone(), live(write)));
+            }
+        }
+        by_node
     }
 
     /// How much an event added to which counters, by counter key.

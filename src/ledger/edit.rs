@@ -480,15 +480,18 @@ impl Writing<'_> {
         let (shared, now) = (self.shared, self.now());
         for mut plan in plans {
             plan.rename(staged);
-            let place = match &plan.parents {
-                Some(_) => {
-                    self.state.record(shared, &plan.key)?;
-                    Standing::of(self.state, &plan)?
-                }
+            let writer = self.state.writer;
+            let on_tip = match plan.parents {
+                None => self.state.tip(shared, &plan.key)?.map(|row| Standing::on(row, writer)),
+                Some(_) => None,
+            };
+            let place = match on_tip {
+                Some(place) => place,
                 None => {
-                    let writer = self.state.writer;
-                    let row = self.state.tip(shared, &plan.key)?;
-                    Standing::on(row.ok_or_else(|| internal("a plan's record is not as it was"))?, writer)
+                    // What was staged before it may need the document now: a policy, or one more writer's lane.
+                    let heads = self.state.record(shared, &plan.key)?.document.graph().head_ids();
+                    plan.parents.get_or_insert(heads);
+                    Standing::of(self.state, &plan)?
                 }
             };
             let ops = std::mem::take(&mut plan.ops);

@@ -116,16 +116,24 @@ impl Ledger {
     /// disputed, whatever the policy. `None` where its document has to tell.
     fn plain_as_of(&self, key: &RecordKey, as_of: AsOf) -> Result<Option<Row>> {
         let Some(last) = self.shared().row(self.id(), key)? else { return Ok(None) };
-        if last.tip.as_ref().is_none_or(|tip| tip.concurrent) || matches!(as_of, AsOf::Event(_)) {
+        let Some(tip) = last.tip.as_ref().filter(|tip| !tip.concurrent && !matches!(as_of, AsOf::Event(_))) else {
             return Ok(None);
-        }
+        };
         let holds = |position: u64, at: Timestamp| match as_of {
             AsOf::Position(until) => position <= until,
             AsOf::Time(millis) => at.millis <= millis,
             AsOf::Event(_) => false,
         };
+        if holds(last.last, tip.at) {
+            return Ok(Some(Row::clone(&last)));
+        }
         let (mut row, end) = self.mark_before(key, last.last, &holds)?;
-        for entry in self.log_reader().record(end, row.last)? {
+        let entries = match self.log_reader().record(end, row.last) {
+            // Its archive is not there: the document may know as much from a snapshot.
+            Err(fault) if fault.kind() == ErrorKind::NotFound => return Ok(None),
+            entries => entries?,
+        };
+        for entry in entries {
             if !holds(entry.position, entry.event.at) {
                 break;
             }
@@ -145,7 +153,8 @@ impl Ledger {
             let middle = low.midpoint(high);
             let bytes = marks.get(middle).map_or(Ok(None), |mark| self.shared().rows.get(mark))?;
             // One that is gone was of a state that is made again: the record is read from its beginning.
-            let Some(mark) = bytes.as_deref().and_then(Row::decode) else { return Ok((Row::nothing(), last)) };
+            let mark = bytes.as_deref().and_then(Row::decode).filter(|mark| mark.tip.is_some());
+            let Some(mark) = mark else { return Ok((Row::nothing(), last)) };
             if holds(mark.last, mark.tip.as_ref().map_or(Timestamp::MAX, |tip| tip.at)) {
                 (before, low) = (mark, middle + 1);
             } else {

@@ -150,7 +150,8 @@ impl Row {
 
     /// Makes this the row after an event of which [`Row::is_followed_by`] is true.
     pub(crate) fn follow(&mut self, position: u64, id: EventId, event: &Event, policy: u64) {
-        (self.last, self.policy) = (position, policy);
+        // Nothing is demanded of the record now: what was once is of no use any more.
+        (self.last, self.policy, self.facts) = (position, policy, None);
         self.heads.clear();
         self.heads.push(id);
         plain::apply(&mut self.content, &mut self.deleted, event.ops());

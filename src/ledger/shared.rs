@@ -407,10 +407,15 @@ impl Shared {
     /// Takes up what only memory holds, to be saved. Readers go on to find it here.
     pub(crate) fn begin_save(&self, snapshots: Changes) -> Save {
         let metas = self.metas.read().unwrap_or_else(PoisonError::into_inner).clone();
+        // What a save left that came to no end is saved by this one.
         let mut dirty = self.published.dirty.write().unwrap_or_else(PoisonError::into_inner);
-        dirty.saving = Arc::new(std::mem::take(&mut dirty.rows));
+        let mut rows = Pinned::clone(&dirty.saving);
+        rows.append(&mut dirty.rows);
+        dirty.saving = Arc::new(rows);
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        requests.saving = Arc::new(std::mem::take(&mut requests.answered));
+        let mut answered = BTreeMap::clone(&requests.saving);
+        answered.append(&mut requests.answered);
+        requests.saving = Arc::new(answered);
         Save { rows: dirty.saving.clone(), requests: requests.saving.clone(), metas, snapshots }
     }
 

@@ -278,6 +278,21 @@ fn the_past_of_a_long_record_is_read_from_the_marks_on_its_way() {
 }
 
 #[test]
+fn a_batch_that_changes_a_policy_changes_records_that_were_made_apart_too() {
+    let ledger = open(&Arc::new(MemoryJournal::new()), &SharedRows::default());
+    let first = put(&ledger, "r", json!({ "a": 1, "b": 1 })).unwrap().events[0].0;
+    for field in ["a", "b"] {
+        let apart = Write::new("c", "r", Act::Patch(json!({ field: 2 }))).on(vec![first]);
+        ledger.write(apart, &app()).unwrap();
+    }
+    let policy = Write::new("$collections", "c", Act::Put(json!({ "policy": { "default": "manual" } })));
+    let patch = Write::new("c", "r", Act::Patch(json!({ "a": 3 })));
+    assert_eq!(ledger.write_all(vec![policy, patch], &app()).unwrap().events.len(), 2);
+    assert_eq!(ledger.get("c", "r").unwrap().unwrap().value, json!({ "a": 3, "b": 2 }));
+    sound(&ledger);
+}
+
+#[test]
 fn planted_damage_of_what_is_derived_is_found_and_repaired() {
     let (journal, rows) = (Arc::new(MemoryJournal::new()), SharedRows::default());
     let ledger = store(&journal, &rows, often()).create_ledger("main").unwrap();

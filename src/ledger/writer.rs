@@ -237,11 +237,14 @@ impl Writer {
             next = next.or_else(|| queue.recv().ok());
         }
         // All handles went without closing. What is durable stays so; only replaying is saved by this.
+        let _ = self.finish_checkpoint();
         let _ = self.checkpoint();
         let _ = self.shared.journal.close();
     }
 
     fn close(mut self, message: Message) {
+        // Also where nothing more is written: it holds the files that are given back.
+        let _ = self.finish_checkpoint();
         let saved = catch_unwind(AssertUnwindSafe(|| self.checkpoint())).unwrap_or_else(|_| Err(panicked()));
         let closed = self.shared.journal.close().map_err(Error::from);
         if let Message::Close(reply) = message {
@@ -459,11 +462,14 @@ impl Writer {
         shared.alone(|| {
             shared.rows.clear()?;
             let open: Vec<LedgerId> = self.states.keys().copied().collect();
+            // Nothing of what is known of one is saved while another is derived.
+            open.iter().for_each(|ledger| shared.forget(*ledger));
             open.into_iter().try_for_each(|ledger| self.derive_again(ledger))
         })
     }
 
     fn derive_again(&mut self, ledger: LedgerId) -> Result<()> {
+        let _ = self.finish_checkpoint();
         self.shared.forget(ledger);
         if let Some(state) = self.states.get_mut(&ledger) {
             state.forget_all();
@@ -565,6 +571,7 @@ impl Writer {
         self.states.insert(ledger, state);
         self.recall(ledger)?;
         self.replay(ledger, position, head).inspect_err(|_| {
+            let _ = self.finish_checkpoint();
             self.states.remove(&ledger);
             self.shared.forget(ledger);
         })

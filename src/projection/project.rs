@@ -208,12 +208,13 @@ impl Projecting<'_, '_> {
     }
 
     fn first_writes(&self, latest: bool, follows: &impl Fn(&str) -> bool) -> BTreeMap<String, Live> {
-        let mut first = BTreeMap::new();
+        let (mut first, mut by_node) = (BTreeMap::new(), self.view.written_by_node(follows));
+        if by_node.is_empty() {
+            return first;
+        }
         let mut at = self.decisive(self.view.graph().heads_of(self.view.clock()), latest);
         while let Some(ix) = at {
-            let mut written: BTreeMap<String, Live> = BTreeMap::new();
-            written.extend(self.view.written(ix).into_iter().filter(|(key, _)| follows(key)));
-            for (key, live) in written {
+            for (key, live) in by_node.remove(&ix).unwrap_or_default() {
                 first.entry(key).or_insert(live);
             }
             let parents = self.view.graph().node(ix).map(|node| node.parents.to_vec()).unwrap_or_default();

@@ -109,6 +109,12 @@ fn without_its_archive_a_ledger_reads_and_writes_records_and_names_what_is_missi
     assert_eq!(ledger.get("c", "k2").unwrap().unwrap().value["n"], 1_000);
     let blame = ledger.blame("c", "k2").unwrap();
     assert!(blame.iter().any(|line| line.path == "/n" && line.value == json!(1_000)), "{blame:?}");
+    let at = |position| {
+        let look = Look { as_of: Some(AsOf::Position(position)), policy: None };
+        ledger.look("c", "k2", &look).unwrap().unwrap().value["n"].clone()
+    };
+    let before = records.iter().find(|record| record.key == "k2").unwrap().value["n"].clone();
+    assert_eq!((at(ledger.position()), at(ledger.position() - 1)), (json!(1_000), before));
     let latest = LogQuery { after: 74, ..LogQuery::default() };
     assert_eq!(ledger.log(&latest).unwrap()[0].position, 75);
     let names = |fault: syncledger::Error, kind| {

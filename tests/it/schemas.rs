@@ -385,6 +385,20 @@ fn people() -> (Ledger, Ledger) {
     (office, laptop)
 }
 
+#[test]
+fn what_a_schema_of_before_knew_of_a_record_is_forgotten_when_that_changes() {
+    let ledger = memory();
+    let unique = json!({ "title": { "x-unique": true } });
+    set(&ledger, "c", unique.clone());
+    put(&ledger, "c", "r", json!({ "title": "a" })).unwrap();
+    ledger.remove_schema("c", &app()).unwrap();
+    ledger.patch("c", "r", json!({ "title": "b" }), &app()).unwrap();
+    set(&ledger, "c", unique);
+    refused(put(&ledger, "c", "s", json!({ "title": "b" })), &["/title"]);
+    put(&ledger, "c", "s", json!({ "title": "a" })).unwrap();
+    sound(&ledger);
+}
+
 /// Records that come before their schema, in one chunk with it, were plain until then.
 #[test]
 fn a_schema_that_is_pulled_with_its_records_counts_for_those_before_it_too() {
