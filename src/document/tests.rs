@@ -354,13 +354,16 @@ fn increments_and_edits_of_items_are_told_by_event() {
     story.write("base", &[], 1, "app", vec![put("/n", 1), Op::MakeList { path: path("/l") }, put("/gone", 1)]);
     let list = Container::Of(story.id("base"), 1);
     story.write("edit", &["base"], 2, "app", vec![increment("/n", 5), insert(list, 0, "p"), insert(list, 1, "q")]);
-    story.write("out", &["edit"], 3, "app", vec![Op::RemoveAt { container: list, index: 0 }, remove("/gone")]);
+    let out =
+        vec![Op::RemoveAt { container: list, index: 0 }, remove("/gone"), increment("/n", 7), increment("/n", 8)];
+    story.write("out", &["edit"], 3, "app", out);
     let ids = ["base", "edit", "out"].map(|name| (name, story.id(name)));
     let id = |name: &str| ids.iter().find(|(known, _)| *known == name).unwrap().1;
     story.document.materialise().unwrap();
     let view = story.document.view().unwrap();
     let ix = |name: &str| view.graph().find(&id(name)).unwrap();
     assert_eq!(view.increments(ix("edit")), [("$#n".to_owned(), 5)]);
+    assert_eq!(view.increments(ix("out")), [("$#n".to_owned(), 7), ("$#n".to_owned(), 8)]);
     assert_eq!(view.increments(ix("base")), []);
     assert_eq!([view.item_edits(ix("base")).len(), view.item_edits(ix("edit")).len()], [0, 1]);
     let (edit, out) = (view.item_edits(ix("edit")).remove(0), view.item_edits(ix("out")).remove(0));
