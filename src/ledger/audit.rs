@@ -197,11 +197,13 @@ impl<'a> Check<'a> {
                 .push(format!("position {}: points back to {}, expected {last}", entry.position, entry.previous));
         }
         self.blobs(&entry);
-        if let Err(fault) = self.state.absorb(&self.replay, &entry) {
-            self.problems.push(format!("position {}: event {}: {fault}", entry.position, entry.id.short()));
-            self.state.head = entry.position;
+        match self.state.absorb(&self.replay, &entry) {
+            Ok(()) => self.mark(&entry)?,
+            Err(fault) => {
+                self.problems.push(format!("position {}: event {}: {fault}", entry.position, entry.id.short()));
+                self.state.head = entry.position;
+            }
         }
-        self.mark(&entry)?;
         self.chunk.push(entry);
         if self.chunk.len() >= CHUNK { self.publish() } else { Ok(()) }
     }
@@ -211,9 +213,13 @@ impl<'a> Check<'a> {
         let key = (entry.event.collection.clone(), entry.event.key.clone());
         let is_mark = self.state.events_of(&self.replay, &key)?.is_multiple_of(MARK_EVENTS);
         let at = row::mark(self.ledger.id(), &key, entry.position);
-        let Some(kept) = (if is_mark { self.ledger.shared().rows.get(&at)? } else { None }) else { return Ok(()) };
+        // One that cannot be read is as wrong as one that says otherwise.
+        let kept = match is_mark.then(|| self.ledger.shared().rows.get(&at)) {
+            None | Some(Ok(None)) => return Ok(()),
+            Some(kept) => kept.ok().flatten(),
+        };
         let expected = self.state.row(&self.replay, &key)?;
-        let same = Row::decode(&kept).zip(expected).is_some_and(|(kept, expected)| {
+        let same = kept.and_then(|kept| Row::decode(&kept)).zip(expected).is_some_and(|(kept, expected)| {
             // It is read only where nothing was disputed, which no policy decides.
             kept.content == expected.content
                 && kept.tip == expected.tip

@@ -7,9 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use serde::{Deserialize, Serialize};
-
 use blake3::hazmat::{ContextKey, HasherExt as _, hash_derive_key_context};
+use serde::{Deserialize, Serialize};
 
 use super::request::Digest;
 use crate::event::{EventId, hex};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::constraints::Held;
 use super::draft::{Draft, Shown};
-use super::dry_run;
+use super::dry_run::Planned;
 use super::request::{self, Act, Context, Delivered, Delivery, Outcome, Receipt, Write};
 use super::row::Row;
 use super::state::{COLLECTIONS, CONFLICTS, RecordKey, State, Working, internal};
@@ -102,7 +102,7 @@ impl Plan {
 type Planning = (Plan, Vec<Vec<u8>>);
 
 /// Plans, and the contents of the blobs that they name.
-type Planned = (Vec<Plan>, Vec<Vec<u8>>);
+type Plans = (Vec<Plan>, Vec<Vec<u8>>);
 
 /// The plan of a draft.
 fn planned(key: RecordKey, parents: Option<Vec<EventId>>, draft: Draft, context: &Context) -> Result<Planning> {
@@ -172,15 +172,12 @@ impl Writing<'_> {
     }
 
     /// What `work` would append. Nothing of it stays.
-    pub(crate) fn dry_run<T>(
-        &mut self,
-        work: impl FnOnce(&mut Self) -> Result<T>,
-    ) -> Result<(T, Vec<dry_run::Planned>)> {
+    pub(crate) fn dry_run<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, Vec<Planned>)> {
         let before = self.state.savepoint();
         let staged = self.state.staged.len();
         let outer = std::mem::replace(&mut self.dry, true);
         let done = work(self);
-        let planned = self.state.staged.iter().skip(staged).map(dry_run::Planned::of).collect();
+        let planned = self.state.staged.iter().skip(staged).map(Planned::of).collect();
         self.state.go_back(before);
         self.dry = outer;
         if !outer {
@@ -254,7 +251,7 @@ impl Writing<'_> {
     }
 
     /// Plans writes one after another, each on what those before it leave. Nothing is staged.
-    pub(crate) fn plan_all(&mut self, writes: &[Write], context: &Context) -> Result<Planned> {
+    pub(crate) fn plan_all(&mut self, writes: &[Write], context: &Context) -> Result<Plans> {
         if writes.len() > limits::BATCH_EVENTS {
             let message = format!("a batch has at most {} writes, got {}", limits::BATCH_EVENTS, writes.len());
             return Err(Error::new(ErrorKind::TooLarge, message).with_hint("split it into several"));
@@ -299,7 +296,7 @@ impl Writing<'_> {
         context: &Context,
         repeated: &BTreeSet<RecordKey>,
         documents: &BTreeSet<RecordKey>,
-    ) -> Result<Option<Planned>> {
+    ) -> Result<Option<Plans>> {
         let (mut plans, mut blobs) = (Vec::with_capacity(writes.len()), Vec::new());
         // What the plans so far leave of the records that are written again.
         let mut left: BTreeMap<RecordKey, Arc<Row>> = BTreeMap::new();

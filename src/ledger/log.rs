@@ -77,21 +77,6 @@ impl<'a> Log<'a> {
         })
     }
 
-    /// Whether the log up to a position can be read: every frame is there and has its checksum.
-    pub(crate) fn check(&self, until: u64) -> Result<()> {
-        let mut position = 0;
-        while position < until {
-            position = match self.shared.journal.read_after(self.ledger, position, READ_BYTES) {
-                Err(JournalError::Dropped { .. }) => {
-                    self.shared.archives.starting_at(self.ledger, position + 1)?.last().map(|entry| entry.position)
-                }
-                frames => frames?.last().map(|frame| frame.last),
-            }
-            .ok_or_else(|| missing(self.ledger, position + 1))?;
-        }
-        Ok(())
-    }
-
     /// Some entries after a position.
     fn chunk(&self, position: u64) -> Result<Vec<Entry>> {
         let frames = match self.shared.journal.read_after(self.ledger, position, READ_BYTES) {

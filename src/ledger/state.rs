@@ -509,7 +509,8 @@ impl State {
     /// Compares a row that was made without its document with what that shows.
     fn check_tip(&mut self, shared: &Shared, key: &RecordKey, row: &Row) -> Result<()> {
         let expected = self.row_of_document(shared, key)?;
-        if expected.as_ref().is_some_and(|expected| expected == row && expected.tip == row.tip) {
+        let same = |expected: &Row| expected == row && expected.tip == row.tip && expected.facts == row.facts;
+        if expected.as_ref().is_some_and(same) {
             return Ok(());
         }
         let place = format!("{}/{} at position {}", key.0, key.1, row.last);
