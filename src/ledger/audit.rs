@@ -59,6 +59,9 @@ impl Ledger {
             Ok(ended.is_ok())
         });
         ended?;
+        // What was read of sealed files was held against the hashes that they were written with; these against the events.
+        let proved = self.shared().archives.prove_sealed(self.id(), 0);
+        check.problems.extend(proved.err().map(|fault| fault.to_string()));
         // Where reading ends early, what is shown is compared up to there: of the rest nothing is known.
         let compared = match walked {
             Ok(_) => until,

@@ -7,7 +7,7 @@ use super::packing::{self, Page};
 use super::request::Entry;
 use super::shared::Shared;
 use crate::event::LedgerId;
-use crate::journal::JournalError;
+use crate::journal::{Frame, JournalError};
 use crate::{Error, Result};
 
 /// The durable log of one ledger. Remembers the frame it read last: neighbours are often in it.
@@ -92,6 +92,11 @@ impl<'a> Log<'a> {
         }
         if entries.is_empty() { Err(missing(self.ledger, position + 1)) } else { Ok(entries) }
     }
+}
+
+/// Some frames after a position that the journal holds.
+pub(crate) fn frames_after(shared: &Shared, ledger: LedgerId, position: u64) -> Result<Vec<Frame>> {
+    Ok(shared.journal.read_after(ledger, position, READ_BYTES)?)
 }
 
 /// The entries of a part of the log, some at a time; nothing after an error.

@@ -32,6 +32,7 @@ mod replicate;
 pub mod request;
 mod revert;
 mod row;
+mod seal;
 mod settle;
 mod shared;
 mod state;

@@ -559,8 +559,9 @@ impl Ledger {
     }
 
     fn bytes(&self) -> Result<(u64, u64, u64)> {
-        let log = self.store.dir().map_or(0, |dir| directory_bytes(&dir.join("journal")));
-        Ok((log, self.shared().rows.bytes_on_disk(), self.shared().blobs.bytes()?))
+        let journal = self.store.dir().map_or(0, |dir| directory_bytes(&dir.join("journal")));
+        let (sealed, ids) = self.shared().archives.sealed_bytes();
+        Ok((journal + sealed, self.shared().rows.bytes_on_disk() + ids, self.shared().blobs.bytes()?))
     }
 }
 

@@ -535,6 +535,13 @@ impl Shared {
         after
     }
 
+    /// Removes the sealed files of ledgers that are no more: a crash came between.
+    pub(crate) fn remove_orphans(&self) -> Result<()> {
+        let known = self.journal.ledgers();
+        let orphans = self.archives.sealed_ledgers().into_iter().filter(|ledger| !known.contains(ledger));
+        orphans.into_iter().try_for_each(|ledger| self.archives.unseal_before(ledger, u64::MAX))
+    }
+
     /// Removes rows that another version of this program derived.
     pub(crate) fn check_mark(&self) -> Result<()> {
         match self.rows.mark() {

@@ -9,8 +9,9 @@ use super::Ledger;
 use super::archive::Archives;
 use super::clock;
 use super::request::{LedgerInfo, Work};
+use super::seal::Sealing;
 use super::shared::{Shared, World};
-use super::writer::{Checkpoints, Queue};
+use super::writer::{Checkpoints, Due, Queue};
 use crate::blob::{BlobStore, Blobs, MemoryBlobs};
 use crate::event::{LedgerId, WriterId};
 use crate::journal::memory::MemoryJournal;
@@ -32,12 +33,16 @@ pub struct Options {
     /// Whether every row that follows from the one before it alone is compared with what the record's document shows: for
     /// tests, as it makes all writing slow. A difference poisons the store.
     pub check_rows: bool,
+    /// How many events, about, the journal holds of a ledger before they are sealed: moved into a compressed file. Few make
+    /// many small files.
+    pub seal_events: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let check_rows = cfg!(any(test, feature = "testing"));
-        Self { create: true, cache_bytes: 128 << 20, resolvers: Resolvers::default(), check_rows }
+        let resolvers = Resolvers::default();
+        Self { create: true, cache_bytes: 128 << 20, resolvers, check_rows, seal_events: 32_768 }
     }
 }
 
@@ -128,7 +133,9 @@ impl Store {
         let mut shared = Shared::new(journal, rows, blobs, options.resolvers, world, half);
         shared.archives = Arc::new(Archives::open(dir.as_deref())?);
         let shared = Arc::new(shared);
-        let (queue, thread) = Queue::start(shared.clone(), half, options.check_rows, checkpoints)?;
+        shared.remove_orphans()?;
+        let due = Due { checkpoints, sealing: Sealing::every(options.seal_events.max(1)) };
+        let (queue, thread) = Queue::start(shared.clone(), half, options.check_rows, due)?;
         let (thread, open) = (Mutex::new(Some(thread)), Mutex::default());
         Ok(Self(Arc::new(Inner { dir, shared, queue, thread, open })))
     }

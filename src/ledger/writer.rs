@@ -18,6 +18,7 @@ use super::archive::Archive;
 use super::log::Log;
 use super::packing;
 use super::request::{Entry, Rebuilt};
+use super::seal::{self, Amount, Sealing};
 use super::shared::{MARK, Shared};
 use super::state::{self, State};
 use crate::event::{LedgerId, WriterId};
@@ -31,6 +32,8 @@ const QUEUE: usize = 1_024;
 const GROUP: usize = 512;
 /// How many events one commit takes in, about.
 const GROUP_EVENTS: usize = 8_192;
+/// How many times as much as one sealed file takes may wait in the journal.
+const MOST_UNSEALED: u64 = 8;
 /// How many records are saved in one write of rows.
 const SAVED_AT_ONCE: usize = 256;
 /// When derived state is written: only tests take other figures.
@@ -42,6 +45,13 @@ pub(crate) struct Checkpoints {
     pub(crate) events: u64,
     /// How many events make a snapshot of a record worth while: fewer are derived again as fast as a snapshot loads.
     pub(crate) snapshot: usize,
+}
+
+/// When work beside the writing is begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Due {
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) sealing: Sealing,
 }
 
 impl Default for Checkpoints {
@@ -126,7 +136,7 @@ impl Queue {
         shared: Arc<Shared>,
         cache_bytes: usize,
         check_rows: bool,
-        checkpoints: Checkpoints,
+        due: Due,
     ) -> Result<(Self, JoinHandle<()>)> {
         shared.check_mark()?;
         let (send, receive) = sync_channel(QUEUE);
@@ -135,11 +145,14 @@ impl Queue {
             shared,
             cache_bytes,
             check_rows,
-            checkpoints,
+            due,
             states,
             poisoned: None,
             since_checkpoint: 0,
             saving: None,
+            unsealed: BTreeMap::new(),
+            sealing: None,
+            seal_again_in: 0,
         };
         let thread = std::thread::Builder::new().name("syncledger-writer".into()).spawn(move || writer.run(&receive));
         let thread = thread.map_err(|fault| no_thread("that writes", &fault))?;
@@ -211,12 +224,18 @@ struct Writer {
     shared: Arc<Shared>,
     cache_bytes: usize,
     check_rows: bool,
-    checkpoints: Checkpoints,
+    due: Due,
     states: BTreeMap<LedgerId, State>,
     poisoned: Option<Error>,
     since_checkpoint: u64,
     /// The checkpoint that is being made.
     saving: Option<JoinHandle<Result<()>>>,
+    /// What was appended to each ledger since the store was opened and is not sealed.
+    unsealed: BTreeMap<LedgerId, Amount>,
+    /// The sealing that goes on.
+    sealing: Option<(LedgerId, JoinHandle<Result<Amount>>)>,
+    /// How many events are appended before sealing is tried again, after it failed.
+    seal_again_in: u64,
 }
 
 impl Writer {
@@ -238,13 +257,15 @@ impl Writer {
         }
         // All handles went without closing. What is durable stays so; only replaying is saved by this.
         let _ = self.finish_checkpoint();
+        self.finish_sealing();
         let _ = self.checkpoint();
         let _ = self.shared.journal.close();
     }
 
     fn close(mut self, message: Message) {
-        // Also where nothing more is written: it holds the files that are given back.
+        // Also where nothing more is written: they hold the files that are given back.
         let _ = self.finish_checkpoint();
+        self.finish_sealing();
         let saved = catch_unwind(AssertUnwindSafe(|| self.checkpoint())).unwrap_or_else(|_| Err(panicked()));
         let closed = self.shared.journal.close().map_err(Error::from);
         if let Message::Close(reply) = message {
@@ -330,6 +351,7 @@ impl Writer {
         }
         if self.poisoned.is_none() {
             self.checkpoint_when_due();
+            self.seal_when_due();
         }
     }
 
@@ -355,7 +377,11 @@ impl Writer {
         let mut batch = Vec::new();
         for state in self.states.values().filter(|state| !state.staged.is_empty()) {
             let expected_head = state.head - state.staged.len() as u64;
-            batch.push(Append { ledger: state.id, expected_head, frames: packing::pack(&state.staged)? });
+            let frames = packing::pack(&state.staged)?;
+            let unsealed = self.unsealed.entry(state.id).or_default();
+            unsealed.events += state.staged.len() as u64;
+            unsealed.bytes += frames.iter().map(|frame| frame.payload.len() as u64).sum::<u64>();
+            batch.push(Append { ledger: state.id, expected_head, frames });
         }
         // Rows are made before the commit: what cannot be projected must not become durable unseen.
         let mut rows = Vec::new();
@@ -370,6 +396,7 @@ impl Writer {
             self.shared.remember_requests(ledger, &staged, &state.own);
         }
         self.since_checkpoint += events as u64;
+        self.seal_again_in = self.seal_again_in.saturating_sub(events as u64);
         Ok(())
     }
 
@@ -382,7 +409,7 @@ impl Writer {
         let mut snapshots = Changes::new();
         for (ledger, keys) in self.shared.dirty_records() {
             if let Some(state) = self.states.get_mut(&ledger) {
-                snapshots.extend(state.snapshots(keys.into_iter(), self.checkpoints.snapshot));
+                snapshots.extend(state.snapshots(keys.into_iter(), self.due.checkpoints.snapshot));
             }
         }
         self.states.values_mut().for_each(|state| snapshots.extend(state.take_marks()));
@@ -415,14 +442,55 @@ impl Writer {
     /// Begins a checkpoint once enough has gathered.
     fn checkpoint_when_due(&mut self) {
         let is_due = |times: usize| {
-            self.since_checkpoint > self.checkpoints.events * times as u64
-                || self.shared.dirty_rows() > self.checkpoints.rows * times
+            self.since_checkpoint > self.due.checkpoints.events * times as u64
+                || self.shared.dirty_rows() > self.due.checkpoints.rows * times
         };
         let is_free = self.saving.as_ref().is_none_or(JoinHandle::is_finished);
         // While one is being made the next may wait, but not for long: memory is bounded.
         if (is_free && is_due(1)) || is_due(2) {
             let begun = self.begin_checkpoint();
             begun.unwrap_or_else(|fault| warn!(code = fault.code(), "no checkpoint could be begun"));
+        }
+    }
+
+    /// Begins to seal a part of a ledger's log, in a thread of its own, once enough of it lies in the journal. Waits for the
+    /// one that goes on where this process appends faster than it can seal.
+    fn seal_when_due(&mut self) {
+        if !self.shared.archives.can_seal() || self.seal_again_in > 0 {
+            return;
+        }
+        let is_free = self.sealing.as_ref().is_none_or(|(_, thread)| thread.is_finished());
+        let is_due = |(ledger, appended): (&LedgerId, &Amount)| {
+            let events = self.shared.journal.head(*ledger).saturating_sub(self.shared.archives.last(*ledger));
+            let held = Amount { events, ..*appended };
+            let is_due =
+                (is_free && self.due.sealing.is_due(held, 1)) || self.due.sealing.is_due(*appended, MOST_UNSEALED);
+            is_due.then_some(*ledger)
+        };
+        let Some(ledger) = self.unsealed.iter().find_map(is_due) else { return };
+        self.finish_sealing();
+        let (shared, sealing) = (self.shared.clone(), self.due.sealing);
+        let work = move || seal::seal(&shared, ledger, sealing);
+        match std::thread::Builder::new().name("syncledger-seal".into()).spawn(work) {
+            Ok(thread) => self.sealing = Some((ledger, thread)),
+            Err(fault) => warn!(%fault, "no thread could be started that seals"),
+        }
+    }
+
+    /// Waits for the sealing that goes on, if any. What it could not seal stays in the journal, and is tried again later.
+    fn finish_sealing(&mut self) {
+        let Some((ledger, thread)) = self.sealing.take() else { return };
+        match thread.join().unwrap_or_else(|_| Err(panicked())) {
+            Ok(sealed) => {
+                if let Some(left) = self.unsealed.get_mut(&ledger) {
+                    left.events = left.events.saturating_sub(sealed.events);
+                    left.bytes = left.bytes.saturating_sub(sealed.bytes);
+                }
+            }
+            Err(fault) => {
+                warn!(code = fault.code(), "a part of the log could not be sealed: {fault}");
+                self.seal_again_in = self.due.sealing.events;
+            }
         }
     }
 
@@ -512,12 +580,15 @@ impl Writer {
     /// Drops what an archive holds. Before, every record is saved whole, so that none needs its first events to go on.
     fn archive(&mut self, ledger: LedgerId, archive: Archive, before: u64) -> Result<u64> {
         self.sound()?;
+        self.finish_sealing();
         self.checkpoint()?;
         self.save_records(ledger)?;
         let position = self.shared.meta(ledger, |meta| meta.position);
         self.shared.archives.keep_base(ledger, position, &*self.shared.rows, MARK)?;
         self.shared.archives.record(ledger, Some(archive))?;
-        Ok(self.shared.journal.drop_before(ledger, before)?)
+        let first = self.shared.journal.drop_before(ledger, before)?;
+        self.shared.archives.unseal_before(ledger, before)?;
+        Ok(self.shared.archives.begin(ledger, first))
     }
 
     /// Stores a snapshot of every record that has no present one.
@@ -539,7 +610,10 @@ impl Writer {
     fn drop_ledger(&mut self, ledger: LedgerId) -> Result<()> {
         self.sound()?;
         let _ = self.finish_checkpoint();
+        self.finish_sealing();
         self.shared.journal.drop_ledger(ledger)?;
+        self.unsealed.remove(&ledger);
+        self.shared.archives.unseal_before(ledger, u64::MAX)?;
         self.shared.archives.record(ledger, None)?;
         self.shared.archives.forget_base(ledger)?;
         self.states.remove(&ledger);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::SegmentFault;
 use super::column::unzigzag;
-use super::item::{EVENT_WEIGHT, Held, Ids, Item, OP_WEIGHT, Past};
+use super::item::{EVENT_WEIGHT, Held, Item, OP_WEIGHT, Past, Places};
 use super::sheet::{Bytes, Columns, Number};
 use super::shred::{Start, next_place};
 use crate::event::{
@@ -40,7 +40,7 @@ pub(super) fn assemble(raw: &[u8], reading: Reading<'_>, held: &mut Held<'_>) ->
     let mut assembler = Assembler::new(columns, form, reading);
     let (mut items, mut due) = (Vec::new(), reading.start.due);
     for place in reading.start.place..reading.start.place + reading.events {
-        let item = assembler.item(place, due, held.ids())?;
+        let item = assembler.item(place, due, held)?;
         if !held.take(place, item.position, item.id) {
             return Err(Fault::Columns("an event stands in it twice, or is not the one that was read before"));
         }
@@ -120,9 +120,13 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    fn item(&mut self, place: usize, due: u64, ids: &Ids) -> Result<Item, Fault> {
+    fn item(&mut self, place: usize, due: u64, held: &Held<'_>) -> Result<Item, Fault> {
         let misfit = || Fault::Columns("its columns do not fit each other");
-        let mut item = self.read(place, due, ids).ok_or_else(misfit)?;
+        let mut item = self.read(place, due, held.places()).ok_or_else(misfit)?;
+        if let Some(id) = held.proved(place) {
+            item.id = id;
+            return Ok(item);
+        }
         let position = item.position;
         let fault = |fault| Fault::Segment(SegmentFault::Event { position, fault });
         item.id = item.event.identify(self.reading.ledger).map_err(fault)?.0;
@@ -156,7 +160,7 @@ impl<'a> Assembler<'a> {
         Some(text.to_owned())
     }
 
-    fn read(&mut self, place: usize, due: u64, ids: &Ids) -> Option<Item> {
+    fn read(&mut self, place: usize, due: u64, ids: &Places) -> Option<Item> {
         self.pay(EVENT_WEIGHT)?;
         let position = due.checked_add(self.number(Number::Position)?).filter(|position| *position < u64::MAX)?;
         let previous = match self.number(Number::Previous)? {
@@ -238,13 +242,13 @@ impl<'a> Assembler<'a> {
         Some(sequence)
     }
 
-    fn parents(&mut self, named: Named<'_>, ids: &Ids) -> Option<Vec<EventId>> {
+    fn parents(&mut self, named: Named<'_>, ids: &Places) -> Option<Vec<EventId>> {
         let count = usize::try_from(self.number(Number::Parents)?).ok()?;
         self.pay(count.checked_mul(32)?)?;
         (0..count).map(|_| self.reference(Number::Parent, named, ids)).collect()
     }
 
-    fn reference(&mut self, column: Number, named: Named<'_>, ids: &Ids) -> Option<EventId> {
+    fn reference(&mut self, column: Number, named: Named<'_>, ids: &Places) -> Option<EventId> {
         match self.number(column)? {
             0 => self.columns.array(Bytes::Ids).map(EventId),
             1 => self.known(named),
@@ -342,13 +346,13 @@ impl<'a> Assembler<'a> {
         Some(self.batch)
     }
 
-    fn ops(&mut self, named: Named<'_>, ids: &Ids) -> Option<Vec<Op>> {
+    fn ops(&mut self, named: Named<'_>, ids: &Places) -> Option<Vec<Op>> {
         let count = usize::try_from(self.number(Number::Ops)?).ok()?;
         self.pay(count.checked_mul(OP_WEIGHT)?)?;
         (0..count).map(|_| self.op(named, ids)).collect()
     }
 
-    fn op(&mut self, named: Named<'_>, ids: &Ids) -> Option<Op> {
+    fn op(&mut self, named: Named<'_>, ids: &Places) -> Option<Op> {
         Some(match self.number(Number::Op)? {
             0 => Op::Put { path: self.path()?, value: self.value()? },
             1 => Op::PutAtomic { path: self.path()?, json: self.text(Number::AtomicBytes, Bytes::Atomics)? },
@@ -386,7 +390,7 @@ impl<'a> Assembler<'a> {
         Some(path)
     }
 
-    fn container(&mut self, named: Named<'_>, ids: &Ids) -> Option<Container> {
+    fn container(&mut self, named: Named<'_>, ids: &Places) -> Option<Container> {
         match self.flag(Number::Container)? {
             false => Some(Container::Own(self.small(Number::ContainerOp)?)),
             true => {

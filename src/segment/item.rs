@@ -45,10 +45,39 @@ impl Past for Alone {
     }
 }
 
-/// The events of a segment so far, by their place in it, by position and by id.
+/// The ids of a segment's events and their positions, by their place in it.
+#[derive(Debug, Default)]
+pub(super) struct Places(Vec<(u64, EventId)>);
+
+impl Places {
+    pub(super) fn new(places: Vec<(u64, EventId)>) -> Self {
+        Self(places)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The id at a place.
+    pub(super) fn id(&self, place: usize) -> Option<EventId> {
+        self.0.get(place).map(|(_, id)| *id)
+    }
+
+    /// The ids of some places.
+    pub(super) fn range(&self, places: std::ops::Range<usize>) -> &[(u64, EventId)] {
+        self.0.get(places).unwrap_or_default()
+    }
+
+    /// The place of the event at a position.
+    pub(super) fn at(&self, position: u64) -> Option<usize> {
+        self.0.binary_search_by_key(&position, |(position, _)| *position).ok()
+    }
+}
+
+/// The events of a segment so far, by their place in it and by id.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
-    places: Vec<(u64, EventId)>,
+    pub(super) places: Places,
     by_id: HashMap<EventId, usize>,
 }
 
@@ -59,27 +88,8 @@ impl Ids {
             return false;
         }
         self.by_id.insert(id, self.places.len());
-        self.places.push((position, id));
+        self.places.0.push((position, id));
         true
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.places.len()
-    }
-
-    /// The id at a place.
-    pub(super) fn id(&self, place: usize) -> Option<EventId> {
-        self.places.get(place).map(|(_, id)| *id)
-    }
-
-    /// The ids of some places.
-    pub(super) fn range(&self, places: std::ops::Range<usize>) -> &[(u64, EventId)] {
-        self.places.get(places).unwrap_or_default()
-    }
-
-    /// The place of the event at a position.
-    pub(super) fn at(&self, position: u64) -> Option<usize> {
-        self.places.binary_search_by_key(&position, |(position, _)| *position).ok()
     }
 
     /// The place of an event, where that is before another place.
@@ -88,25 +98,33 @@ impl Ids {
     }
 }
 
-/// The ids of a segment that is being read: those so far, or all of them.
+/// The ids of a segment that is being read: those so far, or all of them, proved before.
 pub(super) enum Held<'a> {
     Growing(&'a mut Ids),
-    Whole(&'a Ids),
+    Whole(&'a Places),
 }
 
 impl Held<'_> {
-    pub(super) fn ids(&self) -> &Ids {
+    pub(super) fn places(&self) -> &Places {
         match self {
-            Self::Growing(ids) => ids,
-            Self::Whole(ids) => ids,
+            Self::Growing(ids) => &ids.places,
+            Self::Whole(places) => places,
+        }
+    }
+
+    /// The id at a place, where it is known before the event there is read.
+    pub(super) fn proved(&self, place: usize) -> Option<EventId> {
+        match self {
+            Self::Growing(_) => None,
+            Self::Whole(places) => places.id(place),
         }
     }
 
     /// Adds the event at a place, or compares it with the one that is there; `false` where it cannot stand there.
     pub(super) fn take(&mut self, place: usize, position: u64, id: EventId) -> bool {
         match self {
-            Self::Growing(ids) => ids.len() == place && ids.add(position, id),
-            Self::Whole(ids) => ids.range(place..place + 1).first() == Some(&(position, id)),
+            Self::Growing(ids) => ids.places.len() == place && ids.add(position, id),
+            Self::Whole(places) => places.range(place..place + 1).first() == Some(&(position, id)),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::SegmentFault;
 use super::assemble::{Fault, Known, Reading, assemble};
 use super::head::{Block, Codec, Head};
-use super::item::{Alone, Held, Ids, Item, Past};
+use super::item::{Alone, Held, Ids, Item, Past, Places};
 use super::shred::{Start, shred};
 use super::writer::block_hash;
 use crate::event::{Event, EventId, WriterId};
@@ -50,7 +50,12 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// When the bytes are not those that were written; nothing more can be read then.
     pub fn read(&mut self, stored: &[u8]) -> Result<Vec<Item>, SegmentFault> {
-        let items = read(&self.head, self.next, stored, self.past, &mut Held::Growing(&mut self.ids))?;
+        let mut held = Held::Growing(&mut self.ids);
+        let (items, known, raw) = read(&self.head, self.next, stored, self.past, &mut held)?;
+        let start = start_of(&self.head, self.next);
+        if shred(&items, start, &self.ids, &Again(&known)) != *raw {
+            return Err(fault(&self.head, self.next, "its columns are not canonical"));
+        }
         self.next += 1;
         Ok(items)
     }
@@ -58,17 +63,43 @@ impl<'a> Reader<'a> {
     /// Access to any block; `None` before all were read, since only then all ids are known.
     #[must_use]
     pub fn into_index(self) -> Option<Index> {
-        (self.next == self.head.blocks.len()).then_some(Index { head: self.head, ids: self.ids })
+        (self.next == self.head.blocks.len()).then(|| Index::of(self.head, self.ids.places))
     }
 }
 
 /// A segment whose ids are known and proved: any of its blocks can be read alone.
 pub struct Index {
     head: Head,
-    ids: Ids,
+    places: Places,
+    /// Where each block begins behind the head.
+    offsets: Vec<u64>,
 }
 
 impl Index {
+    fn of(head: Head, places: Places) -> Self {
+        let sums = head.blocks.iter().scan(0, |end, block| {
+            let start = *end;
+            *end += block.stored as u64;
+            Some(start)
+        });
+        let offsets = sums.collect();
+        Self { head, places, offsets }
+    }
+
+    /// Access to a segment that was read whole before, and had these ids, at positions without gaps; `None` where it has
+    /// another number of events. What a block's hash covers is proved when the block is read.
+    #[must_use]
+    pub fn with_ids(head: Head, ids: Vec<EventId>) -> Option<Self> {
+        let is_whole = head.events() == ids.len() && head.last - head.first + 1 == ids.len() as u64;
+        let places = (head.first..).zip(ids).collect();
+        is_whole.then(|| Self::of(head, Places::new(places)))
+    }
+
+    /// The ids of the segment's events, in their order.
+    pub fn ids(&self) -> impl Iterator<Item = EventId> {
+        self.places.range(0..self.places.len()).iter().map(|(_, id)| *id)
+    }
+
     /// The segment's head.
     #[must_use]
     pub fn head(&self) -> &Head {
@@ -78,10 +109,9 @@ impl Index {
     /// The block that holds a position, and where it begins behind the head; `None` where none does.
     #[must_use]
     pub fn block_of(&self, position: u64) -> Option<(usize, u64)> {
-        self.ids.at(position)?;
+        self.places.at(position)?;
         let block = self.head.blocks.partition_point(|block| block.first <= position).checked_sub(1)?;
-        let before = self.head.blocks.get(..block)?.iter().map(|block| block.stored as u64).sum();
-        Some((block, before))
+        Some((block, *self.offsets.get(block)?))
     }
 
     /// The events of a block, which has these bytes.
@@ -89,7 +119,7 @@ impl Index {
     /// # Errors
     /// When the bytes are not those that were written.
     pub fn read(&self, block: usize, stored: &[u8]) -> Result<Vec<Item>, SegmentFault> {
-        read(&self.head, block, stored, &Alone, &mut Held::Whole(&self.ids))
+        read(&self.head, block, stored, &Alone, &mut Held::Whole(&self.places)).map(|(items, ..)| items)
     }
 }
 
@@ -106,21 +136,34 @@ impl Past for Again<'_> {
     }
 }
 
-fn read(
+/// Where a block starts.
+fn start_of(head: &Head, number: usize) -> Start {
+    let place = head.blocks.iter().take(number).map(|block| block.events).sum();
+    Start { place, due: head.blocks.get(number).map_or(0, |block| block.first) }
+}
+
+fn fault(head: &Head, number: usize, what: &str) -> SegmentFault {
+    let first = head.blocks.get(number).map_or(0, |block| block.first);
+    SegmentFault::Block { block: number, first, last: head.last_of(number), what: what.to_owned() }
+}
+
+/// The events of a block, those of them that were named by writer and number, and its raw bytes.
+type ReadBlock<'s> = (Vec<Item>, Known, Cow<'s, [u8]>);
+
+fn read<'s>(
     head: &Head,
     number: usize,
-    stored: &[u8],
+    stored: &'s [u8],
     past: &dyn Past,
     held: &mut Held<'_>,
-) -> Result<Vec<Item>, SegmentFault> {
+) -> Result<ReadBlock<'s>, SegmentFault> {
     let Some(block) = head.blocks.get(number) else {
         return Err(SegmentFault::Head("it has no such block"));
     };
     let last = head.last_of(number);
-    let fault = |what: &str| SegmentFault::Block { block: number, first: block.first, last, what: what.to_owned() };
-    let raw = decompress(block, stored).map_err(&fault)?;
-    let place = head.blocks.iter().take(number).map(|block| block.events).sum();
-    let start = Start { place, due: block.first };
+    let fault = |what: &str| fault(head, number, what);
+    let raw = decompress(block, stored).map_err(fault)?;
+    let start = start_of(head, number);
     let reading = Reading { ledger: head.ledger, start, events: block.events, past };
     let (items, known) = assemble(&raw, reading, held).map_err(|cause| match cause {
         Fault::Columns(what) => fault(what),
@@ -131,16 +174,13 @@ fn read(
     if items.first().is_none_or(|item| item.position != block.first) || ends > last || (is_last && ends != last) {
         return Err(fault("its positions are not those that the head says"));
     }
-    if shred(&items, start, held.ids(), &Again(&known)) != *raw {
-        return Err(fault("its columns are not canonical"));
-    }
-    if block_hash(head.ledger, place, stored, items.iter().map(|item| item.id)) != block.hash {
+    if block_hash(head.ledger, start.place, stored, items.iter().map(|item| item.id)) != block.hash {
         return Err(fault("its hash does not fit its events"));
     }
-    Ok(items)
+    Ok((items, known, raw))
 }
 
-fn decompress<'a>(block: &Block, stored: &'a [u8]) -> Result<Cow<'a, [u8]>, &'static str> {
+pub(super) fn decompress<'a>(block: &Block, stored: &'a [u8]) -> Result<Cow<'a, [u8]>, &'static str> {
     if stored.len() != block.stored {
         return Err("it has another length");
     }

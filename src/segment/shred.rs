@@ -145,7 +145,7 @@ impl<'a> Shredder<'a> {
     /// events back it stands in the segment, plus 2.
     fn reference(&mut self, column: Number, event: &Event, of: &EventId, previous: u64, place: usize) {
         if let Some(found) = self.ids.before(place, of) {
-            let is_previous = previous != 0 && self.ids.at(previous) == Some(found);
+            let is_previous = previous != 0 && self.ids.places.at(previous) == Some(found);
             let code = if is_previous { 2 } else { (place - found) as u64 + 2 };
             return self.sheet.number(column, code);
         }

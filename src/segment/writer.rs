@@ -1,7 +1,9 @@
 //! Writing a segment.
 
+use super::assemble::{Reading, assemble};
 use super::head::{Block, Codec, Head};
-use super::item::{Alone, Ids, Item, Past, weight};
+use super::item::{Alone, Held, Ids, Item, Past, weight};
+use super::reader::decompress;
 use super::shred::{Start, shred};
 use super::{FULL_BYTES, MOST_BLOCK_EVENTS, MOST_EVENTS, SegmentFault};
 use crate::event::hash::Fields;
@@ -40,6 +42,7 @@ pub struct Writer<'a> {
     ledger: LedgerId,
     shape: Shape,
     past: &'a dyn Past,
+    proved: bool,
     pending: Vec<Item>,
     weight: usize,
     ids: Ids,
@@ -60,20 +63,27 @@ impl<'a> Writer<'a> {
     /// A segment for a reader who knows this past.
     #[must_use]
     pub fn with_past(ledger: LedgerId, shape: Shape, past: &'a dyn Past) -> Self {
-        let (pending, weight, ids, blocks, raw, body) = Default::default();
-        Self { ledger, shape, past, pending, weight, ids, blocks, raw, body }
+        let (proved, pending, weight, ids, blocks, raw, body) = Default::default();
+        Self { ledger, shape, past, proved, pending, weight, ids, blocks, raw, body }
+    }
+
+    /// Reads every block back as it is made, and compares its events with those that were added: for who lets go of them
+    /// afterwards.
+    #[must_use]
+    pub fn proved(self) -> Self {
+        Self { proved: true, ..self }
     }
 
     /// Whether no event was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ids.len() == 0
+        self.ids.places.len() == 0
     }
 
     /// Whether the segment should be finished before another event is added.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.ids.len() >= MOST_EVENTS || self.raw >= FULL_BYTES
+        self.ids.places.len() >= MOST_EVENTS || self.raw >= FULL_BYTES
     }
 
     /// Adds an event.
@@ -83,14 +93,19 @@ impl<'a> Writer<'a> {
     /// full.
     pub fn add(&mut self, item: Item) -> Result<(), SegmentFault> {
         let refused = |what| Err(SegmentFault::Refused { position: item.position, what });
-        let last = self.ids.range(self.ids.len().saturating_sub(1)..self.ids.len()).first().map_or(0, |(at, _)| *at);
+        let last = self
+            .ids
+            .places
+            .range(self.ids.places.len().saturating_sub(1)..self.ids.places.len())
+            .first()
+            .map_or(0, |(at, _)| *at);
         if item.position <= last || item.position == u64::MAX {
             return refused("expected a position after that of the event before");
         }
         if item.previous >= item.position {
             return refused("expected the record's event before it at a smaller position");
         }
-        if self.ids.len() >= MOST_EVENTS {
+        if self.ids.places.len() >= MOST_EVENTS {
             return refused("the segment has as many events as it may have");
         }
         let more = weight(&item.event);
@@ -110,16 +125,27 @@ impl<'a> Writer<'a> {
         let items = std::mem::take(&mut self.pending);
         self.weight = 0;
         let Some(first) = items.first().map(|item| item.position) else { return Ok(()) };
-        let place = self.ids.len() - items.len();
+        let place = self.ids.places.len() - items.len();
         let raw = shred(&items, Start { place, due: first }, &self.ids, self.past);
         let (codec, stored) = self.compress(&raw);
         let ids = items.iter().map(|item| item.id);
         let hash = block_hash(self.ledger, place, &stored, ids);
         let block = Block { first, events: items.len(), raw: raw.len(), stored: stored.len(), codec, hash };
+        if self.proved && !self.reads_back(&block, &stored, &items) {
+            let what = "the block that it is in does not read back as it was written";
+            return Err(SegmentFault::Refused { position: first, what });
+        }
         self.blocks.push(block);
         self.raw += raw.len();
         self.body.extend_from_slice(&stored);
         Ok(())
+    }
+
+    fn reads_back(&self, block: &Block, stored: &[u8], items: &[Item]) -> bool {
+        let start = Start { place: self.ids.places.len() - items.len(), due: block.first };
+        let reading = Reading { ledger: self.ledger, start, events: block.events, past: self.past };
+        let read = decompress(block, stored).map(|raw| assemble(&raw, reading, &mut Held::Whole(&self.ids.places)));
+        matches!(read, Ok(Ok((read, _))) if read == items)
     }
 
     /// The block's bytes as they are stored: as they are where compressing does not make them fewer.
@@ -137,14 +163,23 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// As [`Writer::add`].
-    pub fn finish(mut self) -> Result<Option<(Head, Vec<u8>)>, SegmentFault> {
+    pub fn finish(self) -> Result<Option<(Head, Vec<u8>)>, SegmentFault> {
+        Ok(self.finish_with_ids()?.map(|(head, bytes, _)| (head, bytes)))
+    }
+
+    /// The same, with the ids of the segment's events in their order.
+    ///
+    /// # Errors
+    /// As [`Writer::add`].
+    #[allow(clippy::type_complexity)]
+    pub fn finish_with_ids(mut self) -> Result<Option<(Head, Vec<u8>, Vec<EventId>)>, SegmentFault> {
         self.close_block()?;
-        let all = self.ids.range(0..self.ids.len());
+        let all = self.ids.places.range(0..self.ids.places.len());
         let (Some((first, _)), Some((last, _))) = (all.first(), all.last()) else { return Ok(None) };
         let head = Head::new(self.ledger, *first, *last, self.blocks);
         let mut bytes = head.encode();
         bytes.extend_from_slice(&self.body);
-        Ok(Some((head, bytes)))
+        Ok(Some((head, bytes, all.iter().map(|(_, id)| *id).collect())))
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 use syncledger::ErrorKind;
 use syncledger::event::EventId;
-use syncledger::ledger::{Context, Ledger, LogQuery, Query, Store};
+use syncledger::ledger::{Context, Ledger, LogQuery, Options, Query, Store};
 
 fn app() -> Context {
     Context::default()
@@ -28,7 +28,8 @@ fn writer(dir: &Path) -> Child {
 #[ignore = "a part of the next test, which runs it in a process of its own"]
 fn a_process_that_writes_until_it_is_killed() {
     let Some(dir) = std::env::var_os("SYNCLEDGER_TEST_DIR") else { return };
-    let ledger = Ledger::open(dir).unwrap();
+    let options = Options { seal_events: 24, ..Options::default() };
+    let ledger = Store::open_with(dir, options).unwrap().ledger_or_create("main").unwrap();
     let mut out = std::io::stdout();
     writeln!(out, "\nopen").unwrap();
     for n in 0u64.. {
@@ -135,13 +136,13 @@ fn what_is_no_store_is_told() {
         assert!([ErrorKind::Storage, ErrorKind::Permission].contains(&fault.kind()), "{fault}");
         assert!(fault.message().contains("file"), "{fault}");
     }
-    let options = syncledger::ledger::Options { create: false, ..Default::default() };
+    let options = Options { create: false, ..Default::default() };
     let fault = Store::open_with(dir.path().join("missing"), options).unwrap_err();
     assert_eq!(fault.kind(), ErrorKind::NotFound);
     assert!(!dir.path().join("missing").exists());
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());

@@ -40,6 +40,7 @@ mod real_edits;
 mod reference;
 mod replicas;
 mod schemas;
+mod sealing;
 mod settling;
 mod spans;
 mod tidy;

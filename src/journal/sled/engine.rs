@@ -19,8 +19,8 @@ const FLUSH_EVERY_MS: u64 = 200;
 /// other holder to wait for.
 const LOCK_TRIES: u32 = 500;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
-/// How many keys are removed at once when a ledger is dropped.
-const ERASE_KEYS: usize = 1_024;
+/// How many keys are removed at once: who appends waits for them.
+const ERASE_KEYS: usize = 64;
 
 /// An open sled tree.
 pub(super) struct Engine {

@@ -43,8 +43,13 @@ pub struct SledJournal {
     /// The first position that each ledger holds, where that is not 1.
     firsts: RwLock<BTreeMap<LedgerId, u64>>,
     store: RwLock<Option<Store>>,
+    /// Taken before the writer, by who writes the small files that tell where logs begin and end.
+    marks: Mutex<Floors>,
     writer: Mutex<Writer>,
 }
+
+/// The ends of what was dropped.
+type Floors = BTreeMap<LedgerId, Tail>;
 
 /// What readers need, and what closing gives back.
 struct Store {
@@ -58,8 +63,6 @@ struct Writer {
     /// Our own handle of the engine's data file, for `fdatasync`.
     data: File,
     tails: BTreeMap<LedgerId, Tail>,
-    /// The ends of what was dropped.
-    floors: BTreeMap<LedgerId, Tail>,
 }
 
 /// Encoded frames on their way to the disk, and the tails they lead to.
@@ -97,11 +100,12 @@ impl SledJournal {
     /// # Errors
     /// One of the kind `corrupt` for the first damage found.
     pub fn verify(&self) -> Result<(), JournalError> {
+        let floors = self.marks();
         let writer = self.writer();
         let store = self.store()?;
         let store = opened(&store)?;
         for entry in store.catalog.entries() {
-            let floor = writer.floors.get(&entry.id).copied().unwrap_or_default();
+            let floor = floors.get(&entry.id).copied().unwrap_or_default();
             let found = open::walk(&store.engine, entry, open::From::Dropped(floor))?;
             let expected = writer.tails.get(&entry.id).copied().unwrap_or_default();
             if found != expected {
@@ -110,6 +114,10 @@ impl SledJournal {
             }
         }
         Ok(())
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Floors> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -161,8 +169,12 @@ impl SledJournal {
         write().map_err(|fault| self.heads.poison(fault))
     }
 
-    fn write_mark(&self, catalog: &Catalog, writer: &Writer) -> Result<(), JournalError> {
-        self.commit(|| mark::write(&self.dir, catalog, &writer.tails))
+    /// Records the present ends of all logs, and returns them. Appends go on meanwhile; the floors are only there to show
+    /// that nobody else writes marks.
+    fn write_mark(&self, catalog: &Catalog, _: &Floors) -> Result<BTreeMap<LedgerId, Tail>, JournalError> {
+        let tails = self.writer().tails.clone();
+        self.commit(|| mark::write(&self.dir, catalog, &tails))?;
+        Ok(tails)
     }
 
     fn write_catalog(&self, catalog: Catalog) -> Result<(), JournalError> {
@@ -227,25 +239,25 @@ impl Journal for SledJournal {
     }
 
     fn drop_before(&self, ledger: LedgerId, position: u64) -> Result<u64, JournalError> {
-        let mut writer = self.writer();
+        let mut floors = self.marks();
         self.heads.writable()?;
         let catalog = self.current_catalog()?;
         let entry = catalog.find(ledger)?;
-        // The mark names the last frame, which stays: opening proves the log from there.
-        self.write_mark(&catalog, &writer)?;
+        // The mark names a frame, which stays: opening proves the log from there.
+        let tails = self.write_mark(&catalog, &floors)?;
+        let last = tails.get(&ledger).map_or(0, |tail| tail.first);
         let store = self.store()?;
         let store = opened(&store)?;
-        let before = writer.floors.get(&ledger).copied().unwrap_or_default();
-        let last = writer.tails.get(&ledger).map_or(0, |tail| tail.first);
+        let before = floors.get(&ledger).copied().unwrap_or_default();
         let floor = open::walk_until(&store.engine, entry, open::From::Dropped(before), position.min(last))?;
-        writer.floors.insert(ledger, floor);
-        // From here on a crash is finished at the next opening.
-        self.commit(|| mark::write_floors(&self.dir, &catalog, &writer.floors))?;
+        if floor == before {
+            return Ok(floor.head + 1);
+        }
+        floors.insert(ledger, floor);
+        // From here on a crash is finished at the next opening, so that removing need not be durable.
+        self.commit(|| mark::write_floors(&self.dir, &catalog, &floors))?;
         self.firsts.write().unwrap_or_else(PoisonError::into_inner).insert(ledger, floor.head + 1);
-        self.commit(|| {
-            store.engine.erase_before(entry.number, floor.head + 1)?;
-            Self::make_durable(store, &writer)
-        })?;
+        self.commit(|| store.engine.erase_before(entry.number, floor.head + 1))?;
         Ok(floor.head + 1)
     }
 
@@ -273,13 +285,14 @@ impl Journal for SledJournal {
     }
 
     fn drop_ledger(&self, ledger: LedgerId) -> Result<(), JournalError> {
+        let mut floors = self.marks();
         let mut writer = self.writer();
         self.heads.writable()?;
         let next = self.current_catalog()?.without(ledger)?;
         // First nobody can read it any more, and a crash from here on is finished at the next opening.
         self.heads.forget(ledger);
         writer.tails.remove(&ledger);
-        writer.floors.remove(&ledger);
+        floors.remove(&ledger);
         self.firsts.write().unwrap_or_else(PoisonError::into_inner).remove(&ledger);
         self.write_catalog(next.clone())?;
         {
@@ -287,27 +300,30 @@ impl Journal for SledJournal {
             let store = opened(&store)?;
             self.commit(|| open::finish_drops(&store.engine, &next, &writer.data))?;
         }
-        self.write_mark(&next, &writer)?;
+        drop(writer);
+        self.write_mark(&next, &floors)?;
         // A ledger that gets the number next has its own beginning.
-        self.commit(|| mark::write_floors(&self.dir, &next, &writer.floors))?;
+        self.commit(|| mark::write_floors(&self.dir, &next, &floors))?;
         self.write_catalog(next.dropped())
     }
 
     fn checkpoint(&self) -> Result<(), JournalError> {
-        let writer = self.writer();
+        let floors = self.marks();
         self.heads.writable()?;
-        self.write_mark(&self.current_catalog()?, &writer)
+        self.write_mark(&self.current_catalog()?, &floors).map(drop)
     }
 
     fn close(&self) -> Result<(), JournalError> {
+        let floors = self.marks();
         let writer = self.writer();
         if !self.heads.close() {
             return Ok(());
         }
         // Taken out of the lock first: whoever still reads has finished by now, and nobody begins.
         let store = self.store.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(writer);
         match store {
-            Some(store) if !self.heads.is_poisoned() => self.write_mark(&store.catalog, &writer),
+            Some(store) if !self.heads.is_poisoned() => self.write_mark(&store.catalog, &floors).map(drop),
             _ => Ok(()),
         }
     }

@@ -17,7 +17,7 @@ use super::engine::Engine;
 use super::lock::Lock;
 use super::mark::{self, Mark, Tail};
 use super::preserve::Preserved;
-use super::{SledJournal, Store, Writer, ballast};
+use super::{Floors, SledJournal, Store, Writer, ballast};
 use crate::disk::{self, DiskError};
 use crate::error::ErrorKind;
 use crate::event::LedgerId;
@@ -41,6 +41,9 @@ struct Files {
     floors: Mark,
 }
 
+/// What opening comes to, with the ends of what was dropped.
+type Opened = (Files, Engine, Writer, Floors);
+
 pub(super) fn open(dir: &Path, create: bool) -> Result<SledJournal, JournalError> {
     let is_new = !store_path(dir).try_exists().map_err(DiskError::of("look for", &store_path(dir)))?;
     if is_new && !create {
@@ -50,20 +53,20 @@ pub(super) fn open(dir: &Path, create: bool) -> Result<SledJournal, JournalError
     let lock = Lock::take(dir)?;
     let journal = ballast::with_reserve(dir, || open_locked(dir))?;
     ballast::keep(dir);
-    let (files, engine, writer) = journal;
+    let (files, engine, writer, floors) = journal;
     let heads = Heads::default();
     heads.publish(files.catalog.entries().map(|entry| (entry.id, head(&writer, entry))));
     let store = Store { engine, catalog: files.catalog, _lock: lock };
-    let firsts = writer.floors.iter().map(|(ledger, floor)| (*ledger, floor.head + 1)).collect();
+    let firsts = floors.iter().map(|(ledger, floor)| (*ledger, floor.head + 1)).collect();
     let (store, writer, firsts) = (RwLock::new(Some(store)), Mutex::new(writer), RwLock::new(firsts));
-    Ok(SledJournal { dir: dir.to_owned(), id: files.id, heads, firsts, store, writer })
+    Ok(SledJournal { dir: dir.to_owned(), id: files.id, heads, firsts, store, marks: Mutex::new(floors), writer })
 }
 
 fn head(writer: &Writer, entry: &LedgerEntry) -> u64 {
     writer.tails.get(&entry.id).map_or(0, |tail| tail.head)
 }
 
-fn open_locked(dir: &Path) -> Result<(Files, Engine, Writer), JournalError> {
+fn open_locked(dir: &Path) -> Result<Opened, JournalError> {
     disk::remove_unfinished(dir)?;
     if !store_path(dir).exists() {
         create_files(dir)?;
@@ -86,7 +89,7 @@ fn open_locked(dir: &Path) -> Result<(Files, Engine, Writer), JournalError> {
     }
 }
 
-fn open_files(dir: &Path, mut files: Files) -> Result<(Files, Engine, Writer), JournalError> {
+fn open_files(dir: &Path, mut files: Files) -> Result<Opened, JournalError> {
     let engine = open_engine(&dir.join("journal"))?;
     let data = data_file(&engine)?;
     engine.flush()?;
@@ -97,7 +100,7 @@ fn open_files(dir: &Path, mut files: Files) -> Result<(Files, Engine, Writer), J
     let known = |((_, ledger), tail): (&(u32, LedgerId), &Tail)| (*ledger, *tail);
     let floors =
         files.floors.iter().filter(|((number, id), _)| is_of(&files.catalog, *number, *id)).map(known).collect();
-    Ok((files, engine, Writer { data, tails, floors }))
+    Ok((files, engine, Writer { data, tails }, floors))
 }
 
 /// Finishes what a crash interrupted in the dropping of frames.

@@ -1,26 +1,31 @@
 //! The files that hold the events which a ledger's log holds no more.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::backup::{self, Source};
-use super::base;
-use crate::disk::{self, DiskError};
-use crate::event::LedgerId;
+use super::super::backup;
+use super::super::cache::TwoGenerations;
+use super::opened::Opened;
+use super::{base, sealed};
+use crate::disk;
 use crate::event::hash::Fields;
+use crate::event::{EventId, LedgerId};
 use crate::journal::rows::Rows;
 use crate::ledger::Entry;
-use crate::segment::{Index, Item};
+use crate::segment::Head;
 use crate::{Error, ErrorKind, Result};
 
 const MAGIC: &[u8; 4] = b"SLAR";
 const VERSION: u8 = 1;
 /// How many files are held open, each with the ids of its events.
-const OPEN: usize = 4;
+const OPEN: usize = 8;
+/// How many bytes of events are remembered of what was read, about.
+const BLOCK_BYTES: usize = 16 << 20;
+/// About how many bytes of memory an event takes.
+const EVENT_BYTES: usize = 768;
 
 /// One file of an archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,17 +63,7 @@ impl Archive {
     }
 }
 
-/// A file whose events are proved.
-struct Opened {
-    path: PathBuf,
-    file: File,
-    /// Its segments, and where their blocks begin in it.
-    segments: Vec<(u64, Index)>,
-    /// The block that was read last: its position and events.
-    block: (u64, Vec<Entry>),
-}
-
-/// The archives of all ledgers of a store.
+/// The archives of all ledgers of a store, and its sealed files.
 #[derive(Default)]
 pub(crate) struct Archives {
     /// Where this is recorded; nowhere for a store in memory.
@@ -76,8 +71,31 @@ pub(crate) struct Archives {
     /// Where derived state is kept a second time.
     base: Option<PathBuf>,
     known: RwLock<BTreeMap<LedgerId, Archive>>,
+    /// Where sealed files are; nowhere for a store in memory, which seals nothing.
+    sealed_dir: Option<PathBuf>,
+    sealed: RwLock<BTreeMap<LedgerId, Vec<Archived>>>,
+    reading: Mutex<Reading>,
+}
+
+/// What was read lately.
+struct Reading {
     /// The file that was used last comes last.
-    open: Mutex<Vec<Opened>>,
+    open: Vec<Opened>,
+    /// Blocks, by their ledger and first position.
+    blocks: TwoGenerations<(LedgerId, u64), Arc<Vec<Entry>>>,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self { open: Vec::new(), blocks: TwoGenerations::new(BLOCK_BYTES) }
+    }
+}
+
+/// A file that holds some positions.
+struct Place {
+    path: PathBuf,
+    file: Archived,
+    is_sealed: bool,
 }
 
 impl Archives {
@@ -92,7 +110,78 @@ impl Archives {
             (Some(path), Some(bytes)) => decode(path, &bytes)?,
             _ => BTreeMap::new(),
         };
-        Ok(Self { path, base, known: RwLock::new(known), open: Mutex::default() })
+        let sealed_dir = store.map(|dir| dir.join("sealed"));
+        let sealed = sealed_dir.as_deref().map_or(Ok(BTreeMap::new()), sealed::list)?;
+        let (known, sealed, reading) = (RwLock::new(known), RwLock::new(sealed), Mutex::default());
+        Ok(Self { path, base, known, sealed_dir, sealed, reading })
+    }
+
+    /// Whether sealed files can be kept.
+    pub(crate) fn can_seal(&self) -> bool {
+        self.sealed_dir.is_some()
+    }
+
+    /// The ledgers that have sealed files.
+    pub(crate) fn sealed_ledgers(&self) -> Vec<LedgerId> {
+        self.sealed.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// The last position that a sealed file or the archive holds.
+    pub(crate) fn last(&self, ledger: LedgerId) -> u64 {
+        self.last_sealed(ledger).max(self.of(ledger).last())
+    }
+
+    /// The last position that a sealed file holds.
+    pub(crate) fn last_sealed(&self, ledger: LedgerId) -> u64 {
+        let sealed = self.sealed.read().unwrap_or_else(PoisonError::into_inner);
+        sealed.get(&ledger).and_then(|files| files.last()).map_or(0, |file| file.last)
+    }
+
+    /// The first position that the archive does not hold, where the log begins at this one without the sealed files.
+    pub(crate) fn begin(&self, ledger: LedgerId, journal: u64) -> u64 {
+        let sealed = self.sealed.read().unwrap_or_else(PoisonError::into_inner);
+        sealed.get(&ledger).and_then(|files| files.first()).map_or(journal, |file| journal.min(file.first))
+    }
+
+    /// Keeps a segment of a ledger's log, which goes on where the one before ends, durably.
+    pub(crate) fn seal(&self, head: &Head, bytes: &[u8], ids: impl Iterator<Item = EventId>) -> Result<()> {
+        let Some(dir) = &self.sealed_dir else { return Ok(()) };
+        let file = sealed::write(dir, head, bytes, ids)?;
+        self.sealed.write().unwrap_or_else(PoisonError::into_inner).entry(head.ledger).or_default().push(file);
+        Ok(())
+    }
+
+    /// Proves the sealed files that hold positions from one on, and returns the last position that one holds.
+    pub(crate) fn prove_sealed(&self, ledger: LedgerId, position: u64) -> Result<u64> {
+        let Some(dir) = &self.sealed_dir else { return Ok(0) };
+        let files = self.sealed.read().unwrap_or_else(PoisonError::into_inner).get(&ledger).cloned();
+        let files = files.unwrap_or_default();
+        let wanted = files.iter().filter(|file| file.last >= position);
+        wanted.into_iter().try_for_each(|file| sealed::prove_file(ledger, &dir.join(&file.name)))?;
+        Ok(files.last().map_or(0, |file| file.last))
+    }
+
+    /// Removes the sealed files of a ledger that hold nothing from a position on.
+    pub(crate) fn unseal_before(&self, ledger: LedgerId, position: u64) -> Result<()> {
+        let Some(dir) = &self.sealed_dir else { return Ok(()) };
+        let mut sealed = self.sealed.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(files) = sealed.get_mut(&ledger) else { return Ok(()) };
+        let (over, kept) = std::mem::take(files).into_iter().partition(|file| file.last < position);
+        *files = kept;
+        drop(sealed);
+        self.let_go();
+        let over: Vec<Archived> = over;
+        over.iter().try_for_each(|file| sealed::remove(dir, file))
+    }
+
+    /// Forgets what was read.
+    fn let_go(&self) {
+        *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = Reading::default();
+    }
+
+    /// How many bytes the sealed files take on disk, and how many what is derived from them.
+    pub(crate) fn sealed_bytes(&self) -> (u64, u64) {
+        self.sealed_dir.as_deref().map_or((0, 0), sealed::bytes)
     }
 
     /// Where the first events of a ledger are.
@@ -112,7 +201,8 @@ impl Archives {
             disk::replace(path, &encode(&next)?)?;
         }
         *known = next;
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        drop(known);
+        self.let_go();
         Ok(())
     }
 
@@ -139,73 +229,66 @@ impl Archives {
 
     /// The event at a position.
     pub(crate) fn at(&self, ledger: LedgerId, position: u64) -> Result<Entry> {
-        self.with_block(ledger, position, |entries| entries.iter().find(|entry| entry.position == position).cloned())?
-            .ok_or_else(|| unknown(ledger, position))
+        let block = self.block(ledger, position)?;
+        let found = block.iter().find(|entry| entry.position == position);
+        found.cloned().ok_or_else(|| unknown(ledger, position))
     }
 
     /// The event at a position and some that follow it.
     pub(crate) fn starting_at(&self, ledger: LedgerId, position: u64) -> Result<Vec<Entry>> {
-        let found = self.with_block(ledger, position, |entries| {
-            entries.iter().filter(|entry| entry.position >= position).cloned().collect::<Vec<_>>()
-        })?;
+        let block = self.block(ledger, position)?;
+        let found: Vec<Entry> = block.iter().filter(|entry| entry.position >= position).cloned().collect();
         if found.is_empty() { Err(unknown(ledger, position)) } else { Ok(found) }
     }
 
-    fn with_block<T>(&self, ledger: LedgerId, position: u64, read: impl FnOnce(&[Entry]) -> T) -> Result<T> {
-        let archive = self.of(ledger);
-        let covers = |file: &&Archived| (file.first..=file.last).contains(&position);
-        let file = archive.files.iter().find(covers).ok_or_else(|| unknown(ledger, position))?;
-        let path = archive.dir.join(&file.name);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let opened = match open.iter().position(|opened| opened.path == path) {
-            Some(index) => open.remove(index),
-            None if !path.exists() => return Err(archive.lacks(ledger, file)),
-            None => Opened::open(ledger, path, file)?,
+    /// The file that holds a position: a sealed one, where there are two.
+    fn place(&self, ledger: LedgerId, position: u64) -> Result<Place> {
+        let find = |files: &[Archived]| {
+            let index = files.partition_point(|file| file.last < position);
+            files.get(index).filter(|file| file.first <= position).cloned()
         };
-        if open.len() >= OPEN {
-            open.remove(0);
+        let sealed = self.sealed.read().unwrap_or_else(PoisonError::into_inner);
+        let found = sealed.get(&ledger).and_then(|files| find(files));
+        if let (Some(file), Some(dir)) = (found, &self.sealed_dir) {
+            return Ok(Place { path: dir.join(&file.name), file, is_sealed: true });
         }
-        open.push(opened);
-        match open.last_mut() {
-            Some(opened) => Ok(read(opened.block_of(position)?)),
-            None => Err(unknown(ledger, position)),
-        }
-    }
-}
-
-impl Opened {
-    fn open(ledger: LedgerId, path: PathBuf, expected: &Archived) -> Result<Self> {
-        let source = Source::open(&path)?;
-        let (found, range) = source.range();
-        if found != ledger {
-            let message = format!("expected events of ledger {ledger} in {}, got those of {found}", path.display());
-            return Err(Error::new(ErrorKind::LedgerMismatch, message).with_hint("put the archive's own file back"));
-        }
-        if range != (expected.first, expected.last) {
-            let (first, last) = (expected.first, expected.last);
-            let message = format!("expected positions {first} to {last} in {}, got {range:?}", path.display());
-            return Err(Error::new(ErrorKind::Corrupt, message).with_hint("put the archive's own file back"));
-        }
-        let segments = source.into_indexes()?;
-        let file = File::open(&path).map_err(DiskError::of("open", &path))?;
-        Ok(Self { path, file, segments, block: (0, Vec::new()) })
+        drop(sealed);
+        let archive = self.of(ledger);
+        let file = find(&archive.files).ok_or_else(|| unknown(ledger, position))?;
+        let path = archive.dir.join(&file.name);
+        if path.exists() { Ok(Place { path, file, is_sealed: false }) } else { Err(archive.lacks(ledger, &file)) }
     }
 
     /// The events of the block that holds a position.
-    fn block_of(&mut self, position: u64) -> Result<&[Entry]> {
-        for (body, index) in &self.segments {
-            let Some((block, offset)) = index.block_of(position) else { continue };
-            let Some(entry) = index.head().blocks.get(block) else { continue };
-            if self.block.0 != entry.first {
-                let mut stored = vec![0; entry.stored];
-                let read = disk::read_exact_at(&self.file, &mut stored, body + offset);
-                read.map_err(DiskError::of("read", &self.path))?;
-                let items: Vec<Item> = index.read(block, &stored)?;
-                self.block = (entry.first, items.into_iter().map(backup::entry).collect());
-            }
-            return Ok(&self.block.1);
+    fn block(&self, ledger: LedgerId, position: u64) -> Result<Arc<Vec<Entry>>> {
+        let place = self.place(ledger, position)?;
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = reading.opened(ledger, place)?;
+        let first = opened.block_of(position).ok_or_else(|| unknown(ledger, position))?;
+        if let Some(block) = reading.blocks.get_mut(&(ledger, first)) {
+            return Ok(block.clone());
         }
-        Ok(&[])
+        let items = reading.open.last().map_or(Ok(Vec::new()), |opened| opened.read(position))?;
+        let block: Arc<Vec<Entry>> = Arc::new(items.into_iter().map(backup::entry).collect());
+        reading.blocks.insert((ledger, first), block.clone(), block.len() * EVENT_BYTES);
+        reading.blocks.trim();
+        Ok(block)
+    }
+}
+
+impl Reading {
+    /// A file, opened unless it is; it comes last then.
+    fn opened(&mut self, ledger: LedgerId, place: Place) -> Result<&Opened> {
+        let Place { path, file, is_sealed } = place;
+        let opened = match self.open.iter().position(|opened| opened.path == path) {
+            Some(index) => self.open.remove(index),
+            None if is_sealed => Opened::sealed(ledger, path, &file)?,
+            None => Opened::archived(ledger, path, &file)?,
+        };
+        if self.open.len() >= OPEN {
+            self.open.remove(0);
+        }
+        Ok(self.open.push_mut(opened))
     }
 }
 

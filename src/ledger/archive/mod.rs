@@ -11,6 +11,8 @@
 
 mod base;
 mod files;
+mod opened;
+mod sealed;
 
 use std::path::{Path, PathBuf};
 
@@ -41,7 +43,7 @@ pub struct ArchiveInfo {
 
 impl Ledger {
     /// Moves the events before a position into files in a directory, and drops them from the log. The log goes on to
-    /// hold a few of them that share a frame with later ones, and always the last.
+    /// hold some of them that share a frame or a sealed file with later ones, and always the last.
     ///
     /// # Errors
     /// `validation` where the position is after the last, or the ledger has its archive in another directory;
@@ -68,7 +70,7 @@ impl Ledger {
         }
         let (dir, events) = (archive.dir.clone(), archive.last());
         let log_begins = match events {
-            0 => self.shared().journal.first(self.id()),
+            0 => self.log_begins(),
             _ => self.store.queue().archive(self.id(), archive, before)?,
         };
         Ok(ArchiveInfo { dir, files: written, events, log_begins })
@@ -90,8 +92,14 @@ impl Ledger {
         }
         let info = (archive.dir.clone(), archive.last());
         archives.record(self.id(), Some(archive).filter(|archive| !archive.files.is_empty()))?;
-        let log_begins = self.shared().journal.first(self.id());
+        let log_begins = self.log_begins();
         Ok(ArchiveInfo { dir: info.0, files: Vec::new(), events: info.1, log_begins })
+    }
+
+    /// The first position that the store itself holds.
+    fn log_begins(&self) -> u64 {
+        let shared = self.shared();
+        shared.archives.begin(self.id(), shared.journal.first(self.id()))
     }
 
     /// The ledger's archive, which is or comes into a directory.

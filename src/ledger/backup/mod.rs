@@ -210,6 +210,13 @@ pub(super) fn entry(item: Item) -> Entry {
     Entry { position, id, received_at, run, previous, event }
 }
 
+impl From<Entry> for Item {
+    fn from(entry: Entry) -> Self {
+        let Entry { position, id, received_at, run, previous, event } = entry;
+        Self { position, previous, received_at, run, id, event }
+    }
+}
+
 fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(disk::UNFINISHED);
@@ -260,8 +267,7 @@ impl Output {
         if self.segment.is_full() {
             self.close_segment()?;
         }
-        let Entry { position, id, received_at, run, previous, event } = entry;
-        self.segment.add(Item { position, previous, received_at, run, id, event })?;
+        self.segment.add(Item::from(entry))?;
         self.events += 1;
         Ok(())
     }
