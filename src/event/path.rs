@@ -114,7 +114,10 @@ impl Path {
     /// # Errors
     /// When the path exceeds a limit.
     pub fn join(&self, segment: &str) -> Result<Self, PathError> {
-        let text = format!("{}/{}", self.0, escape(segment));
+        let mut text = String::with_capacity(self.0.len() + 1 + segment.len());
+        text.push_str(&self.0);
+        text.push('/');
+        text.push_str(&escape(segment));
         check_length(&text)?;
         check_depth(&text)?;
         Ok(Self(text))
@@ -217,7 +220,7 @@ fn is_below(text: &str, ancestor: &str) -> bool {
 
 /// A name as a segment of a JSON Pointer.
 pub(crate) fn escape(segment: &str) -> Cow<'_, str> {
-    if segment.contains(['~', '/']) {
+    if segment.bytes().any(|byte| matches!(byte, b'~' | b'/')) {
         Cow::Owned(segment.replace('~', "~0").replace('/', "~1"))
     } else {
         Cow::Borrowed(segment)
@@ -225,7 +228,7 @@ pub(crate) fn escape(segment: &str) -> Cow<'_, str> {
 }
 
 fn unescape(segment: &str) -> Cow<'_, str> {
-    if segment.contains('~') {
+    if segment.bytes().any(|byte| byte == b'~') {
         Cow::Owned(segment.replace("~1", "/").replace("~0", "~"))
     } else {
         Cow::Borrowed(segment)

@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use foldhash::fast::RandomState;
+
 /// A map that forgets what was not used lately, once it weighs too much.
 ///
 /// What is used moves to the young half; when that holds half of the limit, the old half goes and the young one becomes
 /// it. So an entry stays for at least half of the limit's worth of other uses, at no cost per use.
 #[derive(Debug)]
 pub(crate) struct TwoGenerations<K, V> {
-    young: HashMap<K, (V, usize)>,
-    old: HashMap<K, (V, usize)>,
+    young: HashMap<K, (V, usize), RandomState>,
+    old: HashMap<K, (V, usize), RandomState>,
     young_weight: usize,
     old_weight: usize,
     limit: usize,
@@ -18,7 +20,7 @@ pub(crate) struct TwoGenerations<K, V> {
 
 impl<K: Hash + Eq, V> TwoGenerations<K, V> {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), young_weight: 0, old_weight: 0, limit }
+        Self { young: HashMap::default(), old: HashMap::default(), young_weight: 0, old_weight: 0, limit }
     }
 
     pub(crate) fn contains(&self, key: &K) -> bool {

@@ -213,16 +213,19 @@ fn comparable(value: Value) -> Value {
     value.large().map(|(_, reference)| Value::Blob(reference)).unwrap_or(value)
 }
 
+/// Whether JSON that names no large value is this value, where that is told at once.
+fn is_plainly(value: &Value, shown: &Json) -> Option<bool> {
+    match (value, shown) {
+        (Value::Text(text), Json::String(shown)) => Some(text == shown),
+        (Value::Bool(value), Json::Bool(shown)) => Some(value == shown),
+        (Value::Int(value), Json::Number(shown)) if shown.is_i64() => Some(shown.as_i64() == Some(*value)),
+        (Value::Null, shown) => Some(shown.is_null()),
+        _ => None,
+    }
+}
+
 /// Whether a content is this value.
 fn is_same(value: &Value, content: &Content) -> bool {
-    match (value, &content.json) {
-        _ if !content.blobs.is_empty() => {}
-        (Value::Text(text), Json::String(shown)) => return text == shown,
-        (Value::Bool(value), Json::Bool(shown)) => return value == shown,
-        (Value::Int(value), Json::Number(shown)) if shown.is_i64() => return shown.as_i64() == Some(*value),
-        (Value::Null, shown) => return shown.is_null(),
-        _ => {}
-    }
     match value {
         // Large as a whole, but its fields are shown one by one.
         Value::Atomic(json) if content.blobs.is_empty() => *json == json::canonical(&content.json),
@@ -369,13 +372,15 @@ impl Drafting<'_, '_> {
 
     /// Whether a field shows exactly one distinct value, and it is this one.
     fn shows(&self, path: &Path, value: Option<&Value>) -> bool {
-        let shown = self.content_at(path);
-        let same = match (value, shown) {
+        let content = self.shown.content;
+        let plainly = value.filter(|_| self.shown.exists && content.blobs.is_empty());
+        let plainly = plainly.and_then(|value| is_plainly(value, content.json.pointer(path.as_str())?));
+        let same = || match (value, self.content_at(path)) {
             (None, None) => true,
             (Some(value), Some(content)) => is_same(value, &content),
             _ => false,
         };
-        same && !self.is_disputed(path) && self.is_untouched(path)
+        plainly.unwrap_or_else(same) && !self.is_disputed(path) && self.is_untouched(path)
     }
 
     /// The only live operation at a path, where it made a list, text or set.

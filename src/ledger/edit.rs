@@ -1,7 +1,10 @@
 //! Local changes, in the writer thread: planned against what the record shows, stamped, and staged.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 use super::constraints::Held;
 use super::draft::{Draft, Shown};
@@ -39,7 +42,7 @@ pub(crate) struct Plan {
     pub(crate) ops: Vec<Op>,
     /// How many events the operations take; 0 where nothing changes.
     parts: usize,
-    context: Context,
+    context: Arc<Context>,
     pub(crate) marks: Marks,
     /// The ids of the events that its rehearsal made, by which later plans of the batch name them.
     rehearsed: Vec<EventId>,
@@ -51,20 +54,20 @@ impl Plan {
         key: RecordKey,
         parents: impl Into<Option<Vec<EventId>>>,
         ops: Vec<Op>,
-        context: Context,
+        context: impl Into<Arc<Context>>,
         marks: Marks,
     ) -> Result<Self> {
-        let parts = count_parts(&ops)?;
+        let (parts, context) = (count_parts(&ops)?, context.into());
         Ok(Self { key, parents: parents.into(), ops, parts, context, marks, rehearsed: Vec::new() })
     }
 
     /// The plan, made in another context.
     pub(crate) fn in_context(self, context: &Context) -> Self {
-        Self { context: context.clone(), ..self }
+        Self { context: Arc::new(context.clone()), ..self }
     }
 
     /// A plan that changes nothing.
-    fn nothing(key: RecordKey, context: Context) -> Self {
+    fn nothing(key: RecordKey, context: Arc<Context>) -> Self {
         let (parents, ops, parts, marks, rehearsed) = Default::default();
         Self { key, parents, ops, parts, context, marks, rehearsed }
     }
@@ -101,11 +104,14 @@ impl Plan {
 /// A plan, and the contents of the blobs that it names.
 type Planning = (Plan, Vec<Vec<u8>>);
 
+/// Some records.
+type Records = HashSet<RecordKey, RandomState>;
+
 /// Plans, and the contents of the blobs that they name.
 type Plans = (Vec<Plan>, Vec<Vec<u8>>);
 
 /// The plan of a draft.
-fn planned(key: RecordKey, parents: Option<Vec<EventId>>, draft: Draft, context: &Context) -> Result<Planning> {
+fn planned(key: RecordKey, parents: Option<Vec<EventId>>, draft: Draft, context: &Arc<Context>) -> Result<Planning> {
     let context = context.clone();
     let plan = match draft.ops.is_empty() && context.idempotency_key.is_none() {
         true => Plan::nothing(key, context),
@@ -256,9 +262,9 @@ impl Writing<'_> {
             let message = format!("a batch has at most {} writes, got {}", limits::BATCH_EVENTS, writes.len());
             return Err(Error::new(ErrorKind::TooLarge, message).with_hint("split it into several"));
         }
-        let mut seen = HashSet::with_capacity(writes.len());
+        let mut seen: HashSet<_, RandomState> = HashSet::default();
         let again = writes.iter().filter(|write| !seen.insert((&write.collection, &write.key)));
-        let repeated: BTreeSet<RecordKey> = again.map(record_of).collect();
+        let repeated: Records = again.map(record_of).collect();
         for (index, write) in writes.iter().enumerate() {
             let at = |fault: Error| if writes.len() > 1 { in_batch(fault, index) } else { fault };
             check_names(write).map_err(at)?;
@@ -267,7 +273,8 @@ impl Writing<'_> {
             }
         }
         let inside = |write: &&Write| write.needs_document();
-        let mut documents: BTreeSet<RecordKey> = writes.iter().filter(inside).map(record_of).collect();
+        let mut documents: Records = writes.iter().filter(inside).map(record_of).collect();
+        let context = &Arc::new(context.clone());
         let planned = match self.plan_each(writes, context, &repeated, &documents) {
             Ok(None) => {
                 self.end_trials(documents.intersection(&repeated))?;
@@ -293,13 +300,13 @@ impl Writing<'_> {
     fn plan_each(
         &mut self,
         writes: &[Write],
-        context: &Context,
-        repeated: &BTreeSet<RecordKey>,
-        documents: &BTreeSet<RecordKey>,
+        context: &Arc<Context>,
+        repeated: &Records,
+        documents: &Records,
     ) -> Result<Option<Plans>> {
         let (mut plans, mut blobs) = (Vec::with_capacity(writes.len()), Vec::new());
         // What the plans so far leave of the records that are written again.
-        let mut left: BTreeMap<RecordKey, Arc<Row>> = BTreeMap::new();
+        let mut left: HashMap<RecordKey, Arc<Row>, RandomState> = HashMap::default();
         for (index, write) in writes.iter().enumerate() {
             let at = |fault: Error| if writes.len() > 1 { in_batch(fault, index) } else { fault };
             let key = record_of(write);
@@ -333,12 +340,16 @@ impl Writing<'_> {
     }
 
     /// Plans one write on what the row of a plain record shows.
-    fn plan_on(&mut self, key: RecordKey, row: &Row, write: &Write, context: &Context) -> Result<Planning> {
+    fn plan_on(&mut self, key: RecordKey, row: &Row, write: &Write, context: &Arc<Context>) -> Result<Planning> {
         let (policy, shared) = (self.state.policy(self.shared, &key.0)?, self.shared);
         let read = |blob: &BlobRef| shared.read_blob(blob);
+        let content = match write.act.fields() {
+            Some(fields) => Cow::Owned(row.content.only(&fields)),
+            None => row.content.whole(),
+        };
         let shown = Shown {
             view: None,
-            content: &row.content,
+            content: &content,
             deleted: row.deleted,
             conflicts: &row.conflicts,
             blame: &[],
@@ -370,7 +381,7 @@ impl Writing<'_> {
     }
 
     /// Plans one write.
-    fn plan(&mut self, write: &Write, context: &Context) -> Result<Planning> {
+    fn plan(&mut self, write: &Write, context: &Arc<Context>) -> Result<Planning> {
         check_names(write)?;
         let key = record_of(write);
         let policy = self.state.policy(self.shared, &key.0)?;
@@ -603,7 +614,7 @@ impl Writing<'_> {
         exists: bool,
     ) -> Result<Delivered> {
         let write = if base.is_empty() { write } else { write.on(base) };
-        let (mut plan, blobs) = self.plan(&write, context)?;
+        let (mut plan, blobs) = self.plan(&write, &Arc::new(context.clone()))?;
         plan.marks = Marks { delivery: true, brought_by: run, ..Marks::default() };
         self.store_blobs(&blobs)?;
         let receipt = self.commit(vec![plan], None)?;
@@ -646,7 +657,7 @@ impl Standing {
         let (at, place) = row.tip.as_ref().map_or((None, 0), |tip| (Some(tip.at), tip.place(writer, 0)));
         let past = at.filter(|_| !row.heads.is_empty()).into_iter().collect();
         // Everything is in the event's past: the writer's first lane is free.
-        Self { heads: row.heads.clone(), lane: 0, nth: place.saturating_add(1), past }
+        Self { heads: row.heads.to_vec(), lane: 0, nth: place.saturating_add(1), past }
     }
 
     /// On a plan's parents, in a record that is held.

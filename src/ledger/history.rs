@@ -38,7 +38,7 @@ impl Ledger {
 
     /// The revisions of a record's first events, as long as they are made in line and leave it plain.
     fn plain_history(&self, entries: &[Entry]) -> Vec<Revision> {
-        let shown = |row: &Row| (row.last > 0 && !row.deleted).then(|| row.content.json.clone());
+        let shown = |row: &Row| (row.last > 0 && !row.deleted).then(|| row.content.whole().into_owned().json);
         let (mut row, mut before, mut revisions) = (Row::nothing(), None, Vec::with_capacity(entries.len()));
         for entry in entries {
             if !row.is_followed_by(&entry.event) {

@@ -81,9 +81,9 @@ impl Ledger {
         Ok(Record {
             collection,
             key,
-            value: fill(self.shared(), &row.content)?,
+            value: fill(self.shared(), &row.content.whole())?,
             deleted: row.deleted,
-            heads: row.heads.clone(),
+            heads: row.heads.to_vec(),
             conflicts: row.conflicts.iter().map(|conflict| conflict.id).collect(),
         })
     }

@@ -101,7 +101,7 @@ impl Writing<'_> {
             let schema = self.state.policy(self.shared, &key.0)?.schema.clone();
             let violations = self.state.constraints.index().violations(&key);
             let row = self.state.row(self.shared, &key)?;
-            let shown = row.map(|row| row.content).unwrap_or_default();
+            let shown = row.map(|row| row.content.into_whole()).unwrap_or_default();
             let gone = dangling(&violations);
             for violation in violations {
                 let edit = match schema.as_deref().filter(|_| key.0 != COLLECTIONS) {

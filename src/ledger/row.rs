@@ -6,11 +6,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::document::{Graph, Registers};
 use crate::event::{BlobRef, Event, EventId, LedgerId, Op, Timestamp, WriterId, limits};
 use crate::journal::rows::MAX_VALUE_BYTES;
-use crate::projection::{Conflict, Content, Projection, plain};
+use crate::projection::{Conflict, Content, Layers, Projection, plain};
 use crate::schema::Facts;
 use crate::{Error, ErrorKind, Result};
 
@@ -19,8 +20,8 @@ use crate::{Error, ErrorKind, Result};
 pub(crate) struct Row {
     /// The position of the record's last event.
     pub(crate) last: u64,
-    pub(crate) heads: Vec<EventId>,
-    pub(crate) content: Content,
+    pub(crate) heads: SmallVec<[EventId; 1]>,
+    pub(crate) content: Layers,
     pub(crate) deleted: bool,
     pub(crate) conflicts: Vec<Conflict>,
     /// The hash of the policy that it was projected under.
@@ -43,7 +44,7 @@ pub(crate) struct Tip {
     /// The latest stamp.
     pub(crate) at: Timestamp,
     /// How far each writer came in each of its lanes, in order.
-    lanes: Vec<(WriterId, u32, u32)>,
+    lanes: SmallVec<[(WriterId, u32, u32); 1]>,
     /// Whether some of its events were made apart.
     pub(crate) concurrent: bool,
     /// How many events the record has.
@@ -54,7 +55,7 @@ impl Tip {
     /// The tip of a record that is plain; `None` where it is not, or has too many heads or lanes.
     pub(crate) fn of(graph: &Graph, registers: &Registers, shown: &Projection) -> Option<Self> {
         let at = graph.heads().filter_map(|ix| graph.node(ix)).map(|node| node.at).max().unwrap_or_default();
-        let lanes = graph.lanes().filter(|lanes| lanes.len() <= LANES)?;
+        let lanes = SmallVec::from_vec(graph.lanes().filter(|lanes| lanes.len() <= LANES)?);
         let fits = graph.heads().count() <= limits::PARENTS && plain::is_plain(graph, registers, shown);
         fits.then(|| Self { at, lanes, concurrent: graph.is_concurrent(), events: graph.len() as u64 })
     }
@@ -117,6 +118,7 @@ fn options() -> impl bincode::Options {
 impl Row {
     pub(crate) fn new(last: u64, heads: Vec<EventId>, projection: Projection, policy: u64) -> Self {
         let Projection { content, deleted, conflicts, .. } = projection;
+        let (heads, content) = (SmallVec::from_vec(heads), content.into());
         Self { last, heads, content, deleted, conflicts, policy, tip: None, facts: None }
     }
 
@@ -130,7 +132,7 @@ impl Row {
     /// heads, keeps the rules of events and leaves it plain.
     pub(crate) fn is_followed_by(&self, event: &Event) -> bool {
         self.tip.as_ref().is_some_and(|tip| {
-            event.parents == self.heads
+            event.parents == *self.heads
                 && tip.place(event.writer, event.lane).checked_add(1) == Some(event.nth)
                 && (self.heads.is_empty() || event.at.may_follow(tip.at))
                 && plain::follows(event.ops())
@@ -144,7 +146,7 @@ impl Row {
 
     /// Shows what operations will leave of a plain record.
     pub(crate) fn foresee(&mut self, ops: &[Op]) {
-        plain::apply(&mut self.content, &mut self.deleted, ops);
+        self.content.apply(&mut self.deleted, ops);
         self.last = self.last.max(1);
     }
 
@@ -154,7 +156,7 @@ impl Row {
         (self.last, self.policy, self.facts) = (position, policy, None);
         self.heads.clear();
         self.heads.push(id);
-        plain::apply(&mut self.content, &mut self.deleted, event.ops());
+        self.content.apply(&mut self.deleted, event.ops());
         if let Some(tip) = &mut self.tip {
             tip.at = event.at;
             tip.events += 1;
@@ -174,14 +176,15 @@ impl Row {
             Error::new(ErrorKind::Consistency, format!("a row cannot be written: {fault}"))
         };
         let conflicts = if self.conflicts.is_empty() { Ok(String::new()) } else { text(&self.conflicts) };
+        let content = self.content.whole();
         let stored = Stored {
             last: self.last,
             heads: Cow::Borrowed(&self.heads),
             deleted: self.deleted,
             policy: self.policy,
             tip: self.tip.as_ref().map(Cow::Borrowed),
-            blobs: Cow::Borrowed(&self.content.blobs),
-            content: text(&self.content.json).map_err(|fault| unwritable(&fault))?,
+            blobs: Cow::Borrowed(&content.blobs),
+            content: text(&content.json).map_err(|fault| unwritable(&fault))?,
             conflicts: conflicts.map_err(|fault| unwritable(&fault))?,
             facts: self.facts.as_deref().map_or(Ok(String::new()), text).map_err(|fault| unwritable(&fault))?,
         };
@@ -204,8 +207,8 @@ impl Row {
             options().deserialize(stored).ok()?;
         Some(Self {
             last,
-            heads: heads.into_owned(),
-            content: Content { json: serde_json::from_str(&content).ok()?, blobs: blobs.into_owned() },
+            heads: SmallVec::from_vec(heads.into_owned()),
+            content: Content { json: serde_json::from_str(&content).ok()?, blobs: blobs.into_owned() }.into(),
             deleted,
             conflicts: if conflicts.is_empty() { Vec::new() } else { serde_json::from_str(&conflicts).ok()? },
             policy,
@@ -252,9 +255,20 @@ impl Kind {
 /// The key of what belongs to `(first, second)` in a ledger: a record's collection and key, or a request's source and
 /// name. Keys of one `first` are sorted by `second`.
 pub(crate) fn key(kind: Kind, ledger: LedgerId, first: &str, second: &str) -> Vec<u8> {
-    let mut key = prefix(kind, ledger, first);
+    let mut key = Vec::with_capacity(PREFIX_BYTES + first.len() + second.len());
+    put_prefix(&mut key, kind, ledger, first);
     key.extend_from_slice(second.as_bytes());
     key
+}
+
+/// How many bytes come before the first name.
+const PREFIX_BYTES: usize = 1 + 16 + 4;
+
+fn put_prefix(key: &mut Vec<u8>, kind: Kind, ledger: LedgerId, first: &str) {
+    key.push(kind.tag());
+    key.extend_from_slice(&ledger.0);
+    key.extend_from_slice(&u32::try_from(first.len()).unwrap_or(u32::MAX).to_be_bytes());
+    key.extend_from_slice(first.as_bytes());
 }
 
 /// What the keys of one kind in a ledger start with.
@@ -273,9 +287,8 @@ pub(crate) fn split(key: &[u8]) -> Option<(LedgerId, (String, String))> {
 
 /// What the keys of one `first` start with.
 pub(crate) fn prefix(kind: Kind, ledger: LedgerId, first: &str) -> Vec<u8> {
-    let mut key = ledger_prefix(kind, ledger);
-    key.extend_from_slice(&u32::try_from(first.len()).unwrap_or(u32::MAX).to_be_bytes());
-    key.extend_from_slice(first.as_bytes());
+    let mut key = Vec::new();
+    put_prefix(&mut key, kind, ledger, first);
     key
 }
 

@@ -1,11 +1,12 @@
 //! What the writer thread and all readers of a store share: the storage seams, the published rows and counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use bincode::Options as _;
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 use super::archive::Archives;
@@ -137,7 +138,21 @@ pub(crate) struct Published {
 }
 
 /// Rows, by their keys in the row file.
-type Pinned = BTreeMap<Vec<u8>, Arc<Row>>;
+#[derive(Clone, Default)]
+struct Pinned {
+    rows: HashMap<Vec<u8>, Arc<Row>, RandomState>,
+    /// The keys of those that the row file has none of yet: the others are listed by it.
+    new: BTreeSet<Vec<u8>>,
+}
+
+impl Pinned {
+    fn insert(&mut self, key: Vec<u8>, row: Arc<Row>, is_new: bool) {
+        if is_new {
+            self.new.insert(key.clone());
+        }
+        self.rows.insert(key, row);
+    }
+}
 
 /// Rows that are not yet in the row file.
 #[derive(Default)]
@@ -150,14 +165,15 @@ struct Dirty {
 
 impl Dirty {
     fn get(&self, at: &[u8]) -> Option<&Arc<Row>> {
-        self.rows.get(at).or_else(|| self.saving.get(at))
+        self.rows.rows.get(at).or_else(|| self.saving.rows.get(at))
     }
 
-    /// The first keys from one on that have a prefix, at least `limit` where there are as many, some of them twice.
+    /// The first keys from one on that have a prefix and that the row file has not, at least `limit` where there are as
+    /// many, some of them twice.
     fn keys<'a>(&'a self, prefix: &'a [u8], from: &'a [u8], limit: usize) -> impl Iterator<Item = &'a Vec<u8>> {
         let range = (Bound::Included(from), Bound::Unbounded);
         [&self.rows, &*self.saving].into_iter().flat_map(move |rows| {
-            let keys = rows.range::<[u8], _>(range).map(|(key, _)| key);
+            let keys = rows.new.range::<[u8], _>(range);
             keys.take_while(move |key| key.starts_with(prefix)).take(limit)
         })
     }
@@ -368,6 +384,9 @@ impl Shared {
     fn show(&self, meta: &mut Meta, ledger: LedgerId, entries: &[Entry], derived: Derived) {
         let Derived { rows, forked, constraints } = derived;
         entries.iter().for_each(|entry| meta.absorb(entry));
+        let first = entries.iter().filter(|entry| entry.previous == 0);
+        let created: HashSet<_> =
+            first.map(|entry| (entry.event.collection.as_str(), entry.event.key.as_str())).collect();
         meta.forked.extend(forked);
         let mut dirty = self.published.dirty.write().unwrap_or_else(PoisonError::into_inner);
         let mut clean = self.published.clean();
@@ -386,7 +405,8 @@ impl Shared {
             }
             let at = row::key(Kind::Row, ledger, &key.0, &key.1);
             clean.rows.remove(&at);
-            dirty.rows.insert(at, row);
+            let is_new = created.contains(&(key.0.as_str(), key.1.as_str()));
+            dirty.rows.insert(at, row, is_new);
         }
     }
 
@@ -401,7 +421,7 @@ impl Shared {
 
     /// How many rows are not yet in the row file, but for those that are on their way.
     pub(crate) fn dirty_rows(&self) -> usize {
-        self.published.dirty().rows.len()
+        self.published.dirty().rows.rows.len()
     }
 
     /// Takes up what only memory holds, to be saved. Readers go on to find it here.
@@ -409,9 +429,11 @@ impl Shared {
         let metas = self.metas.read().unwrap_or_else(PoisonError::into_inner).clone();
         // What a save left that came to no end is saved by this one.
         let mut dirty = self.published.dirty.write().unwrap_or_else(PoisonError::into_inner);
-        let mut rows = Pinned::clone(&dirty.saving);
-        rows.append(&mut dirty.rows);
-        dirty.saving = Arc::new(rows);
+        let Pinned { rows, new } = std::mem::take(&mut dirty.rows);
+        let mut saving = Pinned::clone(&dirty.saving);
+        saving.rows.extend(rows);
+        saving.new.extend(new);
+        dirty.saving = Arc::new(saving);
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         let mut answered = BTreeMap::clone(&requests.saving);
         answered.append(&mut requests.answered);
@@ -440,12 +462,14 @@ impl Shared {
         metas: BTreeMap<LedgerId, Meta>,
         mut changes: Changes,
     ) -> Result<Vec<usize>> {
-        let mut weights = Vec::with_capacity(rows.len());
-        for (key, row) in rows {
+        let mut weights = Vec::with_capacity(rows.rows.len());
+        for (key, row) in &rows.rows {
             let bytes = row.encode()?;
             weights.push(weight(&bytes));
             changes.push((key.clone(), Some(bytes)));
         }
+        // In the order of the index.
+        changes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let answered = requests.iter().map(|(key, request)| (key.clone(), bincode_options().serialize(request).ok()));
         changes.extend(answered);
         for (ledger, meta) in metas {
@@ -467,7 +491,7 @@ impl Shared {
     /// Lets go of the rows that are in the row file now, but remembers them as others that were read there. Who read
     /// there before that does not remember what it found.
     fn let_go(&self, rows: &Arc<Pinned>, weights: &[usize]) {
-        let mut saved = rows.iter().zip(weights);
+        let mut saved = rows.rows.iter().zip(weights);
         loop {
             let dirty = self.published.dirty();
             let mut clean = self.published.clean();
@@ -475,7 +499,7 @@ impl Shared {
             let mut more = false;
             for ((key, row), weight) in saved.by_ref().take(LET_GO_AT_ONCE) {
                 more = true;
-                if dirty.rows.contains_key(key) {
+                if dirty.rows.rows.contains_key(key) {
                     clean.rows.remove(key);
                 } else {
                     clean.rows.insert(key.clone(), row.clone(), *weight);
@@ -493,9 +517,10 @@ impl Shared {
     /// Goes on to hold what could not be saved.
     fn keep(&self, rows: &Pinned, requests: &BTreeMap<Vec<u8>, Answered>) {
         let mut dirty = self.published.dirty.write().unwrap_or_else(PoisonError::into_inner);
-        for (key, row) in rows {
-            dirty.rows.entry(key.clone()).or_insert_with(|| row.clone());
+        for (key, row) in &rows.rows {
+            dirty.rows.rows.entry(key.clone()).or_insert_with(|| row.clone());
         }
+        dirty.rows.new.extend(rows.new.iter().cloned());
         dirty.saving = Arc::default();
         let mut held = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, request) in requests {
@@ -518,7 +543,7 @@ impl Shared {
     /// The records whose rows are not yet in the row file, by ledger.
     pub(crate) fn dirty_records(&self) -> BTreeMap<LedgerId, Vec<RecordKey>> {
         let mut records: BTreeMap<LedgerId, Vec<RecordKey>> = BTreeMap::new();
-        for key in self.published.dirty().rows.keys() {
+        for key in self.published.dirty().rows.rows.keys() {
             if let Some((ledger, record)) = row::split(key) {
                 records.entry(ledger).or_default().push(record);
             }
@@ -643,7 +668,10 @@ impl Shared {
         self.indexes.write().unwrap_or_else(PoisonError::into_inner).remove(&ledger);
         let is_of = |key: &Vec<u8>| key.get(1..17) == Some(&ledger.0[..]);
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).answered.retain(|key, _| !is_of(key));
-        self.published.dirty.write().unwrap_or_else(PoisonError::into_inner).rows.retain(|key, _| !is_of(key));
+        let mut dirty = self.published.dirty.write().unwrap_or_else(PoisonError::into_inner);
+        dirty.rows.rows.retain(|key, _| !is_of(key));
+        dirty.rows.new.retain(|key| !is_of(key));
+        drop(dirty);
         let mut clean = self.published.clean();
         clean.generation += 1;
         clean.rows.clear();

@@ -3,8 +3,10 @@
 //!
 //! Invariant: nothing here is seen by readers; what they see is published once the events are durable.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 use super::cache::TwoGenerations;
 use super::constraints::{self, Constraints, Update};
@@ -62,7 +64,8 @@ impl CollectionPolicy {
         if let Some(policy) = Self::of_system(collection) {
             return policy;
         }
-        let part = |name: &str| row.filter(|row| !row.deleted).and_then(|row| row.content.json.get(name));
+        let content = row.filter(|row| !row.deleted).map(|row| row.content.whole());
+        let part = |name: &str| content.as_ref().and_then(|content| content.json.get(name));
         let policy = part("policy");
         let policy = policy.and_then(|policy| Policy::from_json(policy).ok()).unwrap_or_default();
         let mut known = Self::new(policy);
@@ -154,10 +157,10 @@ pub(crate) struct State {
     /// Events that are appended but not yet durable.
     pub(crate) staged: Vec<Entry>,
     /// Records whose rows are to be made again.
-    pub(crate) touched: BTreeSet<RecordKey>,
+    pub(crate) touched: HashSet<RecordKey, RandomState>,
     records: TwoGenerations<RecordKey, Box<Working>>,
     /// The rows of plain records that were asked for, with what followed on them since.
-    tips: HashMap<RecordKey, Arc<Row>>,
+    tips: HashMap<RecordKey, Arc<Row>, RandomState>,
     /// Rows of the past of plain records that are to be kept, with the position of each.
     marks: Vec<(u64, RecordKey, Vec<u8>)>,
     /// Whether every row is made from its document.
@@ -178,9 +181,9 @@ impl State {
             sequence,
             head,
             staged: Vec::new(),
-            touched: BTreeSet::new(),
+            touched: HashSet::default(),
             records: TwoGenerations::new(cache_bytes),
-            tips: HashMap::new(),
+            tips: HashMap::default(),
             marks: Vec::new(),
             by_documents: false,
             checked: false,
@@ -305,25 +308,28 @@ impl State {
         run: Option<RunId>,
     ) -> Result<u64> {
         let key = (event.collection.clone(), event.key.clone());
-        let previous = match self.tip(shared, &key)? {
-            Some(row) => row.last,
-            None => self.record(shared, &key)?.last,
+        let (previous, follows) = match self.tip(shared, &key)? {
+            Some(row) => (row.last, row.is_followed_by(&event)),
+            None => (self.record(shared, &key)?.last, false),
         };
         let run = run.or(event.run);
         let entry = Entry { position: self.head + 1, id, received_at, run, previous, event };
-        self.absorb_at(shared, key, &entry)?;
+        self.absorb_at(shared, key, &entry, follows)?;
         self.staged.push(entry);
         Ok(self.head)
     }
 
     /// Takes in an entry at the next position, which is durable or staged by the caller.
     pub(crate) fn absorb(&mut self, shared: &Shared, entry: &Entry) -> Result<()> {
-        self.absorb_at(shared, (entry.event.collection.clone(), entry.event.key.clone()), entry)
+        let key = (entry.event.collection.clone(), entry.event.key.clone());
+        let follows = self.is_followed_by(shared, &key, &entry.event)?;
+        self.absorb_at(shared, key, entry, follows)
     }
 
-    fn absorb_at(&mut self, shared: &Shared, key: RecordKey, entry: &Entry) -> Result<()> {
-        if !self.follow(shared, &key, entry)? {
-            self.derive(shared, &key, entry)?;
+    fn absorb_at(&mut self, shared: &Shared, key: RecordKey, entry: &Entry, follows: bool) -> Result<()> {
+        match follows {
+            true => self.follow(shared, &key, entry)?,
+            false => self.derive(shared, &key, entry)?,
         }
         if entry.event.writer == self.writer {
             self.sequence = self.sequence.max(entry.event.sequence.saturating_add(1));
@@ -377,16 +383,13 @@ impl State {
     /// The ids of a record's heads, sorted.
     pub(crate) fn heads(&mut self, shared: &Shared, key: &RecordKey) -> Result<Vec<EventId>> {
         match self.tip(shared, key)? {
-            Some(row) => Ok(row.heads.clone()),
+            Some(row) => Ok(row.heads.to_vec()),
             None => Ok(self.record(shared, key)?.document.graph().head_ids()),
         }
     }
 
-    /// Takes in an entry whose row follows from the record's row; false where it needs the document.
-    fn follow(&mut self, shared: &Shared, key: &RecordKey, entry: &Entry) -> Result<bool> {
-        if !self.is_followed_by(shared, key, &entry.event)? {
-            return Ok(false);
-        }
+    /// Takes in an entry whose row follows from the record's row.
+    fn follow(&mut self, shared: &Shared, key: &RecordKey, entry: &Entry) -> Result<()> {
         let policy = self.policy(shared, &key.0)?.hash;
         if self.records.contains(key) {
             // It is held, perhaps for good reason: it stays up to date.
@@ -394,13 +397,13 @@ impl State {
             working.document.apply(entry.id, &entry.event)?;
             working.last = entry.position;
         }
-        let Some(row) = self.tips.get_mut(key) else { return Ok(false) };
+        let row = self.tips.get_mut(key).ok_or_else(|| internal("an event follows from a row that is not held"))?;
         let row = Arc::make_mut(row);
         row.follow(entry.position, entry.id, &entry.event, policy);
         if row.is_mark() {
             self.marks.push((entry.position, key.clone(), row.encode()?));
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Takes in an entry by deriving it.

@@ -561,7 +561,7 @@ fn a_plan_that_fails_after_others_were_staged_takes_them_back() {
         assert!(writing.write_all(&writes, &app()).is_err());
         assert_eq!(writing.state.staged.len(), 1);
         let row = writing.state.row(writing.shared, &("c".into(), "k".into()))?.unwrap();
-        assert_eq!(row.content.json, json!({"n": 1}));
+        assert_eq!(row.content.whole().json, json!({"n": 1}));
         // And what comes after it stands on the first.
         writing.write_all(&[Write::new("c", "k", Act::Patch(json!({"m": 3})))], &app())?;
         Ok(())

@@ -153,7 +153,7 @@ impl Ledger {
         let row = self.shared().row(self.id(), &record)?;
         let mut events: Vec<EventId> = showing.iter().map(|(stamp, _)| stamp.event).collect();
         if events.is_empty() {
-            events = row.as_ref().map(|row| row.heads.clone()).unwrap_or_default();
+            events = row.as_ref().map(|row| row.heads.to_vec()).unwrap_or_default();
         }
         events.sort_unstable();
         let conflict = Conflict {
@@ -164,7 +164,7 @@ impl Ledger {
             status: Status::Open,
             base: None,
             candidates,
-            shown: row.and_then(|row| row.content.at(&violation.path)),
+            shown: row.and_then(|row| row.content.whole().at(&violation.path)),
             taken: None,
             because,
             path: violation.path,
@@ -176,7 +176,7 @@ impl Ledger {
     fn candidate(&self, violation: &Violation, stamp: Stamp, key: &str) -> Result<Option<Candidate>> {
         let record = (violation.collection.clone(), key.to_owned());
         let value: Option<Content> =
-            self.shared().row(self.id(), &record)?.and_then(|row| row.content.at(&violation.path));
+            self.shared().row(self.id(), &record)?.and_then(|row| row.content.whole().at(&violation.path));
         let working = self.working(&record, None)?;
         let graph = working.document.graph();
         Ok(graph.find(&stamp.event).and_then(|ix| candidate_of(graph, ix, value)))

@@ -1,6 +1,7 @@
 //! Reading a segment.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 
 use super::SegmentFault;
 use super::assemble::{Fault, Known, Reading, assemble};
@@ -180,6 +181,21 @@ fn read<'s>(
     Ok((items, known, raw))
 }
 
+/// Decompresses at most so many bytes.
+fn expand(stored: &[u8], most: usize) -> std::io::Result<Vec<u8>> {
+    thread_local! {
+        /// Making one takes longer than a small block.
+        static KEPT: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    KEPT.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(decompressor) => decompressor,
+            None => kept.insert(zstd::bulk::Decompressor::new()?),
+        };
+        decompressor.decompress(stored, most)
+    })
+}
+
 pub(super) fn decompress<'a>(block: &Block, stored: &'a [u8]) -> Result<Cow<'a, [u8]>, &'static str> {
     if stored.len() != block.stored {
         return Err("it has another length");
@@ -187,7 +203,7 @@ pub(super) fn decompress<'a>(block: &Block, stored: &'a [u8]) -> Result<Cow<'a, 
     match block.codec {
         Codec::Plain => Ok(Cow::Borrowed(stored)),
         // The capacity bounds what is made of a few bytes, and is itself bounded by the head's check.
-        Codec::Zstd => match zstd::bulk::decompress(stored, block.raw) {
+        Codec::Zstd => match expand(stored, block.raw) {
             Ok(raw) if raw.len() == block.raw => Ok(Cow::Owned(raw)),
             _ => Err("it cannot be decompressed to the length that the head says"),
         },

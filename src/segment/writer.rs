@@ -43,6 +43,7 @@ pub struct Writer<'a> {
     shape: Shape,
     past: &'a dyn Past,
     proved: bool,
+    compressor: Option<zstd::bulk::Compressor<'static>>,
     pending: Vec<Item>,
     weight: usize,
     ids: Ids,
@@ -63,8 +64,8 @@ impl<'a> Writer<'a> {
     /// A segment for a reader who knows this past.
     #[must_use]
     pub fn with_past(ledger: LedgerId, shape: Shape, past: &'a dyn Past) -> Self {
-        let (proved, pending, weight, ids, blocks, raw, body) = Default::default();
-        Self { ledger, shape, past, proved, pending, weight, ids, blocks, raw, body }
+        let (proved, compressor, pending, weight, ids, blocks, raw, body) = Default::default();
+        Self { ledger, shape, past, proved, compressor, pending, weight, ids, blocks, raw, body }
     }
 
     /// Reads every block back as it is made, and compares its events with those that were added: for who lets go of them
@@ -149,14 +150,14 @@ impl<'a> Writer<'a> {
     }
 
     /// The block's bytes as they are stored: as they are where compressing does not make them fewer.
-    fn compress(&self, raw: &[u8]) -> (Codec, Vec<u8>) {
-        if self.shape.codec == Codec::Zstd
-            && let Ok(stored) = zstd::bulk::compress(raw, self.shape.level)
-            && stored.len() < raw.len()
-        {
-            return (Codec::Zstd, stored);
+    fn compress(&mut self, raw: &[u8]) -> (Codec, Vec<u8>) {
+        if self.compressor.is_none() && self.shape.codec == Codec::Zstd {
+            self.compressor = zstd::bulk::Compressor::new(self.shape.level).ok();
         }
-        (Codec::Plain, raw.to_vec())
+        match self.compressor.as_mut().map(|compressor| compressor.compress(raw)) {
+            Some(Ok(stored)) if stored.len() < raw.len() => (Codec::Zstd, stored),
+            _ => (Codec::Plain, raw.to_vec()),
+        }
     }
 
     /// The segment's head and bytes; `None` where no event was added.
