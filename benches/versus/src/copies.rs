@@ -2,14 +2,13 @@
 //! replica that knew nothing of the first: everything that one does with a ledger, on records as people really edit them.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 use syncledger::ledger::{Act, BackupOptions, Context, Delivery, Ledger, Store, Which, Write, verify_backup};
 use syncledger::projection::{Policy, Strategy};
 
 use crate::Result;
-use crate::report::{Report, Sample};
+use crate::report::{Report, Sample, Watch};
 use crate::work::Sizes;
 
 const ISSUES: &str = include_str!("../../../tests/fixtures/jira-issues.jsonl");
@@ -112,14 +111,13 @@ fn timed<T>(
     report: &mut Report,
     name: &str,
     count: usize,
-    unit: &'static str,
+    unit: &str,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     eprintln!("  {name}: {count} {unit}");
-    let started = Instant::now();
+    let watch = Watch::start();
     let done = work()?;
-    let ledger = started.elapsed().into();
-    report.add(format!("Jira copies: {name}"), Sample { count, unit, ledger, ..Sample::default() });
+    report.add(format!("Jira copies: {name}"), Sample::of(count, unit).ledger(watch.stop()));
     Ok(done)
 }
 

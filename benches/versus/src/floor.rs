@@ -77,6 +77,7 @@ impl Table {
         Ok(started.elapsed())
     }
 
+    /// Makes records as they are shown, by key.
     pub fn put(&mut self, records: impl Iterator<Item = (String, String)>) -> Result<()> {
         let transaction = self.0.transaction()?;
         for record in records {
@@ -92,6 +93,16 @@ impl Table {
         for key in keys {
             let text: String = select.query_row([key], |row| row.get(0))?;
             std::hint::black_box(serde_json::from_str::<serde_json::Value>(&text)?);
+        }
+        Ok(started.elapsed())
+    }
+
+    /// Gets records as JSON text.
+    pub fn get_text<'a>(&self, keys: impl Iterator<Item = &'a String>) -> Result<Duration> {
+        let started = Instant::now();
+        let mut select = self.0.prepare("SELECT value FROM records WHERE key = ?1")?;
+        for key in keys {
+            std::hint::black_box(select.query_row([key], |row| row.get::<_, String>(0))?);
         }
         Ok(started.elapsed())
     }

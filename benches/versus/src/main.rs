@@ -1,64 +1,87 @@
-//! The ledger beside the floor, in one run: the same events appended to a plain file with `fdatasync`, and inserted into
-//! an SQLite table in WAL mode with `synchronous=full`, which is what a service would write by hand.
+//! The ledger beside the floor and beside peers, in one run: the same events appended to a plain file with `fdatasync`, and
+//! inserted into an SQLite table in WAL mode with `synchronous=full`, which is what a service would write by hand; and the
+//! same records kept by samod and by PouchDB.
 //!
-//! Prints a Markdown table of medians: rates, ratios and bytes. Only ratios of one run mean anything: machines differ.
+//! Prints Markdown tables of medians: rates, ratios, bytes, waits and memory. Only ratios of one run mean anything:
+//! machines differ.
 //!
 //! ```text
-//! cargo run --release --manifest-path benches/versus/Cargo.toml -- [--rounds N] [--scale N] [--only TEXT]
+//! cargo bench --bench versus -- [--rounds N] [--scale N] [--only TEXT] [--write PATH]
 //! ```
 
+mod bench;
+mod children;
 mod copies;
 mod files;
 mod floor;
+mod long;
+mod machine;
+mod memory;
+mod options;
+mod page;
+mod reads;
 mod record;
+mod replicas;
 mod report;
+mod tables;
 mod work;
+mod writes;
 
 use std::error::Error;
+use std::process::ExitCode;
+
+use options::Options;
+use report::Report;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What ends a run early: the disk, or a fault in the ledger.
-pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
+pub type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
-/// What to run.
-struct Options {
-    rounds: usize,
-    /// Divides every size: for a quick look, or under a slow profiler.
-    scale: usize,
-    only: String,
-}
-
-impl Options {
-    fn from_arguments(arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self { rounds: 5, scale: 1, only: String::new() };
-        let mut arguments = arguments;
-        while let Some(name) = arguments.next() {
-            let value = arguments.next().ok_or_else(|| format!("expected a value after {name}"))?;
-            match name.as_str() {
-                "--rounds" => options.rounds = value.parse()?,
-                "--scale" => options.scale = value.parse()?,
-                "--only" => options.only = value,
-                _ => return Err(format!("expected --rounds, --scale or --only, got {name}").into()),
-            }
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("versus: {fault}");
+            ExitCode::FAILURE
         }
-        Ok(options)
     }
 }
 
-fn main() -> Result<()> {
+fn run() -> Result<()> {
     let options = Options::from_arguments(std::env::args().skip(1))?;
-    let sizes = work::Sizes::divided_by(options.scale.max(1));
-    let mut report = report::Report::default();
+    match &options.child {
+        _ if options.help => println!("{}", options::USAGE),
+        Some(name) => children::be(name, &options)?,
+        None => compare(&options)?,
+    }
+    Ok(())
+}
+
+/// Measures everything in rounds, so that the samples of one piece of work lie apart.
+fn compare(options: &Options) -> Result<()> {
+    options.write.as_deref().map_or(Ok(()), page::check)?;
+    let (mut report, mut faults) = (Report::default(), Vec::new());
     for round in 1..=options.rounds {
-        for (name, run) in work::ALL {
-            if name.contains(&options.only) {
-                eprintln!("round {round} of {}: {name}", options.rounds);
-                run(&sizes, &mut report)?;
+        for name in options.names()? {
+            eprintln!("round {round} of {}: {name}", options.rounds);
+            match children::run(name, options) {
+                Ok(measured) => report.merge(measured),
+                Err(fault) => faults.push(format!("round {round}: {fault}")),
             }
         }
     }
-    print!("{report}");
-    Ok(())
+    let text = described(options, &report);
+    print!("{text}");
+    if !faults.is_empty() {
+        return Err(faults.join("; ").into());
+    }
+    options.write.as_deref().map_or(Ok(()), |path| page::write(path, &text))
+}
+
+fn described(options: &Options, report: &Report) -> String {
+    let (rounds, command, machine) = (options.rounds, options.command(), machine::described());
+    let plural = if rounds == 1 { "One round".to_owned() } else { format!("Medians of {rounds} rounds") };
+    format!("{plural} of `{command}`: {machine}.\n{report}")
 }

@@ -58,7 +58,7 @@ pub fn ten_fields(number: usize) -> Value {
         "reporter": format!("person-{}", number % 89),
         "project": "reports",
         "estimate": 1.5 + (number % 16) as f64,
-        "blocked": number % 3 == 0,
+        "blocked": number.is_multiple_of(3),
         "version": format!("4.{}.{}", number % 12, number % 7),
         "environment": "production",
     })

@@ -1,143 +1,142 @@
-//! What was measured, as Markdown: medians over the rounds, and ratios to the floor of the same run.
+//! What was measured: samples by work, of one round or of many, in a form that a child process can hand on.
 
-use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long something took, and each step of it where that was measured.
-#[derive(Clone, Default)]
+use serde::{Deserialize, Serialize};
+
+use crate::memory::Memory;
+
+/// How long something took, each step of it where that was measured, and the memory of the process meanwhile.
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Took {
-    total: Duration,
-    steps: Vec<Duration>,
+    pub total: Duration,
+    pub steps: Vec<Duration>,
+    pub memory: Option<Memory>,
 }
 
 impl From<Duration> for Took {
     fn from(total: Duration) -> Self {
-        Self { total, steps: Vec::new() }
+        Self { total, ..Self::default() }
     }
 }
 
 impl From<Vec<Duration>> for Took {
     fn from(steps: Vec<Duration>) -> Self {
-        Self { total: steps.iter().sum(), steps }
+        Self { total: steps.iter().sum(), steps, memory: None }
     }
 }
 
-impl Took {
-    /// Steps that ran beside each other and took `total` together.
-    pub fn beside(total: Duration, steps: Vec<Duration>) -> Self {
-        Self { total, steps }
+/// Looks at the clock and at memory while work is done.
+pub struct Watch {
+    memory: Option<Memory>,
+    started: Instant,
+}
+
+impl Watch {
+    pub fn start() -> Self {
+        Self { memory: Memory::start(), started: Instant::now() }
+    }
+
+    pub fn stop(self) -> Took {
+        self.stop_with(Vec::new())
+    }
+
+    /// With steps that may have run beside each other.
+    pub fn stop_with(self, steps: Vec<Duration>) -> Took {
+        Took { total: self.started.elapsed(), steps, memory: self.memory.map(Memory::stop) }
     }
 }
 
-/// One round of one piece of work.
-#[derive(Clone, Default)]
+/// One round of one piece of work, by the ledger and the floors, or by a peer in a process of its own.
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Sample {
     /// How many of `unit` were done.
     pub count: usize,
-    pub unit: &'static str,
-    pub ledger: Took,
+    pub unit: String,
+    pub ledger: Option<Took>,
     pub raw: Option<Took>,
     pub sqlite: Option<Took>,
+    pub samod: Option<Took>,
+    /// The same with each file synced.
+    pub samod_synced: Option<Took>,
+    pub pouchdb: Option<Took>,
     /// Bytes on disk of an event: of the log, and of the derived rows.
     pub bytes: Option<(f64, f64)>,
+    /// Bytes on disk of what a peer keeps, for each of `unit`.
+    pub peer_bytes: Option<f64>,
+}
+
+impl Sample {
+    pub fn of(count: usize, unit: &str) -> Self {
+        Self { count, unit: unit.to_owned(), ..Self::default() }
+    }
+
+    pub fn ledger(self, took: impl Into<Took>) -> Self {
+        Self { ledger: Some(took.into()), ..self }
+    }
+
+    pub fn raw(self, took: impl Into<Took>) -> Self {
+        Self { raw: Some(took.into()), ..self }
+    }
+
+    pub fn sqlite(self, took: impl Into<Took>) -> Self {
+        Self { sqlite: Some(took.into()), ..self }
+    }
+
+    pub fn rate(&self, took: &Took) -> f64 {
+        self.count as f64 / took.total.as_secs_f64()
+    }
+}
+
+/// What is one number and no rate: bytes, or a wait.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Figure {
+    pub name: String,
+    pub unit: String,
+    pub values: Vec<f64>,
 }
 
 /// All rounds, in the order of first mention.
-#[derive(Default)]
-pub struct Report(Vec<(String, Vec<Sample>)>);
+#[derive(Default, Serialize, Deserialize)]
+pub struct Report {
+    pub rows: Vec<(String, Vec<Sample>)>,
+    pub figures: Vec<Figure>,
+    /// What was left out, and why.
+    pub notes: Vec<String>,
+}
 
 impl Report {
     pub fn add(&mut self, name: impl Into<String>, sample: Sample) {
         let name = name.into();
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
+        match self.rows.iter_mut().find(|(known, _)| *known == name) {
             Some((_, samples)) => samples.push(sample),
-            None => self.0.push((name, vec![sample])),
+            None => self.rows.push((name, vec![sample])),
         }
     }
-}
 
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
-}
-
-/// The median over the rounds of what a sample says.
-fn over(samples: &[Sample], of: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
-    median(samples.iter().filter_map(of))
-}
-
-fn rate(count: usize, took: &Took) -> f64 {
-    count as f64 / took.total.as_secs_f64()
-}
-
-fn rate_text(rate: Option<f64>, unit: &str) -> String {
-    match rate {
-        None => "–".to_owned(),
-        Some(rate) if rate >= 100_000.0 => format!("{:.0} k {unit}/s", rate / 1_000.0),
-        Some(rate) if rate >= 1_000.0 => format!("{:.1} k {unit}/s", rate / 1_000.0),
-        Some(rate) => format!("{rate:.1} {unit}/s"),
-    }
-}
-
-fn ratio_text(ratio: Option<f64>) -> String {
-    ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.3}"))
-}
-
-/// A place among the sorted steps, in microseconds.
-fn percentile(took: &Took, percent: usize) -> Option<f64> {
-    let mut steps = took.steps.clone();
-    steps.sort_unstable();
-    let at = (steps.len() * percent / 100).min(steps.len().checked_sub(1)?);
-    Some(steps.get(at)?.as_secs_f64() * 1e6)
-}
-
-fn micros(value: Option<f64>) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.0} µs"))
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "| work | ledger | file + fdatasync | SQLite WAL | ledger : file | ledger : SQLite | log + rows, bytes an event |"
-        )?;
-        writeln!(f, "|---|---:|---:|---:|---:|---:|---:|")?;
-        for (name, samples) in &self.0 {
-            let unit = samples.first().map_or("", |sample| sample.unit);
-            let ledger = over(samples, |s| Some(rate(s.count, &s.ledger)));
-            let raw = over(samples, |s| Some(rate(s.count, s.raw.as_ref()?)));
-            let sqlite = over(samples, |s| Some(rate(s.count, s.sqlite.as_ref()?)));
-            let to = |floor: Option<f64>| Some(ledger? / floor?);
-            let bytes = match (over(samples, |s| Some(s.bytes?.0)), over(samples, |s| Some(s.bytes?.1))) {
-                (Some(log), Some(rows)) => format!("{log:.0} + {rows:.0}"),
-                _ => "–".to_owned(),
-            };
-            let [ours, file, table] = [ledger, raw, sqlite].map(|rate| rate_text(rate, unit));
-            let [to_file, to_table] = [to(raw), to(sqlite)].map(ratio_text);
-            writeln!(f, "| {name} | {ours} | {file} | {table} | {to_file} | {to_table} | {bytes} |")?;
+    pub fn figure(&mut self, name: impl Into<String>, unit: &str, value: f64) {
+        let name = name.into();
+        match self.figures.iter_mut().find(|known| known.name == name) {
+            Some(known) => known.values.push(value),
+            None => self.figures.push(Figure { name, unit: unit.to_owned(), values: vec![value] }),
         }
-        self.latencies(f)
     }
-}
 
-impl Report {
-    /// The work whose steps a caller waits for.
-    fn latencies(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "\n| a caller waits | ledger p50 | p99 | file + fdatasync p50 | SQLite WAL p50 | ledger : file |"
-        )?;
-        writeln!(f, "|---|---:|---:|---:|---:|---:|")?;
-        for (name, samples) in &self.0 {
-            let of = |percent: usize| over(samples, |s| percentile(&s.ledger, percent));
-            let Some(half) = of(50) else { continue };
-            let raw = over(samples, |s| percentile(s.raw.as_ref()?, 50));
-            let sqlite = over(samples, |s| percentile(s.sqlite.as_ref()?, 50));
-            let ratio = ratio_text(raw.map(|raw| half / raw));
-            let [half, most, raw, sqlite] = [Some(half), of(99), raw, sqlite].map(micros);
-            writeln!(f, "| {name} | {half} | {most} | {raw} | {sqlite} | {ratio} |")?;
+    pub fn note(&mut self, note: impl Into<String>) {
+        let note = note.into();
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
         }
-        Ok(())
+    }
+
+    /// Takes in what another process measured.
+    pub fn merge(&mut self, other: Self) {
+        for (name, samples) in other.rows {
+            samples.into_iter().for_each(|sample| self.add(&name, sample));
+        }
+        for figure in other.figures {
+            figure.values.iter().for_each(|value| self.figure(&figure.name, &figure.unit, *value));
+        }
+        other.notes.into_iter().for_each(|note| self.note(note));
     }
 }

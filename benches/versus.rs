@@ -1,0 +1,27 @@
+//! `cargo bench --bench versus`: builds and runs the crate `benches/versus`, which no build of the package knows, so that
+//! what it compares with weighs on nobody else.
+//!
+//! Without arguments five rounds of everything, written to `docs/benchmarks.md`; with arguments, what they say.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+fn main() -> ExitCode {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Cargo itself adds `--bench`.
+    let mut arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if arguments.is_empty() {
+        arguments = ["--rounds", "5", "--write", "docs/benchmarks.md"].map(str::to_owned).to_vec();
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(root).args(["run", "--release", "--manifest-path", "benches/versus/Cargo.toml", "--"]);
+    match command.args(arguments).status() {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(fault) => {
+            eprintln!("cargo cannot be started: {fault}");
+            ExitCode::FAILURE
+        }
+    }
+}
