@@ -23,6 +23,7 @@ mod reads;
 mod record;
 mod replicas;
 mod report;
+mod samod;
 mod tables;
 mod work;
 mod writes;

@@ -1,7 +1,7 @@
 //! The work that is measured: every piece by name, and how much of it is done.
 
 use crate::report::Report;
-use crate::{Result, copies, files, long, reads, replicas, writes};
+use crate::{Result, copies, files, long, reads, replicas, samod, writes};
 
 // The names of work that peers do too: their samples stand in the same rows.
 pub const ALONE: &str = "one-field patches, one caller";
@@ -34,6 +34,10 @@ pub struct Sizes {
     pub copies: usize,
     /// Changes of one record.
     pub changes: [usize; 2],
+    /// Records of peers, which are slow enough that few show their rates.
+    pub peers: usize,
+    /// Patches of one caller of a peer.
+    pub peers_alone: usize,
 }
 
 impl Sizes {
@@ -51,6 +55,8 @@ impl Sizes {
             imported: of(20_000),
             copies: of(10_000),
             changes: [1_000, 10_000].map(of),
+            peers: of(2_000),
+            peers_alone: of(500),
         }
     }
 }
@@ -72,4 +78,6 @@ pub const ALL: &[(&str, Work)] = &[
     ("import", writes::import),
     ("backup", files::backup),
     ("copies", copies::copies),
+    ("samod", samod::as_it_comes),
+    ("samod-synced", samod::synced),
 ];
