@@ -19,6 +19,7 @@ mod machine;
 mod memory;
 mod options;
 mod page;
+mod pouchdb;
 mod reads;
 mod record;
 mod replicas;

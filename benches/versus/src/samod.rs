@@ -124,7 +124,7 @@ impl Shelf {
     /// Makes a document for each record, many at once, until all are written.
     async fn create(&self, records: usize) -> Result<Vec<DocHandle>> {
         let before = self.files.written();
-        let create = |number: usize| async move { Ok::<_, Box<dyn std::error::Error>>(self.add(number).await?) };
+        let create = |number: usize| self.add(number);
         let handles = stream::iter(0..records).map(create).buffer_unordered(AT_ONCE).try_collect().await?;
         self.files.wait_for(before + records).await?;
         Ok(handles)
@@ -154,8 +154,8 @@ impl Shelf {
 /// Puts the fields of a JSON object, in one change.
 fn set(document: &mut Automerge, fields: &Value) -> Result<(), AutomergeError> {
     let put_all = |transaction: &mut automerge::transaction::Transaction<'_>| {
-        let fields = fields.as_object().into_iter().flatten();
-        fields.map(|(name, value)| transaction.put(ROOT, name, scalar(value))).collect::<Result<(), _>>()
+        let mut fields = fields.as_object().into_iter().flatten();
+        fields.try_for_each(|(name, value)| transaction.put(ROOT, name, scalar(value)))
     };
     document.transact(put_all).map(drop).map_err(|failure| failure.error)
 }

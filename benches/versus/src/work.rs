@@ -1,7 +1,7 @@
 //! The work that is measured: every piece by name, and how much of it is done.
 
 use crate::report::Report;
-use crate::{Result, copies, files, long, reads, replicas, samod, writes};
+use crate::{Result, copies, files, long, pouchdb, reads, replicas, samod, writes};
 
 // The names of work that peers do too: their samples stand in the same rows.
 pub const ALONE: &str = "one-field patches, one caller";
@@ -80,4 +80,5 @@ pub const ALL: &[(&str, Work)] = &[
     ("copies", copies::copies),
     ("samod", samod::as_it_comes),
     ("samod-synced", samod::synced),
+    ("pouchdb", pouchdb::pouchdb),
 ];
