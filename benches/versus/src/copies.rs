@@ -8,11 +8,11 @@ use syncledger::ledger::{Act, BackupOptions, Context, Delivery, Ledger, Store, W
 use syncledger::projection::{Policy, Strategy};
 
 use crate::Result;
+use crate::bench::{BATCH, Bench};
 use crate::report::{Report, Sample, Watch};
 use crate::work::Sizes;
 
 const ISSUES: &str = include_str!("../../../tests/fixtures/jira-issues.jsonl");
-const BATCH: usize = 256;
 
 /// An issue: what it was before its change log, and what each edit of that set, oldest first.
 struct Issue {
@@ -119,6 +119,20 @@ fn timed<T>(
     let done = work()?;
     report.add(format!("Jira copies: {name}"), Sample::of(count, unit).ledger(watch.stop()));
     Ok(done)
+}
+
+/// The same edits without a schema: all in the order of their change logs, on one replica, in batches.
+pub fn edits_alone(sizes: &Sizes, report: &mut Report) -> Result<()> {
+    let (issues, bench) = (Issue::all()?, Bench::new()?);
+    let put = |number: usize| {
+        let (issue, copy) = (&issues[number % issues.len()], number / issues.len());
+        Write::new("issues", issue.key_of(copy), Act::Put(issue.copy(copy)))
+    };
+    bench.write((0..sizes.copies).map(put).collect())?;
+    let after = bench.ledger.position();
+    let took = bench.write(edits(&issues, sizes.copies).into_iter().map(|(_, write)| write).collect())?;
+    report.add("real Jira edits of copies, no schema, 256 a batch", bench.sample(after, BATCH, took)?);
+    Ok(())
 }
 
 pub fn copies(sizes: &Sizes, report: &mut Report) -> Result<()> {

@@ -66,6 +66,20 @@ impl Table {
         Ok(took)
     }
 
+    /// Moves what the WAL holds into the table.
+    pub fn checkpoint(&self) -> Result<Duration> {
+        let started = Instant::now();
+        self.0.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        Ok(started.elapsed())
+    }
+
+    /// Another connection, with a cache of so many bytes.
+    pub fn with_cache(dir: &Path, bytes: usize) -> Result<Self> {
+        let connection = Connection::open(dir.join("table.db"))?;
+        connection.pragma_update(None, "cache_size", -((bytes >> 10) as i64))?;
+        Ok(Self(connection))
+    }
+
     /// Reads all events, in order.
     pub fn read(&self) -> Result<Duration> {
         let started = Instant::now();

@@ -16,6 +16,7 @@ mod files;
 mod floor;
 mod long;
 mod machine;
+mod many;
 mod memory;
 mod options;
 mod page;

@@ -6,6 +6,9 @@ use crate::floor::{self, Table};
 use crate::report::{Report, Sample, Watch};
 use crate::work::{self, Sizes};
 
+/// How often a full replica pulls a few changes.
+const TIMES: usize = 5;
+
 /// A ledger of many events: records, and one patch of each.
 pub fn many(records: usize) -> Result<Bench> {
     let bench = Bench::with_records(records)?;
@@ -35,9 +38,11 @@ pub fn pull(sizes: &Sizes, report: &mut Report) -> Result<()> {
     to.ledger.pull(&from.ledger)?;
     to.ledger.store().checkpoint()?;
     report.add(work::PULLED, to.sample(0, PULL, watch.stop())?);
-    for _ in 0..5 {
+    for time in 0..TIMES {
         let (after, step) = (to.ledger.position(), sizes.records.div_ceil(sizes.changed));
-        from.write((0..sizes.changed).map(|nth| patch(nth * step % sizes.records, nth)).collect())?;
+        // Other values each time: what is there already would be no change.
+        let change = |nth: usize| patch(nth * step % sizes.records, time * sizes.changed + nth);
+        from.write((0..sizes.changed).map(change).collect())?;
         let watch = Watch::start();
         to.ledger.pull(&from.ledger)?;
         let name = format!("pull of {} changes into a full replica", sizes.changed);

@@ -26,6 +26,13 @@ impl From<Vec<Duration>> for Took {
     }
 }
 
+impl Took {
+    /// With what belongs to the whole and to none of the steps.
+    pub fn and(self, more: Duration) -> Self {
+        Self { total: self.total + more, ..self }
+    }
+}
+
 /// Looks at the clock and at memory while work is done.
 pub struct Watch {
     memory: Option<Memory>,
@@ -39,6 +46,12 @@ impl Watch {
 
     pub fn stop(self) -> Took {
         self.stop_with(Vec::new())
+    }
+
+    /// Where only the steps count, and what lay between them does not.
+    pub fn stop_summed(self, steps: Vec<Duration>) -> Took {
+        let total = steps.iter().sum();
+        Took { total, ..self.stop_with(steps) }
     }
 
     /// With steps that may have run beside each other.

@@ -1,7 +1,7 @@
 //! The work that is measured: every piece by name, and how much of it is done.
 
 use crate::report::Report;
-use crate::{Result, copies, files, long, pouchdb, reads, replicas, samod, writes};
+use crate::{Result, copies, files, long, many, pouchdb, reads, replicas, samod, writes};
 
 // The names of work that peers do too: their samples stand in the same rows.
 pub const ALONE: &str = "one-field patches, one caller";
@@ -34,6 +34,8 @@ pub struct Sizes {
     pub copies: usize,
     /// Changes of one record.
     pub changes: [usize; 2],
+    /// Records of one event.
+    pub many: usize,
     /// Records of peers, which are slow enough that few show their rates.
     pub peers: usize,
     /// Patches of one caller of a peer.
@@ -55,6 +57,7 @@ impl Sizes {
             imported: of(20_000),
             copies: of(10_000),
             changes: [1_000, 10_000].map(of),
+            many: of(1_000_000),
             peers: of(2_000),
             peers_alone: of(500),
         }
@@ -71,8 +74,13 @@ pub const ALL: &[(&str, Work)] = &[
     ("batches", writes::batches),
     ("zipf", writes::zipf),
     ("concurrent", writes::concurrent),
+    ("apart", writes::apart),
+    ("jira", copies::edits_alone),
     ("get", reads::get),
-    ("long", long::long),
+    ("cold", reads::get_cold),
+    ("long", long::registers),
+    ("text", long::text),
+    ("many", many::many),
     ("rebuild", replicas::rebuild),
     ("pull", replicas::pull),
     ("import", writes::import),

@@ -13,6 +13,10 @@ use crate::report::{Report, Took, Watch};
 use crate::work::{self, Sizes};
 
 const CALLERS: usize = 64;
+/// How many patches of a batch are another writer's.
+const THEIRS: usize = BATCH / 10;
+/// From where on another writer's values are, none of which is one of ours.
+const OTHERS: usize = 10_000_000;
 
 /// One caller that waits for each of its patches.
 pub fn alone(sizes: &Sizes, report: &mut Report) -> Result<()> {
@@ -114,6 +118,35 @@ pub fn concurrent(sizes: &Sizes, report: &mut Report) -> Result<()> {
     }
     bench.ledger.store().checkpoint()?;
     report.add("the same, a tenth of them on older heads", bench.sample(after, BATCH, watch.stop_with(steps))?);
+    Ok(())
+}
+
+/// A tenth of the patches are another writer's, made on a replica of its own at the same time as those here, and on the
+/// same records.
+pub fn apart(sizes: &Sizes, report: &mut Report) -> Result<()> {
+    let (here, there) = (Bench::with_records(sizes.records)?, Bench::new()?);
+    there.ledger.pull(&here.ledger)?;
+    let (after, id) = (here.ledger.position(), here.ledger.info().id);
+    let (zipf, mut rng) = (Zipf::new(sizes.records), Rng(5));
+    let (watch, mut steps) = (Watch::start(), Vec::new());
+    for start in (0..sizes.patches).step_by(BATCH) {
+        let records: Vec<usize> = (0..BATCH - THEIRS).map(|_| zipf.pick(&mut rng)).collect();
+        let (ours, theirs) = (here.ledger.position(), there.ledger.position());
+        let made = records.iter().take(THEIRS).enumerate();
+        let made = made.map(|(nth, record)| patch(*record, OTHERS + start + nth * 3)).collect();
+        there.ledger.write_all(made, &Context::from_source("other"))?;
+        let made = there.events(theirs)?;
+        let writes = records.iter().enumerate().map(|(nth, record)| patch(*record, start + nth)).collect();
+        let started = Instant::now();
+        here.ledger.write_all(writes, &Context::default())?;
+        here.ledger.apply(id, &made)?;
+        steps.push(started.elapsed());
+        there.ledger.apply(id, &here.events(ours)?)?;
+    }
+    let started = Instant::now();
+    here.ledger.store().checkpoint()?;
+    let took = watch.stop_summed(steps).and(started.elapsed());
+    report.add("the same, a tenth of them another writer's", here.sample(after, BATCH, took)?);
     Ok(())
 }
 
