@@ -32,6 +32,7 @@ mod writes;
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use options::Options;
 use report::Report;
@@ -68,11 +69,13 @@ fn compare(options: &Options) -> Result<()> {
     let (mut report, mut faults) = (Report::default(), Vec::new());
     for round in 1..=options.rounds {
         for name in options.names()? {
-            eprintln!("round {round} of {}: {name}", options.rounds);
+            eprint!("round {round} of {}: {name} …", options.rounds);
+            let started = Instant::now();
             match children::run(name, options) {
                 Ok(measured) => report.merge(measured),
                 Err(fault) => faults.push(format!("round {round}: {fault}")),
             }
+            eprintln!(" {:.1} s", started.elapsed().as_secs_f64());
         }
     }
     let text = described(options, &report);

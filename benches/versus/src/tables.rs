@@ -109,8 +109,13 @@ fn percentile(took: &Took, percent: usize) -> Option<f64> {
     Some(steps.get(at)?.as_secs_f64() * 1e6)
 }
 
-fn micros(value: Option<f64>) -> String {
-    value.map_or_else(dash, |value| format!("{value:.0} µs"))
+/// A wait, given in microseconds.
+fn wait_text(micros: Option<f64>) -> String {
+    match micros {
+        None => dash(),
+        Some(micros) if micros < 10_000.0 => format!("{micros:.0} µs"),
+        Some(micros) => format!("{:.0} ms", micros / 1e3),
+    }
 }
 
 /// One line of a table.
@@ -173,7 +178,7 @@ fn waits(f: &mut fmt::Formatter<'_>, rows: &[Row<'_>]) -> fmt::Result {
         let ratio = row.wait(LEDGER, 50).zip(row.wait(RAW, 50)).map(|(ledger, raw)| ledger / raw);
         let mut cells = vec![row.name.to_owned()];
         for pick in [LEDGER, RAW, SQLITE] {
-            cells.extend([50, 99].map(|percent| micros(row.wait(pick, percent))));
+            cells.extend([50, 99].map(|percent| wait_text(row.wait(pick, percent))));
         }
         cells.push(ratio_text(ratio));
         line(f, &cells)?;
@@ -193,7 +198,7 @@ fn peers(f: &mut fmt::Formatter<'_>, rows: &[Row<'_>]) -> fmt::Result {
         head(f, &names)?;
         for row in rows {
             let [ledger, peer] = [LEDGER, pick].map(|pick| row.rate_text(pick));
-            let [half, most] = [50, 99].map(|percent| micros(row.wait(pick, percent)));
+            let [half, most] = [50, 99].map(|percent| wait_text(row.wait(pick, percent)));
             let mut cells = vec![row.name.to_owned(), ledger, peer, row.ratio_to_peer(pick), row.done(pick)];
             cells.extend([half, most, row.peer_bytes(pick), row.memory(pick)]);
             line(f, &cells)?;
