@@ -7,7 +7,7 @@ use syncledger::ledger::{Act, Context, Ledger, LogQuery, Write};
 use tempfile::TempDir;
 
 use crate::Result;
-use crate::floor::{self, Table};
+use crate::floor::{Raw, Table};
 use crate::record::{key, one_field, ten_fields};
 use crate::report::{Sample, Took, Watch};
 
@@ -16,6 +16,8 @@ pub const COLLECTION: &str = "issues";
 pub const BATCH: usize = 256;
 /// How many events a pull commits at once.
 pub const PULL: usize = 2_048;
+/// After how many writes of one caller it is the floor's turn.
+const TURN: usize = 16;
 
 pub struct Bench {
     pub ledger: Ledger,
@@ -70,13 +72,33 @@ impl Bench {
     pub fn sample(&self, after: u64, per_commit: usize, ledger: impl Into<Took>) -> Result<Sample> {
         let events = self.events(after)?;
         let dir = tempfile::tempdir_in(self.dir.path())?;
-        let raw = floor::append_raw(dir.path(), &events, per_commit)?;
+        let raw = Raw::create(dir.path())?.append(&events, per_commit)?;
         let mut table = Table::create(dir.path())?;
         let sqlite = Took::from(table.append(&events, per_commit)?);
-        // Lasting rates count checkpoints, the ledger's and the table's; one caller's waits do not.
-        let sqlite = if per_commit > 1 { sqlite.and(table.checkpoint()?) } else { sqlite };
+        // Lasting rates count checkpoints, the ledger's and the table's.
+        let sqlite = sqlite.and(table.checkpoint()?);
         let bytes = Some(self.bytes_per_event()?);
         Ok(Sample { bytes, ..Sample::of(events.len(), "events").ledger(ledger).raw(raw).sqlite(sqlite) })
+    }
+
+    /// One caller that waits for each write, here and with the floor, by turns: a disk is slow or fast for both.
+    pub fn by_turns(&self, writes: &[Write]) -> Result<Sample> {
+        let dir = tempfile::tempdir_in(self.dir.path())?;
+        let (mut file, mut table) = (Raw::create(dir.path())?, Table::create(dir.path())?);
+        let (watch, mut steps, mut raw, mut sqlite) = (Watch::start(), Vec::new(), Vec::new(), Vec::new());
+        for turn in writes.chunks(TURN) {
+            let after = self.ledger.position();
+            for write in turn.iter().cloned() {
+                let started = Instant::now();
+                self.ledger.write(write, &Context::default())?;
+                steps.push(started.elapsed());
+            }
+            let events = self.events(after)?;
+            raw.extend(file.append(&events, 1)?);
+            sqlite.extend(table.append(&events, 1)?);
+        }
+        let sample = Sample::of(raw.len(), "events").ledger(watch.stop_summed(steps)).raw(raw).sqlite(sqlite);
+        Ok(Sample { bytes: Some(self.bytes_per_event()?), ..sample })
     }
 
     /// Of the whole store, after a checkpoint.

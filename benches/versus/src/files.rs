@@ -7,7 +7,7 @@ use syncledger::segment::Shape;
 
 use crate::Result;
 use crate::bench::{Bench, PULL};
-use crate::floor::{self, Table};
+use crate::floor::{Raw, Table};
 use crate::replicas::many;
 use crate::report::{Report, Sample, Took, Watch};
 use crate::work::Sizes;
@@ -16,10 +16,10 @@ use crate::writes::with_zipf_patches;
 /// A sample of what took so long over all events, beside the floor's writing or reading them.
 fn sample(bench: &Bench, took: Took, bytes: Option<u64>, reads: bool, events: &[Vec<u8>]) -> Result<Sample> {
     let dir = tempfile::tempdir()?;
-    let raw: Duration = floor::append_raw(dir.path(), events, PULL)?.iter().sum();
-    let mut table = Table::create(dir.path())?;
+    let (mut file, mut table) = (Raw::create(dir.path())?, Table::create(dir.path())?);
+    let raw: Duration = file.append(events, PULL)?.iter().sum();
     let sqlite: Duration = table.append(events, PULL)?.iter().sum();
-    let (raw, sqlite) = if reads { (floor::read_raw(dir.path())?, table.read()?) } else { (raw, sqlite) };
+    let (raw, sqlite) = if reads { (file.read()?, table.read()?) } else { (raw, sqlite) };
     let bytes = bytes.map(|bytes| (bytes as f64 / bench.ledger.position() as f64, 0.0));
     Ok(Sample { bytes, ..Sample::of(events.len(), "events").ledger(took).raw(raw).sqlite(sqlite) })
 }

@@ -2,34 +2,47 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use crate::Result;
 
-/// Appends events to a plain file, `per_commit` between two `fdatasync`s. Returns how long each commit took.
-pub fn append_raw(dir: &Path, events: &[Vec<u8>], per_commit: usize) -> Result<Vec<Duration>> {
-    let mut file = File::create(dir.join("raw"))?;
-    file.sync_all()?;
-    let mut took = Vec::with_capacity(events.len() / per_commit + 1);
-    for commit in events.chunks(per_commit) {
-        let started = Instant::now();
-        file.write_all(&commit.concat())?;
-        file.sync_data()?;
-        took.push(started.elapsed());
-    }
-    Ok(took)
+/// A plain file that events are appended to.
+pub struct Raw {
+    file: File,
+    path: PathBuf,
 }
 
-/// Reads the file of [`append_raw`] as a whole.
-pub fn read_raw(dir: &Path) -> Result<Duration> {
-    let started = Instant::now();
-    let mut bytes = Vec::new();
-    File::open(dir.join("raw"))?.read_to_end(&mut bytes)?;
-    std::hint::black_box(bytes);
-    Ok(started.elapsed())
+impl Raw {
+    pub fn create(dir: &Path) -> Result<Self> {
+        let path = dir.join("raw");
+        let file = File::create(&path)?;
+        file.sync_all()?;
+        Ok(Self { file, path })
+    }
+
+    /// Appends events, `per_commit` between two `fdatasync`s. Returns how long each commit took.
+    pub fn append(&mut self, events: &[Vec<u8>], per_commit: usize) -> Result<Vec<Duration>> {
+        let mut took = Vec::with_capacity(events.len() / per_commit + 1);
+        for commit in events.chunks(per_commit) {
+            let started = Instant::now();
+            self.file.write_all(&commit.concat())?;
+            self.file.sync_data()?;
+            took.push(started.elapsed());
+        }
+        Ok(took)
+    }
+
+    /// Reads the file as a whole.
+    pub fn read(&self) -> Result<Duration> {
+        let started = Instant::now();
+        let mut bytes = Vec::new();
+        File::open(&self.path)?.read_to_end(&mut bytes)?;
+        std::hint::black_box(bytes);
+        Ok(started.elapsed())
+    }
 }
 
 /// A table of events, and one of records as they are shown, without any merging or history.

@@ -7,7 +7,7 @@ use syncledger::ledger::{Act, AsOf, Context, Edit, Entry, Look, Place, Revision,
 
 use crate::Result;
 use crate::bench::{BATCH, Bench, COLLECTION, PULL, patch};
-use crate::floor::{self, Table};
+use crate::floor::{Raw, Table};
 use crate::record::{Rng, key};
 use crate::report::{Report, Sample, Took, Watch};
 use crate::work::Sizes;
@@ -84,15 +84,8 @@ impl Long {
 
     /// One caller that waits for each.
     fn patch(&self, report: &mut Report) -> Result<()> {
-        let (after, mut steps) = (self.bench.ledger.position(), Vec::with_capacity(TIMES));
-        let watch = Watch::start();
-        for nth in self.changes..self.changes + TIMES {
-            let write = (self.change)(nth)?;
-            let started = Instant::now();
-            self.bench.ledger.write(write, &Context::default())?;
-            steps.push(started.elapsed());
-        }
-        let sample = self.bench.sample(after, 1, watch.stop_with(steps))?;
+        let writes: Vec<Write> = (self.changes..self.changes + TIMES).map(self.change).collect::<Result<_>>()?;
+        let sample = self.bench.by_turns(&writes)?;
         report.add(format!("one patch of {}", self.record), sample);
         Ok(())
     }
@@ -134,11 +127,11 @@ impl Long {
     /// How long the floor takes to read as many events as the record has.
     fn floor(&self) -> Result<(Duration, Duration)> {
         let dir = tempfile::tempdir_in(self.bench.dir.path())?;
-        let mut table = Table::create(dir.path())?;
+        let (mut file, mut table) = (Raw::create(dir.path())?, Table::create(dir.path())?);
         let events: Vec<Vec<u8>> = self.bench.events(0)?.into_iter().step_by(2).take(self.changes).collect();
-        floor::append_raw(dir.path(), &events, PULL)?;
+        file.append(&events, PULL)?;
         table.append(&events, PULL)?;
-        Ok((floor::read_raw(dir.path())?, table.read()?))
+        Ok((file.read()?, table.read()?))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::bench::{Bench, PULL, patch};
-use crate::floor::{self, Table};
+use crate::floor::{Raw, Table};
 use crate::report::{Report, Sample, Watch};
 use crate::work::{self, Sizes};
 
@@ -22,11 +22,11 @@ pub fn rebuild(sizes: &Sizes, report: &mut Report) -> Result<()> {
     bench.ledger.rebuild()?;
     let took = watch.stop();
     let events = bench.events(0)?;
-    floor::append_raw(bench.dir.path(), &events, PULL)?;
-    let mut table = Table::create(bench.dir.path())?;
+    let (mut file, mut table) = (Raw::create(bench.dir.path())?, Table::create(bench.dir.path())?);
+    file.append(&events, PULL)?;
     table.append(&events, PULL)?;
     let sample = Sample::of(events.len(), "events").ledger(took);
-    let sample = sample.raw(floor::read_raw(bench.dir.path())?).sqlite(table.read()?);
+    let sample = sample.raw(file.read()?).sqlite(table.read()?);
     report.add("rebuild (the floor only reads)", sample);
     Ok(())
 }

@@ -20,11 +20,9 @@ const OTHERS: usize = 10_000_000;
 
 /// One caller that waits for each of its patches.
 pub fn alone(sizes: &Sizes, report: &mut Report) -> Result<()> {
-    let bench = Bench::with_records(sizes.records)?;
-    let after = bench.ledger.position();
-    let watch = Watch::start();
-    let steps = patches_of(&bench.ledger, 1, sizes.alone, sizes.records)?;
-    report.add(work::ALONE, bench.sample(after, 1, watch.stop_with(steps))?);
+    let (bench, mut rng) = (Bench::with_records(sizes.records)?, Rng(1));
+    let writes: Vec<Write> = (0..sizes.alone).map(|nth| patch(rng.below(sizes.records), nth)).collect();
+    report.add(work::ALONE, bench.by_turns(&writes)?);
     Ok(())
 }
 
