@@ -1,0 +1,51 @@
+//! Long campaigns against the real program.
+//!
+//! ```text
+//! campaigns kill  [--cycles N] [--seed S] [--dir DIR]
+//! campaigns power [--images N] [--traces N] [--seed S] [--dir DIR] [--ext4] [--broken-fsync] [--trace FILE --image N]
+//! ```
+//! `kill` runs a program that writes, kills it with SIGKILL at random, again and again, and compares the store with what
+//! was acknowledged. `power` records every file operation of such a program, cuts the record anywhere, builds what a disk
+//! might hold after a power cut there, and opens that.
+//!
+//! Each ends with its totals, and with exit code 1 where anything was lost, torn or wrong.
+
+mod arguments;
+mod chance;
+mod check;
+mod kill;
+mod promise;
+mod work;
+
+use std::error::Error;
+use std::path::Path;
+use std::process::ExitCode;
+
+use arguments::Arguments;
+
+/// What ends a campaign early: the machine, never what it looks for.
+pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    match Arguments::read(std::env::args().skip(1)).and_then(|arguments| run(&arguments)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(fault) => {
+            eprintln!("error: {fault}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether all was as promised.
+fn run(arguments: &Arguments) -> Result<bool> {
+    match arguments.words().as_slice() {
+        ["kill"] => kill::run(arguments),
+        // The program under test; a campaign starts it.
+        ["work", dir] => {
+            let operations = arguments.number("operations")?.map(|operations| operations as usize);
+            work::run(Path::new(dir), arguments.number("seed")?.unwrap_or(1), operations).map(|()| true)
+        }
+        _ => Err("expected `kill` or `power`; the first lines of src/main.rs say how".into()),
+    }
+}
