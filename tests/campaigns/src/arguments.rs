@@ -47,6 +47,11 @@ impl Arguments {
         Ok(number.transpose()?)
     }
 
+    /// Texts with commas between them.
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        self.named.get(name).map(|texts| texts.split(',').map(str::to_owned).collect()).unwrap_or_default()
+    }
+
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         self.named.get(name).map(PathBuf::from)
     }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! campaigns kill  [--cycles N] [--seed S] [--dir DIR]
-//! campaigns power [--images N] [--traces N] [--seed S] [--dir DIR] [--ext4] [--broken-fsync] [--trace FILE --image N]
+//! campaigns power [--images N] [--traces N] [--seed S] [--dir DIR] [--ext4] [--broken-fsync] [--spare ENDS]
+//!                 [--trace FILE [--image N]]
 //! ```
 //! `kill` runs a program that writes, kills it with SIGKILL at random, again and again, and compares the store with what
 //! was acknowledged. `power` records every file operation of such a program, cuts the record anywhere, builds what a disk
@@ -14,6 +15,7 @@ mod arguments;
 mod chance;
 mod check;
 mod kill;
+mod power;
 mod promise;
 mod work;
 
@@ -41,11 +43,23 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<bool> {
     match arguments.words().as_slice() {
         ["kill"] => kill::run(arguments),
+        ["power"] => power::run(arguments),
         // The program under test; a campaign starts it.
         ["work", dir] => {
             let operations = arguments.number("operations")?.map(|operations| operations as usize);
             work::run(Path::new(dir), arguments.number("seed")?.unwrap_or(1), operations).map(|()| true)
         }
+        // Opens an image; a campaign starts it too.
+        ["check", dir, promised] => check_alone(Path::new(dir), Path::new(promised), arguments),
         _ => Err("expected `kill` or `power`; the first lines of src/main.rs say how".into()),
     }
+}
+
+/// Prints what is not as a file of promises says. Whether that is nothing.
+fn check_alone(dir: &Path, promised: &Path, arguments: &Arguments) -> Result<bool> {
+    let mut promises = promise::Promises::default();
+    promises.take(&std::fs::read_to_string(promised)?);
+    let findings = check::check(dir, &promises, true, arguments.number("seed")?.unwrap_or(1));
+    findings.all().for_each(|(kind, found)| println!("{kind} {found}"));
+    Ok(findings.all().next().is_none())
 }
