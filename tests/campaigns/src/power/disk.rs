@@ -4,8 +4,10 @@
 //!   missing, or torn at sectors of 512 bytes; a sector that is there holds what the file had there at some moment.
 //! - A file's length is guaranteed likewise; later changes of it may or may not have happened.
 //! - A name that was made, moved or removed is guaranteed once its directory was fsynced after; until then it may or may
-//!   not have happened, by itself, whatever happened to others. A rename happens as a whole. Under the lenient model
-//!   names change in their order, and an fsync of a new file guarantees its name, as on ext4.
+//!   not have happened, by itself, whatever happened to others. A rename happens as a whole.
+//!
+//! Under the lenient model, as on ext4 with ordered data, names change in their order, an fsync of a new file guarantees its
+//! name, and a file never grows over bytes that are missing.
 //!
 //! Invariant: what is guaranteed never depends on chance.
 
@@ -31,8 +33,8 @@ const ROOT: Node = 0;
 /// Which guarantees there are.
 #[derive(Clone, Debug, Default)]
 pub struct Guarantees {
-    /// Names change in order, and fsync of a file guarantees its name.
-    pub names_in_order: bool,
+    /// Names change in order, fsync of a file guarantees its name, and a file grows by bytes that are there.
+    pub in_order: bool,
     /// An fdatasync guarantees nothing: to see that the campaign finds that out.
     pub no_fdatasync: bool,
     /// The ends of the paths of files and directories that are guaranteed at once: to look past faults that are known.
@@ -236,7 +238,7 @@ impl Disk {
     /// An fsync that began at a record has succeeded.
     fn guarantee(&mut self, node: Node, until: usize) {
         let is_new_file = |naming: &Naming| matches!(naming, Naming::Make { node: made, .. } if *made == node);
-        let lenient = self.guarantees.names_in_order;
+        let lenient = self.guarantees.in_order;
         let is_meant = |naming: &Naming| naming.is_in(node) || (lenient && is_new_file(naming));
         if let Some(file) = self.files.get_mut(&node) {
             file.guarantee(until);
@@ -263,7 +265,7 @@ impl Disk {
     /// What the disk may hold if power fails now.
     pub fn image(&self, names: Fate, bytes: Fate, chance: &mut Chance) -> Image {
         let mut tree = self.tree.clone();
-        let fate = if self.guarantees.names_in_order && names == Fate::Some { Fate::First } else { names };
+        let fate = if self.guarantees.in_order && names == Fate::Some { Fate::First } else { names };
         let guaranteed: Vec<bool> = self.names.iter().map(|name| name.guaranteed).collect();
         for (name, happened) in self.names.iter().zip(choose(&guaranteed, fate, chance)) {
             if happened {
@@ -279,7 +281,9 @@ impl Disk {
         for ((_, name), node) in tree.range((dir, String::new())..(dir + 1, String::new())) {
             let path = format!("{path}{name}");
             match self.files.get(node) {
-                Some(file) => drop(image.insert(path, Found::File(file.after_a_cut(bytes, chance)))),
+                Some(file) => {
+                    drop(image.insert(path, Found::File(file.after_a_cut(bytes, self.guarantees.in_order, chance))))
+                }
                 None => {
                     image.insert(path.clone(), Found::Dir);
                     self.gather(tree, *node, &format!("{path}/"), bytes, chance, image);
@@ -340,20 +344,26 @@ impl File {
     }
 
     /// The bytes that may be found after a power cut.
-    fn after_a_cut(&self, fate: Fate, chance: &mut Chance) -> Vec<u8> {
+    fn after_a_cut(&self, fate: Fate, in_order: bool, chance: &mut Chance) -> Vec<u8> {
         let (mut cached, mut stored) = (self.guaranteed.clone(), self.guaranteed.clone());
         let mut lengths = vec![stored.len()];
-        let mut length = stored.len();
+        let (mut length, mut is_whole) = (stored.len(), true);
         let happened = choose(&vec![false; self.pending.len()], fate, chance);
         for ((_, change), happened) in self.pending.iter().zip(happened) {
+            let grows = matches!(change, Change::Write { offset, bytes } if offset + bytes.len() > cached.len());
+            let torn = fate == Fate::Some && chance.one_in(3);
+            // Under the lenient model, what is cut off here is cut off for good.
+            is_whole &= !(in_order && grows && (torn || !happened));
             change.happen(&mut cached);
-            lengths.push(cached.len());
+            if is_whole {
+                lengths.push(cached.len());
+            }
             if happened {
-                change.store(&cached, &mut stored, fate == Fate::Some && chance.one_in(3), chance);
-                length = cached.len();
+                change.store(&cached, &mut stored, torn, chance);
+                length = if is_whole { cached.len() } else { length };
             }
         }
-        if fate == Fate::Some && chance.one_in(2) {
+        if fate == Fate::Some && !in_order && chance.one_in(2) {
             length = chance.pick(&lengths).copied().unwrap_or(length);
         }
         stored.resize(length, 0);
@@ -445,7 +455,7 @@ mod tests {
         records.extend(synced(FILE, 1, true));
         let by_itself = after(&Guarantees::default(), &records);
         assert_eq!(found(&by_itself, "f"), [None, Some(vec![1; 3])].into());
-        let lenient = Guarantees { names_in_order: true, ..Guarantees::default() };
+        let lenient = Guarantees { in_order: true, ..Guarantees::default() };
         assert_eq!(found(&after(&lenient, &records), "f"), [Some(vec![1; 3])].into());
         records.extend(synced(DIR, 2, false));
         assert_eq!(found(&after(&Guarantees::default(), &records), "f"), [Some(vec![1; 3])].into());

@@ -105,7 +105,7 @@ fn memory() -> PathBuf {
 impl Campaign {
     fn new(arguments: &Arguments, dir: PathBuf) -> Result<Self> {
         let guarantees = Guarantees {
-            names_in_order: arguments.switch("ext4"),
+            in_order: arguments.switch("ext4"),
             no_fdatasync: arguments.switch("broken-fsync"),
             spared: arguments.texts("spare"),
         };
@@ -229,8 +229,8 @@ impl Campaign {
     }
 
     fn switches(&self) -> String {
-        let Guarantees { names_in_order, no_fdatasync, spared } = &self.guarantees;
-        let ext4 = if *names_in_order { " --ext4" } else { "" };
+        let Guarantees { in_order, no_fdatasync, spared } = &self.guarantees;
+        let ext4 = if *in_order { " --ext4" } else { "" };
         let broken = if *no_fdatasync { " --broken-fsync" } else { "" };
         let spared = if spared.is_empty() { String::new() } else { format!(" --spare {}", spared.join(",")) };
         format!("{ext4}{broken}{spared}")

@@ -4,7 +4,8 @@
  *   CAMPAIGN_ROOT     the directory, without a slash at its end
  *   CAMPAIGN_TRACE    the file that the records are appended to
  *   CAMPAIGN_KILL_AT  after how many records the process kills itself, or
- *   CAMPAIGN_KILL_AT_NAME  after how many records that change names
+ *   CAMPAIGN_KILL_AT_NAME  after how many records that change names, or
+ *   CAMPAIGN_KILL_AT_PATH  after the first rename to, or making of, a directory or file whose path has this in it
  *
  * A change is made and recorded under one mutex, so the order of records is the order of changes. An fsync has two
  * records, before and after it, and only what was recorded before the first is made durable by the second: it does not
@@ -48,6 +49,7 @@ static dev_t device;
 static int trace = -1;
 static uint64_t syncs;
 static long kill_at, kill_at_name;
+static const char *kill_at_path;
 
 static void fail(const char *what) {
   dprintf(2, "campaign shim: %s: not recorded, so the program ends here\n", what);
@@ -70,6 +72,8 @@ static void append(enum kind kind, uint8_t flag, uint64_t inode, uint64_t number
       {&head, sizeof head}, {(void *)path, head.path}, {(void *)other, head.other}, {(void *)data, length}};
   size_t total = sizeof head + head.path + head.other + length;
   if (syscall(SYS_writev, trace, parts, 4) != (ssize_t)total) fail("the trace cannot be written");
+  const char *made = kind == RENAME ? other : kind == MKDIR ? path : NULL;
+  if (kill_at_path && made && strstr(made, kill_at_path)) kill(getpid(), SIGKILL);
   int is_name = kind == CREATE || kind == RENAME || kind == UNLINK || kind == MKDIR || kind == RMDIR;
   if ((kill_at && --kill_at == 0) || (is_name && kill_at_name && --kill_at_name == 0)) kill(getpid(), SIGKILL);
 }
@@ -89,6 +93,7 @@ __attribute__((constructor)) static void begin(void) {
   syscall(SYS_close, low);
   kill_at = number_of("CAMPAIGN_KILL_AT");
   kill_at_name = number_of("CAMPAIGN_KILL_AT_NAME");
+  kill_at_path = getenv("CAMPAIGN_KILL_AT_PATH");
   append(BEGIN, 0, found.st_ino, 0, NULL, NULL, NULL, 0);
 }
 
