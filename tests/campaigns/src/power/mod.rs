@@ -6,8 +6,8 @@
 //! Of some images the opening is recorded too, and power fails once more in that.
 //!
 //! Everything about an image follows from the seed, its number and its trace: one that failed is run alone with
-//! `--trace FILE --image N` and the same seed. Where it failed only at its second cut, chance has a part: how the threads
-//! of the opening ran.
+//! `--trace FILE --image N` and the same seed. The trace has to stay where it is, for archives are found by their path.
+//! Where an image failed only at its second cut, chance has a part: how the threads of the opening ran.
 
 mod disk;
 mod image;
