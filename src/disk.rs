@@ -89,16 +89,16 @@ pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
     file.sync_all().map_err(DiskError::of("fsync", path))
 }
 
-/// Makes the directory and those above it, and makes their names durable.
+/// Makes the directory and those above it, where they are missing, and makes the names of these and of the directory
+/// durable: one that is there may have been made by a process that ended before it did that.
 ///
 /// # Errors
 /// What the operating system refuses.
 pub fn create_dir(path: &Path) -> Result<(), DiskError> {
-    if path.is_dir() {
-        return Ok(());
-    }
+    let missing = std::iter::successors(Some(path), |below| Some(parent(below)).filter(|above| !above.is_dir()));
+    let named: Vec<&Path> = missing.collect();
     fs::create_dir_all(path).map_err(DiskError::of("create the directory", path))?;
-    sync_dir(parent(path))
+    named.into_iter().rev().try_for_each(|dir| sync_dir(parent(dir)))
 }
 
 /// Makes the names in a directory durable. Windows does this by itself.
@@ -208,6 +208,16 @@ mod tests {
         replace(&path, b"new").unwrap();
         assert_eq!(read(&path).unwrap().as_deref(), Some(b"new".as_slice()));
         assert_eq!(names(dir.path()).unwrap(), ["file"]);
+    }
+
+    #[test]
+    fn a_directory_is_made_with_those_above_it_once_or_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("one/two/three");
+        for _ in 0..2 {
+            create_dir(&path).unwrap();
+            assert!(path.is_dir());
+        }
     }
 
     #[test]

@@ -761,6 +761,20 @@ fn a_snapshot_that_was_being_written_is_removed_and_a_damaged_one_set_aside() {
 }
 
 #[test]
+fn a_configuration_of_the_engine_that_a_crash_left_torn_is_made_again() {
+    let store = store(20);
+    let conf = store.path().join("journal/conf");
+    let whole = std::fs::read(&conf).unwrap();
+    let zeroed = vec![0; whole.len()];
+    let half = [&whole[..whole.len() / 2], &zeroed[..whole.len() - whole.len() / 2]].concat();
+    for torn in [&whole[..0], &whole[..9], &whole[..whole.len() - 4], &zeroed, &half] {
+        std::fs::write(&conf, torn).unwrap();
+        let journal = SledJournal::open(store.path(), false).unwrap();
+        assert_eq!(journal.read_after(A, 0, usize::MAX).unwrap().len(), 20);
+    }
+}
+
+#[test]
 fn a_second_holder_is_told_who_the_first_is() {
     let bench = with_two(Sled::new());
     let error = bench.open().err().unwrap();

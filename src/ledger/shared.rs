@@ -588,7 +588,9 @@ impl Shared {
         if self.journal.catalog().iter().all(|entry| entry.id == ledger) {
             return Ok(self.rows.clear()?);
         }
-        for kind in Kind::ALL {
+        // The counts go first: without them whoever takes the ledger up removes the rest.
+        let others = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Meta);
+        for kind in [Kind::Meta].into_iter().chain(others) {
             let prefix = row::ledger_prefix(kind, ledger);
             loop {
                 let keys = self.rows.keys(&prefix, None, 4_096)?;

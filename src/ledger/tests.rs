@@ -1,7 +1,7 @@
 //! The ledger on engines that break, and under many threads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -21,14 +21,29 @@ use crate::journal::rows::{Changes, MemoryRows, Row, Rows, RowsError};
 use crate::projection::{Policy, Resolvers, Strategy, Verdict};
 
 /// Rows that outlive the store that they were written by.
-#[derive(Clone, Default)]
-struct SharedRows(Arc<MemoryRows>);
+#[derive(Clone)]
+struct SharedRows(Arc<MemoryRows>, Arc<AtomicUsize>);
+
+impl Default for SharedRows {
+    fn default() -> Self {
+        Self(Arc::default(), Arc::new(AtomicUsize::new(usize::MAX)))
+    }
+}
+
+impl SharedRows {
+    /// Lets so many more writes succeed.
+    fn fail_after(&self, writes: usize) {
+        self.1.store(writes, Ordering::SeqCst);
+    }
+}
 
 impl Rows for SharedRows {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
         self.0.get(key)
     }
     fn write(&self, changes: Changes, mark: &[u8]) -> Result<(), RowsError> {
+        let left = self.1.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        left.map_err(|_| RowsError::Corrupt { path: "memory".into(), what: "no more".into() })?;
         self.0.write(changes, mark)
     }
     fn mark(&self) -> Option<Vec<u8>> {
@@ -84,6 +99,34 @@ fn keys(ledger: &Ledger) -> Vec<String> {
 
 fn sound(ledger: &Ledger) {
     assert_eq!(ledger.verify().unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
+fn removing_what_is_derived_of_one_ledger_may_end_anywhere() {
+    // One ledger of several: its rows are removed in several writes, each of which may be the last before a crash.
+    for last in 0..12 {
+        for drops in [false, true] {
+            let (journal, rows) = (Arc::new(MemoryJournal::new()), SharedRows::default());
+            let store = store(&journal, &rows, often());
+            let (one, other) = (store.create_ledger("one").unwrap(), store.create_ledger("other").unwrap());
+            for n in 0..40 {
+                put(&one, &format!("k{}", n % 3), json!({ "n": n })).unwrap();
+                put(&other, "a", json!({ "n": n })).unwrap();
+            }
+            store.checkpoint().unwrap();
+            rows.fail_after(last);
+            let failed = if drops { store.drop_ledger("one").is_err() } else { one.rebuild().is_err() };
+            drop((one, other, store));
+            rows.fail_after(usize::MAX);
+            let store = super::tests::store(&Arc::new(journal.crash()), &rows, often());
+            if let Ok(one) = store.ledger("one") {
+                assert_eq!(keys(&one), ["k0", "k1", "k2"], "{last} {drops} {failed}");
+                put(&one, "k1", json!({ "n": "later" })).unwrap();
+                sound(&one);
+            }
+            sound(&store.ledger("other").unwrap());
+        }
+    }
 }
 
 // --- failing disks -----------------------------------------------------------------------------------------------------

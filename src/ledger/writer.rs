@@ -625,7 +625,11 @@ impl Writer {
         let head = self.shared.journal.head(ledger);
         self.shared.load_meta(ledger);
         let position = match self.shared.meta(ledger, |meta| meta.position) {
-            0 => self.begin(ledger)?,
+            0 => {
+                // What lies there without counts is what a removal left that came to no end.
+                self.shared.forget_rows(ledger)?;
+                self.begin(ledger)?
+            }
             position => position,
         };
         if position > head {

@@ -68,6 +68,8 @@ fn head(writer: &Writer, entry: &LedgerEntry) -> u64 {
 
 fn open_locked(dir: &Path) -> Result<Opened, JournalError> {
     disk::remove_unfinished(dir)?;
+    // An earlier process may have ended before it did this: what is read below is relied on from here on.
+    disk::sync_dir(dir)?;
     if !store_path(dir).exists() {
         create_files(dir)?;
     }
@@ -152,7 +154,11 @@ fn read_catalog(dir: &Path) -> Result<Option<Catalog>, JournalError> {
     Catalog::decode(&body).map(Some).ok_or_else(|| sealed::corrupt(&path, "it breaks the rules of a catalogue"))
 }
 
-/// Opens sled around its known faults: a snapshot that was being written bricks it, and so may a damaged one.
+/// The engine's own settings, which are always the same.
+const CONF: &str = "conf";
+
+/// Opens sled around its known faults: a snapshot that was being written bricks it, and so may a damaged one, and a file
+/// of its settings that it never fsyncs.
 fn open_engine(dir: &Path) -> Result<Engine, JournalError> {
     disk::create_dir(dir)?;
     for name in snapshots(dir)?.iter().filter(|name| name.ends_with(".generating")) {
@@ -160,7 +166,7 @@ fn open_engine(dir: &Path) -> Result<Engine, JournalError> {
     }
     match Engine::open(dir) {
         Err(fault @ JournalError::CorruptStore { .. }) => {
-            if !set_snapshots_aside(dir)? {
+            if !set_aside(dir)? {
                 return Err(fault);
             }
             // If the first attempt panicked, sled may hold its own lock for the rest of the process.
@@ -174,9 +180,10 @@ fn snapshots(dir: &Path) -> Result<Vec<String>, JournalError> {
     Ok(disk::names(dir)?.into_iter().filter(|name| name.starts_with("snap.")).collect())
 }
 
-/// Moves snapshots away, which sled can make anew from its log; `false` if there were none.
-fn set_snapshots_aside(dir: &Path) -> Result<bool, JournalError> {
-    let names = snapshots(dir)?;
+/// Moves away what sled can make anew, from its log and from our settings; `false` if there was nothing.
+fn set_aside(dir: &Path) -> Result<bool, JournalError> {
+    let mut names = snapshots(dir)?;
+    names.extend(disk::names(dir)?.into_iter().filter(|name| name == CONF));
     let aside = dir.join("set-aside");
     for name in &names {
         disk::create_dir(&aside)?;
@@ -190,7 +197,10 @@ fn set_snapshots_aside(dir: &Path) -> Result<bool, JournalError> {
 fn data_file(engine: &Engine) -> Result<File, JournalError> {
     let path = engine.data_path();
     let file = OpenOptions::new().read(true).write(true).open(&path).map_err(DiskError::of("open", &path))?;
-    disk::sync_dir(path.parent().unwrap_or(&path))?;
+    let dir = path.parent().unwrap_or(&path);
+    let conf = dir.join(CONF);
+    File::open(&conf).and_then(|conf| conf.sync_all()).map_err(DiskError::of("fsync", &conf))?;
+    disk::sync_dir(dir)?;
     Ok(file)
 }
 

@@ -111,7 +111,7 @@ impl Archives {
             _ => BTreeMap::new(),
         };
         let sealed_dir = store.map(|dir| dir.join("sealed"));
-        let sealed = sealed_dir.as_deref().map_or(Ok(BTreeMap::new()), sealed::list)?;
+        let sealed = sealed_dir.as_deref().map_or_else(|| Ok(BTreeMap::new()), sealed::list)?;
         let (known, sealed, reading) = (RwLock::new(known), RwLock::new(sealed), Mutex::default());
         Ok(Self { path, base, known, sealed_dir, sealed, reading })
     }

@@ -69,6 +69,8 @@ impl Ledger {
             written.push(path);
         }
         let (dir, events) = (archive.dir.clone(), archive.last());
+        // Also the names of files that an attempt left which ended early.
+        disk::sync_dir(&dir)?;
         let log_begins = match events {
             0 => self.log_begins(),
             _ => self.store.queue().archive(self.id(), archive, before)?,

@@ -31,6 +31,8 @@ pub(super) fn list(dir: &Path) -> Result<BTreeMap<LedgerId, Vec<Archived>>> {
         return Ok(found);
     }
     disk::remove_unfinished(dir)?;
+    // What is found here is relied on: a process may have ended between naming a file and making that durable.
+    disk::sync_dir(dir)?;
     for name in disk::names(dir)? {
         if let Some((ledger, file)) = parse(&name) {
             found.entry(ledger).or_default().push(file);

@@ -25,7 +25,10 @@ const REMEMBERED: usize = 64;
 pub fn options(seed: u64) -> Options {
     let mut chance = Chance::new(seed, 0);
     let cache_bytes = if chance.one_in(3) { 256 << 10 } else { 32 << 20 };
-    Options { cache_bytes, check_rows: chance.one_in(4), ..Options::default() }
+    let check_rows = chance.one_in(4);
+    // So few that files are sealed, and frames dropped, all the time.
+    let seal_events = 4 + chance.below(40) as u64;
+    Options { cache_bytes, check_rows, seal_events, ..Options::default() }
 }
 
 /// The store's directory.

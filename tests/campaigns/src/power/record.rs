@@ -13,7 +13,8 @@ const MUCH: (usize, usize) = (5, 250);
 const HARDLY: (usize, usize) = (16, 25);
 
 /// What gets its name by a rename, or is made, and has to be durable before anything stands on it.
-const PATHS: [&str; 6] = ["store/catalog", "store/floors", "store/archives", "store/blobs/", "store/base/", ".slbk"];
+const PATHS: [&str; 7] =
+    ["store/catalog", "store/floors", "store/archives", "store/blobs/", "store/base/", "store/sealed/", ".slbk"];
 /// How a process ends that found a fault.
 const FAULT: i32 = 2;
 
