@@ -894,6 +894,86 @@ fn frames_that_were_to_be_dropped_go_at_the_next_opening() {
     journal.verify().unwrap();
 }
 
+/// The names of the engine's directories in a store.
+fn databases(dir: &Path) -> Vec<String> {
+    let names = crate::disk::names(dir).unwrap();
+    names.into_iter().filter(|name| name.starts_with("journal")).collect()
+}
+
+#[test]
+fn what_was_dropped_goes_with_the_database_that_held_it() {
+    let store = store(200);
+    let beside = tempfile::tempdir().unwrap();
+    {
+        let journal = SledJournal::open(store.path(), false).unwrap().compacting_after(1);
+        assert_eq!(journal.drop_before(A, 50).unwrap(), 50);
+        assert_eq!(databases(&store.path()), ["journal"], "more is held than was dropped");
+        copy(&store.path().join("journal"), beside.path());
+        assert_eq!(journal.drop_before(B, 190).unwrap(), 190);
+        assert_eq!(databases(&store.path()), ["journal-1"]);
+        fill(&journal, A, 3);
+        journal.verify().unwrap();
+        assert_eq!(journal.drop_before(A, 200).unwrap(), 200);
+        assert_eq!(databases(&store.path()), ["journal-2"]);
+        fill(&journal, B, 3);
+        journal.close().unwrap();
+    }
+    // A crash left the one before, and another began.
+    copy(beside.path(), &store.path().join("journal"));
+    copy(beside.path(), &store.path().join("journal-3"));
+    let journal = SledJournal::open(store.path(), false).unwrap();
+    assert_eq!(databases(&store.path()), ["journal-2"]);
+    for (ledger, first) in [(A, 200), (B, 190)] {
+        assert_eq!((journal.first(ledger), journal.head(ledger)), (first, 203));
+        assert_eq!(journal.read_after(ledger, first - 1, ALL).unwrap().len() as u64, 204 - first);
+    }
+    journal.verify().unwrap();
+}
+
+#[test]
+fn a_database_that_is_not_the_present_one_is_never_taken_for_it() {
+    let store = store(20);
+    SledJournal::open(store.path(), false).unwrap().compacting_after(1).drop_before(A, 19).unwrap();
+    let journal = SledJournal::open(store.path(), false).unwrap().compacting_after(1);
+    journal.drop_before(B, 19).unwrap();
+    drop(journal);
+    assert_eq!(databases(&store.path()), ["journal-1"]);
+    let hidden = store.path().join("hidden");
+    std::fs::rename(store.path().join("journal-1"), &hidden).unwrap();
+    assert_eq!(kind(SledJournal::open(store.path(), false).map(drop)), ErrorKind::Corrupt);
+    let _ = std::fs::remove_dir_all(store.path().join("journal-1"));
+    std::fs::rename(&hidden, store.path().join("journal-1")).unwrap();
+    std::fs::write(store.path().join("generation"), b"SLGN\x01nothing").unwrap();
+    assert_eq!(kind(SledJournal::open(store.path(), false).map(drop)), ErrorKind::Corrupt);
+    assert_eq!(databases(&store.path()), ["journal-1"]);
+}
+
+#[test]
+fn appends_go_on_while_what_was_dropped_goes() {
+    let bench = with_two(Sled::new());
+    let (dir, rounds) = (bench.closed(), 60);
+    let journal = SledJournal::open(dir.path(), false).unwrap().compacting_after(1);
+    std::thread::scope(|scope| {
+        let append = |ledger| (0..rounds).for_each(|_| fill(&journal, ledger, 7));
+        scope.spawn(move || append(A));
+        scope.spawn(move || append(B));
+        scope.spawn(|| {
+            while journal.head(A) < 7 * rounds || journal.head(B) < 7 * rounds {
+                for ledger in [A, B] {
+                    let first = journal.drop_before(ledger, journal.head(ledger).saturating_sub(5)).unwrap();
+                    let found = journal.read_after(ledger, first - 1, ALL);
+                    assert!(found.is_ok_and(|frames| frames.first().is_none_or(|frame| frame.first == first)));
+                }
+            }
+        });
+    });
+    assert!(databases(&dir.path())[0].starts_with("journal-"));
+    journal.verify().unwrap();
+    journal.close().unwrap();
+    drop(journal);
+    SledJournal::open(dir.path(), false).unwrap().verify().unwrap();
+}
+
 #[test]
 fn a_full_verification_finds_nothing_wrong_with_a_good_store() {
     let bench = with_two(Sled::new());

@@ -559,10 +559,17 @@ impl Ledger {
     }
 
     fn bytes(&self) -> Result<(u64, u64, u64)> {
-        let journal = self.store.dir().map_or(0, |dir| directory_bytes(&dir.join("journal")));
+        let journal = self.store.dir().map_or(0, journal_bytes);
         let (sealed, ids) = self.shared().archives.sealed_bytes();
         Ok((journal + sealed, self.shared().rows.bytes_on_disk() + ids, self.shared().blobs.bytes()?))
     }
+}
+
+/// How many bytes the directories of the journal's engine have.
+fn journal_bytes(store: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(store).into_iter().flatten().flatten();
+    let is_journal = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("journal");
+    entries.filter(is_journal).map(|entry| directory_bytes(&entry.path())).sum()
 }
 
 fn directory_bytes(dir: &std::path::Path) -> u64 {

@@ -104,7 +104,9 @@ impl Store {
     /// As [`Store::open`]; `not_found` where there is none and none is to be made.
     pub fn open_with(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
         let dir = dir.as_ref().to_path_buf();
+        // A few small files are not worth a database of their own, in the default size that is never so.
         let journal = SledJournal::open(&dir, options.create)?;
+        let journal = journal.compacting_after(options.seal_events.saturating_mul(64).min(1 << 20));
         let blobs = Blobs::open(dir.join("blobs"))?;
         let rows = FileRows::open(dir.join("rows"))?;
         let engines = Engines { journal: Arc::new(journal), rows: Box::new(rows), blobs: Box::new(blobs) };

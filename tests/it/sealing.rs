@@ -182,6 +182,33 @@ fn lost_ids_are_made_again_and_lost_events_are_told() {
 }
 
 #[test]
+fn what_an_archive_and_a_sealed_file_both_hold_is_read_from_either() {
+    let (dir, kept, archive) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let ledger = open(dir.path(), 32);
+    write(&ledger, 0, 200);
+    ledger.store().close().unwrap();
+    copy(&dir.path().join("sealed"), kept.path());
+    let ledger = open(dir.path(), 32);
+    let expected = everything(&ledger);
+    ledger.archive(150, archive.path()).unwrap();
+    ledger.store().close().unwrap();
+    // A crash between the archive and the removal of what it holds, of which a part came to be.
+    copy(kept.path(), &dir.path().join("sealed"));
+    let last = |file: &PathBuf| file.file_stem()?.to_str()?.rsplit('-').next()?.parse::<u64>().ok();
+    let over: Vec<PathBuf> =
+        sealed(dir.path(), "slsg").into_iter().filter(|file| last(file).unwrap() < 150).collect();
+    assert!(over.len() > 3);
+    for file in over.iter().rev() {
+        let ledger = open(dir.path(), 32);
+        assert_eq!(everything(&ledger), expected, "{}", file.display());
+        assert_eq!(ledger.verify().unwrap().problems, [""; 0], "{}", file.display());
+        ledger.store().close().unwrap();
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
 fn a_dropped_ledger_leaves_no_sealed_file() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path(), 16);

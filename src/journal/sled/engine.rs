@@ -19,8 +19,10 @@ const FLUSH_EVERY_MS: u64 = 200;
 /// other holder to wait for.
 const LOCK_TRIES: u32 = 500;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
-/// How many keys are removed at once: who appends waits for them.
+/// How many keys are removed at once when a ledger is dropped: who appends waits for them.
 const ERASE_KEYS: usize = 64;
+/// How many keys are copied at once.
+const COPIED_KEYS: usize = 256;
 
 /// An open sled tree.
 pub(super) struct Engine {
@@ -94,19 +96,27 @@ impl Engine {
         Ok(numbers)
     }
 
-    /// Removes the frames of ledger `number` that begin before `position`, the first first, so that what a crash leaves
-    /// has no gap.
-    pub(super) fn erase_before(&self, number: u32, position: u64) -> Result<(), JournalError> {
+    /// How many bytes the frames of ledger `number` have that begin before `position`, and the others.
+    pub(super) fn bytes_around(&self, number: u32, position: u64) -> Result<(u64, u64), JournalError> {
+        let sum = |keys: std::ops::Range<[u8; parts::KEY_BYTES]>| {
+            let bytes = |entry: Result<(::sled::IVec, ::sled::IVec), _>| entry.map(|(_, value)| value.len() as u64);
+            guarded(&self.dir, || self.db.range(keys).map(bytes).sum::<Result<u64, _>>())
+        };
+        let (first, middle) = (parts::key(number, 0, 0), parts::key(number, position, 0));
+        Ok((sum(first..middle)?, sum(middle..parts::key(number, u64::MAX, u16::MAX))?))
+    }
+
+    /// Copies the frames of ledger `number` that begin at `position` or later. Returns where the last of them begins.
+    pub(super) fn copy_from(&self, number: u32, position: u64, to: &Self) -> Result<Option<u64>, JournalError> {
+        let keys = parts::key(number, position, 0)..=parts::key(number, u64::MAX, u16::MAX);
+        let (mut entries, mut last) = (self.db.range(keys), None);
         loop {
-            let keys = parts::key(number, 0, 0)..parts::key(number, position, 0);
-            let found = self.db.range(keys).take(ERASE_KEYS).map(|entry| entry.map(|(key, _)| key));
-            let first: Vec<_> = guarded(&self.dir, || found.collect())?;
-            if first.is_empty() {
-                return Ok(());
-            }
+            let some: Vec<_> = guarded(&self.dir, || entries.by_ref().take(COPIED_KEYS).collect())?;
+            let Some((key, _)) = some.last() else { return Ok(last) };
+            last = Some(parts::parse(&self.dir, key)?.first);
             let mut batch = ::sled::Batch::default();
-            first.into_iter().for_each(|key| batch.remove(key));
-            self.apply(batch)?;
+            some.into_iter().for_each(|(key, value)| batch.insert(key, value));
+            to.apply(batch)?;
         }
     }
 

@@ -4,6 +4,7 @@
 //! lock      who holds the store              store     magic, version, random id: written last at creation
 //! catalog   ledgers                          head      heads and running hashes at the last checkpoint
 //! journal/  the engine's own directory       ballast   1 MiB to give back when the disk is full
+//! floors    where logs begin                 generation   which directory of the engine is the present one
 //! ```
 //! sled's `flush` does not fsync, it may truncate its log at damage without a word, and it may panic on damaged files.
 //! So each append is one atomic batch, a flush, and then our own `fdatasync` of its file; the head mark tells at
@@ -14,6 +15,7 @@
 
 mod ballast;
 mod engine;
+mod generation;
 mod lock;
 mod mark;
 mod open;
@@ -44,12 +46,24 @@ pub struct SledJournal {
     firsts: RwLock<BTreeMap<LedgerId, u64>>,
     store: RwLock<Option<Store>>,
     /// Taken before the writer, by who writes the small files that tell where logs begin and end.
-    marks: Mutex<Floors>,
+    marks: Mutex<Marks>,
     writer: Mutex<Writer>,
+    /// From how many dropped bytes on a new database is made without them.
+    compact_after: u64,
 }
+
+/// See [`SledJournal::compacting_after`].
+const COMPACT_AFTER: u64 = 1 << 20;
 
 /// The ends of what was dropped.
 type Floors = BTreeMap<LedgerId, Tail>;
+
+/// What the small files say that only who holds them writes.
+struct Marks {
+    floors: Floors,
+    /// Which database holds the logs.
+    generation: u64,
+}
 
 /// What readers need, and what closing gives back.
 struct Store {
@@ -83,6 +97,14 @@ impl SledJournal {
         open::open(dir.as_ref(), create)
     }
 
+    /// The same journal, which makes a new database without the frames that were dropped once they have so many bytes,
+    /// and no fewer than those that are held: 1 MiB unless it is said otherwise.
+    #[must_use]
+    pub fn compacting_after(mut self, bytes: u64) -> Self {
+        self.compact_after = bytes;
+        self
+    }
+
     /// The store's directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
@@ -100,12 +122,12 @@ impl SledJournal {
     /// # Errors
     /// One of the kind `corrupt` for the first damage found.
     pub fn verify(&self) -> Result<(), JournalError> {
-        let floors = self.marks();
+        let marks = self.marks();
         let writer = self.writer();
         let store = self.store()?;
         let store = opened(&store)?;
         for entry in store.catalog.entries() {
-            let floor = floors.get(&entry.id).copied().unwrap_or_default();
+            let floor = marks.floors.get(&entry.id).copied().unwrap_or_default();
             let found = open::walk(&store.engine, entry, open::From::Dropped(floor))?;
             let expected = writer.tails.get(&entry.id).copied().unwrap_or_default();
             if found != expected {
@@ -116,7 +138,7 @@ impl SledJournal {
         Ok(())
     }
 
-    fn marks(&self) -> MutexGuard<'_, Floors> {
+    fn marks(&self) -> MutexGuard<'_, Marks> {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -169,9 +191,9 @@ impl SledJournal {
         write().map_err(|fault| self.heads.poison(fault))
     }
 
-    /// Records the present ends of all logs, and returns them. Appends go on meanwhile; the floors are only there to show
-    /// that nobody else writes marks.
-    fn write_mark(&self, catalog: &Catalog, _: &Floors) -> Result<BTreeMap<LedgerId, Tail>, JournalError> {
+    /// Records the present ends of all logs, and returns them. Appends go on meanwhile; the marks are only there to show
+    /// that nobody else writes them.
+    fn write_mark(&self, catalog: &Catalog, _: &Marks) -> Result<BTreeMap<LedgerId, Tail>, JournalError> {
         let tails = self.writer().tails.clone();
         self.commit(|| mark::write(&self.dir, catalog, &tails))?;
         Ok(tails)
@@ -189,11 +211,100 @@ impl SledJournal {
         opened(&*self.store()?).map(|store| store.catalog.clone())
     }
 
+    /// Makes a new database without what was dropped, once that is worth while. Where this fails before the new one is
+    /// the present one, the old one stays that.
+    fn compact_when_due(&self, marks: &mut Marks) -> Result<(), JournalError> {
+        let (dropped, held) = {
+            let store = self.store()?;
+            let store = opened(&store)?;
+            let around = |entry: &LedgerEntry| store.engine.bytes_around(entry.number, begin(marks, entry));
+            let sums = store.catalog.entries().map(around).collect::<Result<Vec<_>, _>>()?;
+            sums.into_iter().fold((0, 0), |sum, bytes| (sum.0 + bytes.0, sum.1 + bytes.1))
+        };
+        if dropped < held.max(self.compact_after) {
+            return Ok(());
+        }
+        let next = marks.generation + 1;
+        let made = self.compact(marks, next);
+        match made {
+            Err(fault) if !self.heads.is_poisoned() => {
+                tracing::warn!(%fault, "the journal could not be made smaller");
+                if marks.generation != next {
+                    // What is left of it goes now, or at the next opening.
+                    let _ = generation::remove(&self.dir, next);
+                }
+                Ok(())
+            }
+            // Which of the two is the present one is not known until the store is opened again.
+            made => made,
+        }
+    }
+
+    /// Copies what is held into a new database, and makes that the present one. Appends wait only for what came since
+    /// the copying began.
+    fn compact(&self, marks: &mut Marks, next: u64) -> Result<(), JournalError> {
+        let path = generation::path(&self.dir, next);
+        generation::remove(&self.dir, next)?;
+        let (engine, data) = open::open_database(&path)?;
+        let mut copied = BTreeMap::new();
+        self.copy_since(marks, &mut copied, &engine)?;
+        engine.flush()?;
+        engine.sync(&data)?;
+        let mut writer = self.writer();
+        self.heads.writable()?;
+        self.copy_since(marks, &mut copied, &engine)?;
+        engine.flush()?;
+        engine.sync(&data)?;
+        self.check_copy(&engine, &writer)?;
+        self.commit(|| generation::choose(&self.dir, next))?;
+        let before = std::mem::replace(&mut marks.generation, next);
+        writer.data = data;
+        let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
+        let old = store.as_mut().map(|store| std::mem::replace(&mut store.engine, engine));
+        drop((store, writer, old));
+        generation::remove(&self.dir, before)
+    }
+
+    /// Proves that a copy ends where the logs end.
+    fn check_copy(&self, copy: &Engine, writer: &Writer) -> Result<(), JournalError> {
+        for entry in self.current_catalog()?.entries() {
+            let expected = writer.tails.get(&entry.id).filter(|tail| tail.head > 0).map(|tail| tail.first);
+            if copy.last_first(entry.number)? != expected {
+                let what = "a copy of its frames does not end where they end";
+                return Err(JournalError::corrupt(entry.id, expected.unwrap_or(0), what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the frames after those that were copied already; `copied` tells where the last of each ledger begins.
+    fn copy_since(
+        &self,
+        marks: &Marks,
+        copied: &mut BTreeMap<LedgerId, u64>,
+        to: &Engine,
+    ) -> Result<(), JournalError> {
+        let store = self.store()?;
+        let store = opened(&store)?;
+        for entry in store.catalog.entries() {
+            let start = copied.get(&entry.id).map_or_else(|| begin(marks, entry), |last| last + 1);
+            if let Some(last) = store.engine.copy_from(entry.number, start, to)? {
+                copied.insert(entry.id, last);
+            }
+        }
+        Ok(())
+    }
+
     /// Flushes and fdatasyncs: after this everything written before is durable.
     fn make_durable(store: &Store, writer: &Writer) -> Result<(), JournalError> {
         store.engine.flush()?;
         store.engine.sync(&writer.data)
     }
+}
+
+/// The first position that a ledger holds.
+fn begin(marks: &Marks, entry: &LedgerEntry) -> u64 {
+    marks.floors.get(&entry.id).map_or(1, |floor| floor.head + 1)
 }
 
 fn opened(store: &Option<Store>) -> Result<&Store, JournalError> {
@@ -239,25 +350,27 @@ impl Journal for SledJournal {
     }
 
     fn drop_before(&self, ledger: LedgerId, position: u64) -> Result<u64, JournalError> {
-        let mut floors = self.marks();
+        let mut marks = self.marks();
         self.heads.writable()?;
         let catalog = self.current_catalog()?;
         let entry = catalog.find(ledger)?;
         // The mark names a frame, which stays: opening proves the log from there.
-        let tails = self.write_mark(&catalog, &floors)?;
+        let tails = self.write_mark(&catalog, &marks)?;
         let last = tails.get(&ledger).map_or(0, |tail| tail.first);
-        let store = self.store()?;
-        let store = opened(&store)?;
-        let before = floors.get(&ledger).copied().unwrap_or_default();
-        let floor = open::walk_until(&store.engine, entry, open::From::Dropped(before), position.min(last))?;
+        let before = marks.floors.get(&ledger).copied().unwrap_or_default();
+        let floor = {
+            let store = self.store()?;
+            let start = open::From::Dropped(before);
+            open::walk_until(&opened(&store)?.engine, entry, start, position.min(last))?
+        };
         if floor == before {
             return Ok(floor.head + 1);
         }
-        floors.insert(ledger, floor);
-        // From here on a crash is finished at the next opening, so that removing need not be durable.
-        self.commit(|| mark::write_floors(&self.dir, &catalog, &floors))?;
+        marks.floors.insert(ledger, floor);
+        // From here on nobody reads what lies before it, also after a crash.
+        self.commit(|| mark::write_floors(&self.dir, &catalog, &marks.floors))?;
         self.firsts.write().unwrap_or_else(PoisonError::into_inner).insert(ledger, floor.head + 1);
-        self.commit(|| store.engine.erase_before(entry.number, floor.head + 1))?;
+        self.compact_when_due(&mut marks)?;
         Ok(floor.head + 1)
     }
 
@@ -285,14 +398,14 @@ impl Journal for SledJournal {
     }
 
     fn drop_ledger(&self, ledger: LedgerId) -> Result<(), JournalError> {
-        let mut floors = self.marks();
+        let mut marks = self.marks();
         let mut writer = self.writer();
         self.heads.writable()?;
         let next = self.current_catalog()?.without(ledger)?;
         // First nobody can read it any more, and a crash from here on is finished at the next opening.
         self.heads.forget(ledger);
         writer.tails.remove(&ledger);
-        floors.remove(&ledger);
+        marks.floors.remove(&ledger);
         self.firsts.write().unwrap_or_else(PoisonError::into_inner).remove(&ledger);
         self.write_catalog(next.clone())?;
         {
@@ -301,20 +414,20 @@ impl Journal for SledJournal {
             self.commit(|| open::finish_drops(&store.engine, &next, &writer.data))?;
         }
         drop(writer);
-        self.write_mark(&next, &floors)?;
+        self.write_mark(&next, &marks)?;
         // A ledger that gets the number next has its own beginning.
-        self.commit(|| mark::write_floors(&self.dir, &next, &floors))?;
+        self.commit(|| mark::write_floors(&self.dir, &next, &marks.floors))?;
         self.write_catalog(next.dropped())
     }
 
     fn checkpoint(&self) -> Result<(), JournalError> {
-        let floors = self.marks();
+        let marks = self.marks();
         self.heads.writable()?;
-        self.write_mark(&self.current_catalog()?, &floors).map(drop)
+        self.write_mark(&self.current_catalog()?, &marks).map(drop)
     }
 
     fn close(&self) -> Result<(), JournalError> {
-        let floors = self.marks();
+        let marks = self.marks();
         let writer = self.writer();
         if !self.heads.close() {
             return Ok(());
@@ -323,7 +436,7 @@ impl Journal for SledJournal {
         let store = self.store.write().unwrap_or_else(PoisonError::into_inner).take();
         drop(writer);
         match store {
-            Some(store) if !self.heads.is_poisoned() => self.write_mark(&store.catalog, &floors).map(drop),
+            Some(store) if !self.heads.is_poisoned() => self.write_mark(&store.catalog, &marks).map(drop),
             _ => Ok(()),
         }
     }

@@ -17,7 +17,7 @@ use super::engine::Engine;
 use super::lock::Lock;
 use super::mark::{self, Mark, Tail};
 use super::preserve::Preserved;
-use super::{Floors, SledJournal, Store, Writer, ballast};
+use super::{Floors, Marks, SledJournal, Store, Writer, ballast, generation};
 use crate::disk::{self, DiskError};
 use crate::error::ErrorKind;
 use crate::event::LedgerId;
@@ -39,6 +39,8 @@ struct Files {
     catalog: Catalog,
     mark: Mark,
     floors: Mark,
+    /// Which database holds the logs.
+    generation: u64,
 }
 
 /// What opening comes to, with the ends of what was dropped.
@@ -59,7 +61,9 @@ pub(super) fn open(dir: &Path, create: bool) -> Result<SledJournal, JournalError
     let store = Store { engine, catalog: files.catalog, _lock: lock };
     let firsts = floors.iter().map(|(ledger, floor)| (*ledger, floor.head + 1)).collect();
     let (store, writer, firsts) = (RwLock::new(Some(store)), Mutex::new(writer), RwLock::new(firsts));
-    Ok(SledJournal { dir: dir.to_owned(), id: files.id, heads, firsts, store, marks: Mutex::new(floors), writer })
+    let marks = Mutex::new(Marks { floors, generation: files.generation });
+    let (dir, compact_after) = (dir.to_owned(), super::COMPACT_AFTER);
+    Ok(SledJournal { dir, id: files.id, heads, firsts, store, marks, writer, compact_after })
 }
 
 fn head(writer: &Writer, entry: &LedgerEntry) -> u64 {
@@ -74,10 +78,11 @@ fn open_locked(dir: &Path) -> Result<Opened, JournalError> {
         create_files(dir)?;
     }
     let files = read_files(dir)?;
-    let preserved = Preserved::take(&dir.join("journal"))?;
+    let preserved = Preserved::take(&generation::path(dir, files.generation))?;
     match open_files(dir, files) {
         Ok(opened) => {
             preserved.discard()?;
+            generation::remove_others(dir, opened.0.generation)?;
             Ok(opened)
         }
         Err(fault) => {
@@ -92,12 +97,10 @@ fn open_locked(dir: &Path) -> Result<Opened, JournalError> {
 }
 
 fn open_files(dir: &Path, mut files: Files) -> Result<Opened, JournalError> {
-    let engine = open_engine(&dir.join("journal"))?;
-    let data = data_file(&engine)?;
+    let (engine, data) = open_database(&generation::path(dir, files.generation))?;
     engine.flush()?;
     engine.sync(&data)?;
     settle_drops(dir, &engine, &mut files, &data)?;
-    finish_floors(&engine, &files, &data)?;
     let tails = verify(dir, &engine, &files)?;
     let known = |((_, ledger), tail): (&(u32, LedgerId), &Tail)| (*ledger, *tail);
     let floors =
@@ -105,17 +108,11 @@ fn open_files(dir: &Path, mut files: Files) -> Result<Opened, JournalError> {
     Ok((files, engine, Writer { data, tails }, floors))
 }
 
-/// Finishes what a crash interrupted in the dropping of frames.
-fn finish_floors(engine: &Engine, files: &Files, data: &File) -> Result<(), JournalError> {
-    if files.floors.is_empty() {
-        return Ok(());
-    }
-    let floors = files.floors.iter().filter(|((number, id), _)| is_of(&files.catalog, *number, *id));
-    for ((number, _), floor) in floors {
-        engine.erase_before(*number, floor.head + 1)?;
-    }
-    engine.flush()?;
-    engine.sync(data)
+/// Opens a database of the engine, with a handle of its data file of our own.
+pub(super) fn open_database(dir: &Path) -> Result<(Engine, File), JournalError> {
+    let engine = open_engine(dir)?;
+    let data = data_file(&engine)?;
+    Ok((engine, data))
 }
 
 /// Whether a ledger has this number: a floor of a ledger that is gone says nothing.
@@ -126,7 +123,7 @@ fn is_of(catalog: &Catalog, number: u32, ledger: LedgerId) -> bool {
 /// Makes the files of a new store. The `store` file comes last: without it the others are an unfinished creation.
 fn create_files(dir: &Path) -> Result<(), JournalError> {
     let begun = read_catalog(dir)?.is_none_or(|catalog| catalog.is_empty());
-    if !begun || dir.join("journal").exists() {
+    if !begun || generation::path(dir, 0).exists() {
         return Err(sealed::corrupt(&store_path(dir), "it is missing, though the store holds ledgers"));
     }
     sealed::write(&catalog_path(dir), CATALOG_MAGIC, &Catalog::default().encode())?;
@@ -144,8 +141,8 @@ fn read_files(dir: &Path) -> Result<Files, JournalError> {
     let id = id.try_into().map_err(|_| sealed::corrupt(&path, "its id has another length than 16 bytes"))?;
     let catalog = read_catalog(dir)?.ok_or_else(missing(catalog_path(dir)))?;
     let mark = mark::read(dir)?.ok_or_else(missing(mark::path(dir)))?;
-    let floors = mark::read_floors(dir)?;
-    Ok(Files { id, catalog, mark, floors })
+    let (floors, generation) = (mark::read_floors(dir)?, generation::current(dir)?);
+    Ok(Files { id, catalog, mark, floors, generation })
 }
 
 fn read_catalog(dir: &Path) -> Result<Option<Catalog>, JournalError> {

@@ -13,7 +13,7 @@ use super::engine::guarded;
 
 /// The most bytes of one value.
 const PART_BYTES: usize = 4_096;
-const KEY_BYTES: usize = 4 + 8 + 2;
+pub(super) const KEY_BYTES: usize = 4 + 8 + 2;
 
 const _: () = assert!((Frame::MAX_PAYLOAD_BYTES + Frame::ENVELOPE_BYTES) / PART_BYTES < u16::MAX as usize);
 

@@ -81,8 +81,9 @@ pub(crate) struct Archives {
 struct Reading {
     /// The file that was used last comes last.
     open: Vec<Opened>,
-    /// Blocks, by their ledger and first position.
-    blocks: TwoGenerations<(LedgerId, u64), Arc<Vec<Entry>>>,
+    /// Blocks, by their ledger, whether they are sealed, and first position: a sealed file may hold what the archive
+    /// holds too, in other blocks.
+    blocks: TwoGenerations<(LedgerId, bool, u64), Arc<Vec<Entry>>>,
 }
 
 impl Default for Reading {
@@ -262,15 +263,16 @@ impl Archives {
     /// The events of the block that holds a position.
     fn block(&self, ledger: LedgerId, position: u64) -> Result<Arc<Vec<Entry>>> {
         let place = self.place(ledger, position)?;
+        let is_sealed = place.is_sealed;
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let opened = reading.opened(ledger, place)?;
         let first = opened.block_of(position).ok_or_else(|| unknown(ledger, position))?;
-        if let Some(block) = reading.blocks.get_mut(&(ledger, first)) {
+        if let Some(block) = reading.blocks.get_mut(&(ledger, is_sealed, first)) {
             return Ok(block.clone());
         }
         let items = reading.open.last().map_or(Ok(Vec::new()), |opened| opened.read(position))?;
         let block: Arc<Vec<Entry>> = Arc::new(items.into_iter().map(backup::entry).collect());
-        reading.blocks.insert((ledger, first), block.clone(), block.len() * EVENT_BYTES);
+        reading.blocks.insert((ledger, is_sealed, first), block.clone(), block.len() * EVENT_BYTES);
         reading.blocks.trim();
         Ok(block)
     }
