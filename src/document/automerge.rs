@@ -100,16 +100,22 @@ impl Materialised {
         self.doc.get().is_some()
     }
 
-    /// The saved document, for [`Materialised::load`].
+    /// The saved document, for [`Materialised::load`]; nothing where there is none.
     pub(crate) fn save(&self) -> Vec<u8> {
-        self.document().save_nocompress()
+        self.doc.get().map_or_else(Vec::new, |doc| doc.save_nocompress())
     }
 
     /// A document from what [`Materialised::save`] gave, with what a graph does not hold.
     pub(crate) fn load(bytes: &[u8], hashes: Vec<ChangeHash>, births: Vec<String>) -> Result<Self, AutomergeError> {
-        let doc = Automerge::load_with_options(bytes, LoadOptions::new().text_encoding(ENCODING))?;
+        let doc = match bytes {
+            [] => OnceLock::new(),
+            bytes => {
+                let doc = Automerge::load_with_options(bytes, LoadOptions::new().text_encoding(ENCODING))?;
+                OnceLock::from(Box::new(doc))
+            }
+        };
         let births = births.into_iter().map(|key| (key.clone(), birth(&key).hash())).collect();
-        Ok(Self { doc: OnceLock::from(Box::new(doc)), hashes, births })
+        Ok(Self { doc, hashes, births })
     }
 
     pub(crate) fn birth_keys(&self) -> Vec<String> {

@@ -10,27 +10,29 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::cell::{Cell, ContainerKind};
 use super::graph::{Graph, Place};
 use super::registers::{Live, Lives, State, insert};
 use crate::event::{Container, Event, FlatKey, Op, Path, Value, json};
 
 /// An operation of the Automerge document: its counter and its actor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct OpRef {
     pub(crate) counter: u64,
     pub(crate) actor: [u8; 16],
 }
 
 /// A list or text of the Automerge document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct ObjectRef {
     pub(crate) op: OpRef,
     pub(crate) kind: ContainerKind,
 }
 
 /// One operation of the derived change, in the order of their counters.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ChangeOp {
     /// Deletes what lives at a key.
     Clear { key: String, live: Vec<OpRef> },
@@ -45,7 +47,7 @@ pub(crate) enum ChangeOp {
 }
 
 /// A list or text made by an event.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Make {
     /// The index of the event's operation.
     pub(crate) op: u32,
@@ -55,7 +57,7 @@ pub(crate) struct Make {
 }
 
 /// What an event was derived to.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Derived {
     pub(crate) start_op: u64,
     pub(crate) ops: Vec<ChangeOp>,

@@ -95,7 +95,7 @@ pub struct Document {
 /// A derived event that the Automerge document does not hold yet, with its time in seconds.
 type Pending = (NodeIx, i64, Derived);
 
-/// How many derived events may wait for the Automerge document.
+/// How many derived events may wait for the Automerge document of a record with lists or texts; of one without, all do.
 const PENDING: usize = 1_024;
 
 impl State for Registers {
@@ -196,7 +196,7 @@ impl Document {
         self.writes.add(ix, &derived, &self.now);
         self.work.derived += 1;
         self.pending.push((ix, event.at.millis.div_euclid(1_000), derived));
-        if self.pending.len() >= PENDING { self.materialise() } else { Ok(()) }
+        if self.pending.len() >= PENDING { self.materialise_items() } else { Ok(()) }
     }
 
     fn derive(&mut self, place: &graph::Place, event: &Event) -> Result<Derived, ApplyFault> {

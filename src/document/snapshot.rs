@@ -6,21 +6,24 @@ use serde::{Deserialize, Serialize};
 
 use super::automerge::Materialised;
 use super::writes::{Past, Writes};
-use super::{Document, Graph, Work};
+use super::{Document, Graph, Pending, Work};
 
 /// Why bytes are not a snapshot that this program reads. The record is derived from its events instead.
 #[derive(Debug, thiserror::Error)]
 #[error("the snapshot cannot be read: {0}")]
 pub struct SnapshotFault(String);
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 #[derive(Serialize, Deserialize)]
 struct Snapshot {
     version: u8,
     graph: Graph,
     writes: Writes,
+    /// Empty where there is none.
     automerge: Vec<u8>,
+    /// What it does not hold yet.
+    pending: Vec<Pending>,
     hashes: Vec<[u8; 32]>,
     births: Vec<String>,
 }
@@ -37,12 +40,14 @@ impl Document {
     /// When Automerge refuses a derived change, or the document is absurdly large.
     pub fn save(&mut self) -> Result<Vec<u8>, SnapshotFault> {
         use bincode::Options as _;
-        self.materialise().map_err(|fault| SnapshotFault(fault.to_string()))?;
+        // Where nothing asks it anything, Automerge is not woken to be saved.
+        self.materialise_items().map_err(|fault| SnapshotFault(fault.to_string()))?;
         let snapshot = Snapshot {
             version: VERSION,
             graph: self.graph.clone(),
             writes: self.writes.clone(),
             automerge: self.materialised.save(),
+            pending: self.pending.clone(),
             hashes: self.materialised.all_hashes().iter().map(|hash| hash.0).collect(),
             births: self.materialised.birth_keys(),
         };
@@ -62,8 +67,8 @@ impl Document {
         let hashes = snapshot.hashes.into_iter().map(::automerge::ChangeHash).collect();
         let materialised = Materialised::load(&snapshot.automerge, hashes, snapshot.births)
             .map_err(|fault| SnapshotFault(fault.to_string()))?;
-        let Snapshot { graph, writes, .. } = snapshot;
+        let Snapshot { graph, writes, pending, .. } = snapshot;
         let now = Past { writes: &writes, graph: &graph, clock: &graph.everything() }.registers();
-        Ok(Self { graph, now, writes, materialised, pending: Vec::new(), trial: None, work: Work::default() })
+        Ok(Self { graph, now, writes, materialised, pending, trial: None, work: Work::default() })
     }
 }

@@ -417,10 +417,23 @@ fn a_loaded_document_has_its_past_and_its_counters() {
     let mut story = Story::default();
     story.write("a", &[], 1, "app", vec![put("/n", 1), increment("/n", 4)]);
     story.write("b", &["a"], 2, "app", vec![put("/n", 9)]);
-    let mut loaded = Document::load(&story.document.save().unwrap()).unwrap();
-    assert_eq!(loaded.materialised.birth_keys(), ["$#n"]);
-    let past = loaded.graph().closure(loaded.graph().find(&story.id("a")));
-    assert_eq!(loaded.view_at(past).unwrap().registers().get("n")[0].cell, int(1));
+    // Automerge has nothing, a part or all of it: what it lacks is saved beside it.
+    let saved = |document: &mut Document| Document::load(&document.save().unwrap()).unwrap();
+    let asleep = saved(&mut story.document);
+    assert!(!asleep.holds_automerge() && asleep.materialised.birth_keys().is_empty());
+    story.document.materialise().unwrap();
+    let awake = saved(&mut story.document);
+    assert_eq!(awake.materialised.birth_keys(), ["$#n"]);
+    story.write("c", &["b"], 3, "app", vec![increment("/n", 2), increment("/m", 1)]);
+    let half = saved(&mut story.document);
+    let (id, event) = story.events.iter().find(|(id, _)| *id == story.id("c")).cloned().unwrap();
+    for mut loaded in [asleep, awake, half] {
+        loaded.apply(id, &event).unwrap();
+        let past = loaded.graph().closure(loaded.graph().find(&story.id("a")));
+        assert_eq!(loaded.view_at(past).unwrap().registers().get("n")[0].cell, int(1));
+        let heads = loaded.automerge().unwrap().get_heads();
+        assert_eq!(heads, story.document.automerge().unwrap().get_heads());
+    }
 }
 
 // --- taking back ---------------------------------------------------------------------------------------------------

@@ -921,6 +921,7 @@ fn what_was_dropped_goes_with_the_database_that_held_it() {
     // A crash left the one before, and another began.
     copy(beside.path(), &store.path().join("journal"));
     copy(beside.path(), &store.path().join("journal-3"));
+    copy(beside.path(), &store.path().join("journal-1.before"));
     let journal = SledJournal::open(store.path(), false).unwrap();
     assert_eq!(databases(&store.path()), ["journal-2"]);
     for (ledger, first) in [(A, 200), (B, 190)] {

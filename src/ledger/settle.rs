@@ -163,7 +163,6 @@ impl Writing<'_> {
             return Ok((Vec::new(), vec![skip((String::new(), "it is taken back already".to_owned()))]));
         }
         let working = self.state.record(shared, key)?;
-        working.document.materialise()?;
         let view = working.document.view()?;
         let (graph, parents) = (view.graph(), view.graph().head_ids());
         let taken: BTreeSet<NodeIx> = events.iter().filter_map(|id| graph.find(id)).collect();

@@ -461,9 +461,6 @@ impl State {
         if working.last == 0 {
             return Ok(None);
         }
-        if policy.policy.has_record_scope() {
-            working.document.materialise()?;
-        }
         let heads = working.document.graph().head_ids();
         let view = working.document.view()?;
         let mut projection = project(&view, &policy.policy, &shared.resolvers, &record);

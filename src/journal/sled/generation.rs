@@ -17,6 +17,8 @@ use crate::disk::{self, DiskError};
 
 const MAGIC: [u8; 4] = *b"SLGN";
 const FIRST: &str = "journal";
+/// How the name of a copy of a database ends: see `preserve`.
+const COPY: &str = ".before";
 
 fn number_path(dir: &Path) -> PathBuf {
     dir.join("generation")
@@ -46,16 +48,22 @@ pub(super) fn choose(dir: &Path, number: u64) -> Result<(), JournalError> {
 pub(super) fn remove_others(dir: &Path, current: u64) -> Result<(), JournalError> {
     let numbered = |name: &str| name.strip_prefix(FIRST)?.strip_prefix('-')?.parse().ok();
     let number = |name: &str| if name == FIRST { Some(0) } else { numbered(name) };
-    let others = disk::names(dir)?.into_iter().filter_map(|name| number(&name)).filter(|number| *number != current);
-    others.into_iter().try_for_each(|number| remove(dir, number))
+    // A copy that was made to open another.
+    let is_copy = |name: &str| name.starts_with(FIRST) && name.ends_with(COPY);
+    let is_other = |name: &String| is_copy(name) || number(name).is_some_and(|number| number != current);
+    let others = disk::names(dir)?.into_iter().filter(is_other);
+    others.map(|name| dir.join(name)).try_for_each(|path| remove_dir(&path))
 }
 
 /// Removes a database.
 pub(super) fn remove(dir: &Path, number: u64) -> Result<(), JournalError> {
-    let path = path(dir, number);
-    match fs::remove_dir_all(&path) {
+    remove_dir(&path(dir, number))
+}
+
+fn remove_dir(path: &Path) -> Result<(), JournalError> {
+    match fs::remove_dir_all(path) {
         Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => {
-            Err(DiskError::of("remove", &path)(fault).into())
+            Err(DiskError::of("remove", path)(fault).into())
         }
         _ => Ok(()),
     }
