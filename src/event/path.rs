@@ -245,7 +245,7 @@ fn flatten(pointer: &str) -> String {
     match pointer.strip_prefix('/') {
         None => ROOT_KEY.to_owned(),
         Some("") => EMPTY_SEGMENT_KEY.to_owned(),
-        Some(rest) if rest.starts_with('$') => format!("${rest}"),
+        Some(rest) if rest.starts_with('$') => ["$", rest].concat(),
         Some(rest) => rest.to_owned(),
     }
 }
@@ -271,7 +271,7 @@ impl FlatKey {
     /// The key of the Automerge counter that belongs to the field at `path`.
     #[must_use]
     pub fn counter(path: &Path) -> Self {
-        Self(format!("{COUNTER_PREFIX}{}", path.to_key().0))
+        Self([COUNTER_PREFIX, &path.to_key().0].concat())
     }
 
     /// The key of the register that says whether the record is deleted.
@@ -356,7 +356,7 @@ impl FlatKey {
             "" => None,
             key if key.starts_with("$$") => Some(Cow::Owned(key.replacen('$', "/", 1))),
             key if key.starts_with('$') => None,
-            key => Some(Cow::Owned(format!("/{key}"))),
+            key => Some(Cow::Owned(["/", key].concat())),
         }
     }
 }
@@ -369,7 +369,7 @@ impl fmt::Display for FlatKey {
 
 /// All keys that begin with `key` and a slash; `0` is the character after `/`.
 fn below(key: &str) -> KeyRange {
-    (Bound::Included(format!("{key}/")), Bound::Excluded(format!("{key}0")))
+    (Bound::Included([key, "/"].concat()), Bound::Excluded([key, "0"].concat()))
 }
 
 #[cfg(test)]
