@@ -17,6 +17,7 @@ mod cache;
 mod clock;
 mod collection;
 mod constraints;
+mod cursor;
 mod digest;
 mod draft;
 mod draft_kinds;
@@ -418,10 +419,11 @@ impl Ledger {
         let _entered = span.enter();
         let (until, alike) = self.alike(other);
         self.pull_blobs(other)?;
-        let (run, mut total) = (Some(self.new_run()?), Transfer::default());
+        let (run, since) = (Some(self.new_run()?), self.pulled(other)?.min(until));
+        let mut total = Transfer { offered: since, duplicates: since, ..Transfer::default() };
         let mut chunk: Vec<Foreign> = Vec::new();
         let log = log::Log::new(other.store.shared(), other.id());
-        log.each(0, until, |entry| {
+        log.each(since, until, |entry| {
             let last = entry.position == until;
             match alike.contains(&entry.event.collection) {
                 true => total.add(Transfer { offered: 1, duplicates: 1, ..Transfer::default() }),
@@ -435,6 +437,9 @@ impl Ledger {
             }
             Ok(true)
         })?;
+        if until > since {
+            self.note_pulled(other, until)?;
+        }
         Ok(total)
     }
 

@@ -235,11 +235,14 @@ pub(crate) enum Kind {
     Meta,
     /// A plain record's row as of an event of its past.
     Mark,
+    /// How far another replica was pulled.
+    Cursor,
 }
 
 impl Kind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 5] = [Self::Row, Self::Document, Self::Request, Self::Meta, Self::Mark];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Row, Self::Document, Self::Request, Self::Meta, Self::Mark, Self::Cursor];
 
     fn tag(self) -> u8 {
         match self {
@@ -248,6 +251,7 @@ impl Kind {
             Self::Request => b'k',
             Self::Meta => b'm',
             Self::Mark => b'p',
+            Self::Cursor => b'c',
         }
     }
 }

@@ -351,6 +351,34 @@ fn settling_all_by_a_strategy_shows_what_the_strategy_showed() {
 }
 
 #[test]
+fn a_later_pull_reads_what_is_new_and_another_history_of_the_same_writer_from_its_beginning() {
+    let (one, copied) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let here = Ledger::open(one.path()).unwrap();
+    let put = |ledger: &Ledger, from: u64, to: u64, by: &str| {
+        let write = |n: u64| Write::new("c", format!("k{n}"), Act::Put(json!({ "n": n, "by": by })));
+        ledger.write_all((from..to).map(write).collect(), &app()).unwrap();
+    };
+    put(&here, 0, 3_000, "one");
+    here.store().close().unwrap();
+    crate::crashes::copy(one.path(), copied.path());
+    let (here, twin, there) = (Ledger::open(one.path()).unwrap(), Ledger::open(copied.path()).unwrap(), memory());
+    put(&here, 3_000, 3_005, "one");
+    put(&twin, 4_000, 4_006, "twin");
+    let tell = |done: syncledger::ledger::Transfer| (done.offered, done.applied, done.duplicates);
+    assert_eq!(tell(there.pull(&here).unwrap()), (3_005, 3_005, 0));
+    put(&here, 5_000, 5_002, "one");
+    let before = here.store().work().frames;
+    assert_eq!(tell(there.pull(&here).unwrap()), (3_007, 2, 3_005));
+    assert!(here.store().work().frames - before < 6, "{}", here.store().work().frames - before);
+    // The same writer, and another event at the position up to which it was pulled.
+    assert_eq!(tell(there.pull(&twin).unwrap()), (3_006, 6, 3_000));
+    assert_eq!(tell(there.pull(&here).unwrap()), (3_007, 0, 3_007));
+    there.rebuild().unwrap();
+    assert_eq!(tell(there.pull(&here).unwrap()), (3_007, 0, 3_007));
+    assert_eq!(there.verify().unwrap().problems, [""; 0]);
+}
+
+#[test]
 fn work_that_is_ended_keeps_what_it_did_and_goes_on_from_there() {
     let (here, there) = (memory(), memory());
     for chunk in 0..5 {
