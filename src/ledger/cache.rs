@@ -42,6 +42,11 @@ impl<K: Hash + Eq, V> TwoGenerations<K, V> {
         self.young.get(key).or_else(|| self.old.get(key)).map(|(value, _)| value)
     }
 
+    /// All entries, without its counting as a use.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.young.iter_mut().chain(&mut self.old).map(|(key, (value, _))| (key, value))
+    }
+
     pub(crate) fn insert(&mut self, key: K, value: V, weight: usize) {
         self.remove(&key);
         self.young_weight += weight;

@@ -540,17 +540,6 @@ impl Shared {
         Ok(keys.iter().filter_map(|key| row::split(key)).map(|(_, record)| record).collect())
     }
 
-    /// The records whose rows are not yet in the row file, by ledger.
-    pub(crate) fn dirty_records(&self) -> BTreeMap<LedgerId, Vec<RecordKey>> {
-        let mut records: BTreeMap<LedgerId, Vec<RecordKey>> = BTreeMap::new();
-        for key in self.published.dirty().rows.rows.keys() {
-            if let Some((ledger, record)) = row::split(key) {
-                records.entry(ledger).or_default().push(record);
-            }
-        }
-        records
-    }
-
     /// The counts of a ledger, all events added up.
     pub(crate) fn meta_added_up(&self, ledger: LedgerId) -> Meta {
         let before = self.meta(ledger, Clone::clone);

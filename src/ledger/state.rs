@@ -524,11 +524,9 @@ impl State {
     }
 
     /// The snapshots of held records that have at least so many events which no stored one holds.
-    pub(crate) fn snapshots(&mut self, keys: impl Iterator<Item = RecordKey>, events: usize) -> Changes {
-        let mut changes = Vec::new();
-        for key in keys {
-            let id = self.id;
-            let Some(working) = self.records.get_mut(&key) else { continue };
+    pub(crate) fn snapshots(&mut self, events: usize) -> Changes {
+        let (id, mut changes) = (self.id, Vec::new());
+        for (key, working) in self.records.iter_mut() {
             // A snapshot costs what the record holds: each is worth at least half of the one before.
             if working.document.graph().len().saturating_sub(working.saved) < events.max(working.saved / 2) {
                 continue;

@@ -407,12 +407,10 @@ impl Writer {
         self.sound()?;
         let _ = self.finish_checkpoint();
         let mut snapshots = Changes::new();
-        for (ledger, keys) in self.shared.dirty_records() {
-            if let Some(state) = self.states.get_mut(&ledger) {
-                snapshots.extend(state.snapshots(keys.into_iter(), self.due.checkpoints.snapshot));
-            }
+        for state in self.states.values_mut() {
+            snapshots.extend(state.snapshots(self.due.checkpoints.snapshot));
+            snapshots.extend(state.take_marks());
         }
-        self.states.values_mut().for_each(|state| snapshots.extend(state.take_marks()));
         let (shared, save) = (self.shared.clone(), self.shared.begin_save(snapshots));
         let work = move || {
             shared.save(save)?;
