@@ -70,7 +70,12 @@ impl Places {
 
     /// The place of the event at a position.
     pub(super) fn at(&self, position: u64) -> Option<usize> {
-        self.0.binary_search_by_key(&position, |(position, _)| *position).ok()
+        // In a part of a log there are no gaps.
+        let straight = self.0.first().and_then(|(first, _)| usize::try_from(position.checked_sub(*first)?).ok());
+        match straight.and_then(|place| self.0.get(place)) {
+            Some((found, _)) if *found == position => straight,
+            _ => self.0.binary_search_by_key(&position, |(position, _)| *position).ok(),
+        }
     }
 }
 
