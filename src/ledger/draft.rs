@@ -10,22 +10,31 @@ use serde_json::{Value as Json, json};
 use super::request::{Act, Edit, Place};
 use crate::document::{Cell, ContainerKind, Live, Registers, View};
 use crate::event::{
-    BlobForm, BlobRef, Container, FlatKey, Op, Path, Value,
+    BlobForm, BlobRef, Container, EventId, FlatKey, Op, Path, Value,
     diff::{PatchOp, merge_patch, removed},
     json, limits,
 };
-use crate::projection::{Blame, Conflict, Content, DELETED, Severity, plain};
+use crate::projection::{Blame, Conflict, Containers, Content, DELETED, Severity, plain};
 use crate::schema::{FieldKind, Schema};
 use crate::{Error, ErrorKind, Result};
 
+/// What the fields of a record are, beside what they show.
+pub(crate) enum Fields<'a, 'v> {
+    /// As its live operations tell, and where each shown field comes from.
+    Live(&'a View<'v>, &'a [Blame]),
+    /// Plain values that nobody disputes, but for these lists and texts.
+    Plain(&'a Containers),
+}
+
+/// A list, text or set that a field is. Lists and texts have a name.
+pub(super) type Kept = (Cell, Option<Container>);
+
 /// A record as of an edit's base.
 pub(crate) struct Shown<'a, 'v> {
-    /// Its live operations; none are needed where every field is a plain value that nobody disputes.
-    pub(crate) view: Option<&'a View<'v>>,
+    pub(crate) fields: Fields<'a, 'v>,
     pub(crate) content: &'a Content,
     pub(crate) deleted: bool,
     pub(crate) conflicts: &'a [Conflict],
-    pub(crate) blame: &'a [Blame],
     /// Whether the record has any event there.
     pub(crate) exists: bool,
     /// Reads a large value.
@@ -35,14 +44,61 @@ pub(crate) struct Shown<'a, 'v> {
 }
 
 impl Shown<'_, '_> {
+    /// The live operations of what is not plain.
     fn registers(&self) -> &Registers {
         static PLAIN: Registers = Registers::new();
-        self.view.map_or(&PLAIN, View::registers)
+        match &self.fields {
+            Fields::Live(view, _) => view.registers(),
+            Fields::Plain(_) => &PLAIN,
+        }
     }
 
-    /// The event and operation that made the container of a live operation.
-    pub(super) fn container(&self, live: &Live) -> Option<Container> {
-        self.view?.container(live)
+    /// The list, text or set that a field is, where one operation alone made it.
+    pub(super) fn kept(&self, path: &Path) -> Option<Kept> {
+        match &self.fields {
+            Fields::Live(view, _) => match view.registers().get(path.to_key().as_str()) {
+                [live] if matches!(live.cell, Cell::Set | Cell::Container(_)) => {
+                    Some((live.cell.clone(), view.container(live)))
+                }
+                _ => None,
+            },
+            Fields::Plain(containers) => {
+                let made = containers.at(path)?;
+                Some((Cell::Container(made.kind), Some(made.container())))
+            }
+        }
+    }
+
+    /// The list or text of a kind that is shown at a path, also where others dispute it.
+    fn shown_at(&self, path: &Path, kind: ContainerKind) -> Option<Container> {
+        match &self.fields {
+            Fields::Live(view, blame) => {
+                let lives = view.registers().get(path.to_key().as_str());
+                let shown = blame.iter().find(|blame| blame.path == *path).and_then(|blame| blame.node);
+                let live = lives.iter().filter(|live| live.cell == Cell::Container(kind));
+                live.max_by_key(|live| Some(live.node) == shown).and_then(|live| view.container(live))
+            }
+            Fields::Plain(_) => self.kept(path).filter(|kept| kept.0 == Cell::Container(kind))?.1,
+        }
+    }
+
+    /// What an operation of an event made: a list or a text, or neither.
+    fn kind(&self, event: EventId, op: u32) -> Option<ContainerKind> {
+        match &self.fields {
+            Fields::Live(view, _) => view.kind(event, op),
+            Fields::Plain(containers) => containers.find(event, op).map(|made| made.kind),
+        }
+    }
+
+    /// How many items or characters the list or text has that an operation of an event made.
+    fn length(&self, event: EventId, op: u32) -> Option<u64> {
+        match &self.fields {
+            Fields::Live(view, _) => view.length(event, op),
+            Fields::Plain(containers) => {
+                let made = containers.find(event, op)?;
+                self.content.json.pointer(made.path.as_str()).map(length)
+            }
+        }
     }
 
     /// Whether a live operation holds an object that is replaced as a whole.
@@ -53,6 +109,15 @@ impl Shown<'_, '_> {
             }
             cell => is_atom(cell),
         }
+    }
+}
+
+/// How many items an array has, or characters a text.
+pub(super) fn length(json: &Json) -> u64 {
+    match json {
+        Json::Array(items) => items.len() as u64,
+        Json::String(text) => text.chars().count() as u64,
+        _ => 0,
     }
 }
 
@@ -287,7 +352,7 @@ pub(super) struct Drafting<'a, 'v> {
     pub(super) shown: &'a Shown<'a, 'v>,
     pub(super) draft: Draft,
     /// Lists, texts and sets that the draft itself makes.
-    pub(super) made: BTreeMap<Path, (Cell, Option<Container>)>,
+    pub(super) made: BTreeMap<Path, Kept>,
     /// Fields that the draft already changes: what was shown of them says nothing any more.
     pub(super) touched: BTreeSet<Path>,
     /// Objects replaced as a whole, as the draft changes fields inside them.
@@ -383,15 +448,6 @@ impl Drafting<'_, '_> {
         plainly.unwrap_or_else(same) && !self.is_disputed(path) && self.is_untouched(path)
     }
 
-    /// The only live operation at a path, where it made a list, text or set.
-    pub(super) fn container_at(&self, path: &Path) -> Option<&Live> {
-        self.shown.view?;
-        match self.shown.registers().get(path.to_key().as_str()) {
-            [live] if matches!(live.cell, Cell::Set | Cell::Container(_)) => Some(live),
-            _ => None,
-        }
-    }
-
     // --- whole records -------------------------------------------------------------------------------------------
 
     fn put_record(&mut self, value: &Json) -> Result<()> {
@@ -474,15 +530,13 @@ impl Drafting<'_, '_> {
         if self.put_kind(path, &value)? {
             return Ok(());
         }
-        let live = self.container_at(path).cloned();
-        match (live.as_ref().map(|live| &live.cell), &value) {
+        let (cell, container) = self.shown.kept(path).unzip();
+        match (&cell, &value) {
             (Some(Cell::Container(ContainerKind::Text)), Value::Text(text)) => {
-                let container = live.and_then(|live| self.shown.container(&live));
-                self.change_text(path, container, text)
+                self.change_text(path, container.flatten(), text)
             }
             (Some(Cell::Container(ContainerKind::List)), Value::Atomic(json)) if json.starts_with('[') => {
-                let container = live.and_then(|live| self.shown.container(&live));
-                self.change_list(path, container, json)
+                self.change_list(path, container.flatten(), json)
             }
             (Some(Cell::Set), Value::Atomic(json)) if json.starts_with('[') => self.change_set(path, json),
             _ if self.change_atom(path, Some(&value))? => Ok(()),
@@ -492,12 +546,9 @@ impl Drafting<'_, '_> {
 
     pub(super) fn change_text(&mut self, path: &Path, container: Option<Container>, text: &str) -> Result<()> {
         let Some(container) = container else { return self.draft.put(path, Value::Text(text.to_owned())) };
-        let shown = self.content_at(path).and_then(|content| content.json.as_str().map(str::to_owned));
-        let (before, after): (Vec<char>, Vec<char>) =
-            (shown.unwrap_or_default().chars().collect(), text.chars().collect());
-        let (start, old, new) = middle(&before, &after);
-        let insert: String = new.iter().collect();
-        self.draft.splice(container, start as u64, old.len() as u64, &insert);
+        let shown = self.shown.content.json.pointer(path.as_str()).filter(|_| self.shown.exists);
+        let (start, old, new) = middle_of_texts(shown.and_then(Json::as_str).unwrap_or_default(), text);
+        self.draft.splice(container, start, old.chars().count() as u64, new);
         Ok(())
     }
 
@@ -671,7 +722,7 @@ impl Drafting<'_, '_> {
     fn make(&mut self, path: &Path, cell: Cell, op: Op) -> Result<()> {
         self.is_free(path)?;
         self.must_be(path, &cell)?;
-        let is_there = self.container_at(path).is_some_and(|live| live.cell == cell) && self.is_untouched(path);
+        let is_there = self.shown.kept(path).is_some_and(|kept| kept.0 == cell) && self.is_untouched(path);
         let is_empty = self
             .content_at(path)
             .is_some_and(|content| matches!(content.json.as_str(), Some("")) || content.json == json!([]));
@@ -761,9 +812,9 @@ impl Drafting<'_, '_> {
 
     /// How many items or characters a list or text has, as the draft leaves it.
     fn length(&mut self, container: Container) -> &mut u64 {
-        let view = self.shown.view;
+        let shown = self.shown;
         self.lengths.entry(container).or_insert_with(|| match container {
-            Container::Of(event, op) => view.and_then(|view| view.length(event, op)).unwrap_or(0),
+            Container::Of(event, op) => shown.length(event, op).unwrap_or(0),
             Container::Own(_) => 0,
         })
     }
@@ -791,7 +842,7 @@ impl Drafting<'_, '_> {
                 Some(Op::MakeText { .. }) => kind == ContainerKind::Text,
                 _ => false,
             },
-            Container::Of(event, op) => self.shown.view.and_then(|view| view.kind(event, op)) == Some(kind),
+            Container::Of(event, op) => self.shown.kind(event, op) == Some(kind),
         }
     }
 
@@ -803,10 +854,7 @@ impl Drafting<'_, '_> {
         if !self.is_untouched(path) {
             return None;
         }
-        let lives = self.shown.registers().get(path.to_key().as_str());
-        let shown = self.shown.blame.iter().find(|blame| blame.path == *path).and_then(|blame| blame.node);
-        let live = lives.iter().filter(|live| live.cell == Cell::Container(kind));
-        live.max_by_key(|live| Some(live.node) == shown).and_then(|live| self.shown.container(live))
+        self.shown.shown_at(path, kind)
     }
 
     fn delete(&mut self) -> Result<()> {
@@ -838,6 +886,17 @@ fn middle<'a, T: PartialEq>(before: &'a [T], after: &'a [T]) -> (usize, &'a [T],
     let end = before.iter().rev().zip(after.iter().rev()).take_while(|(a, b)| a == b).count();
     let cut = |items: &'a [T]| items.get(..items.len() - end).unwrap_or_default();
     (start, cut(before), cut(after))
+}
+
+/// Where two texts differ, as [`middle`] of their characters, which are many.
+fn middle_of_texts<'a>(before: &'a str, after: &'a str) -> (u64, &'a str, &'a str) {
+    let same = before.bytes().zip(after.bytes()).take_while(|(a, b)| a == b).count();
+    let start = (0..=same).rev().find(|&at| before.is_char_boundary(at) && after.is_char_boundary(at)).unwrap_or(0);
+    let ((same, before), (_, after)) = (before.split_at(start), after.split_at(start));
+    let behind = before.bytes().rev().zip(after.bytes().rev()).take_while(|(a, b)| a == b).count();
+    let end = (0..=behind).rev().find(|behind| before.is_char_boundary(before.len() - behind)).unwrap_or(0);
+    let cut = |text: &'a str| text.split_at(text.len() - end).0;
+    (same.chars().count() as u64, cut(before), cut(after))
 }
 
 impl Content {

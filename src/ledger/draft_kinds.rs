@@ -1,6 +1,6 @@
 //! Kinds from the schema, as an edit is drafted: a plain value of a text, set, list or counter becomes what differs.
 
-use super::draft::{Drafting, Settled, invalid};
+use super::draft::{Drafting, Settled, invalid, length};
 use crate::Result;
 use crate::document::{Cell, ContainerKind, Registers};
 use crate::event::{Container, Op, Path, Value, json, limits};
@@ -31,8 +31,7 @@ impl Drafting<'_, '_> {
 
     /// The list, text or set that is shown, where the draft has left it and nobody disputes it.
     fn container(&self, path: &Path, cell: Cell) -> Option<Option<Container>> {
-        let live = self.container_at(path).filter(|live| live.cell == cell && self.is_untouched(path))?;
-        Some(self.shown.container(live))
+        self.shown.kept(path).filter(|kept| kept.0 == cell && self.is_untouched(path)).map(|kept| kept.1)
     }
 
     fn put_text(&mut self, path: &Path, text: &str) -> Result<()> {
@@ -61,10 +60,6 @@ impl Drafting<'_, '_> {
         self.touch(path);
         let made = Container::Own(u32::try_from(self.draft.ops.len()).unwrap_or(u32::MAX));
         self.draft.settle(path, Some(content), Some(kind), &Registers::default())?;
-        let length = content
-            .json
-            .as_str()
-            .map_or_else(|| content.json.as_array().map_or(0, Vec::len), |text| text.chars().count());
         let (cell, container) = match kind {
             Settled::Text => (Cell::Container(ContainerKind::Text), Some(made)),
             Settled::List => (Cell::Container(ContainerKind::List), Some(made)),
@@ -73,7 +68,7 @@ impl Drafting<'_, '_> {
         for member in content.json.as_array().into_iter().flatten().filter(|_| kind == Settled::Set) {
             self.members.insert((path.clone(), json::canonical(member)), true);
         }
-        self.lengths.extend(container.map(|container| (container, length as u64)));
+        self.lengths.extend(container.map(|container| (container, length(&content.json))));
         self.made.insert(path.clone(), (cell, container));
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::constraints::Held;
-use super::draft::{Draft, Shown};
+use super::draft::{Draft, Fields, Shown};
 use super::dry_run::Planned;
 use super::request::{self, Act, Context, Delivered, Delivery, Outcome, Receipt, Write};
 use super::row::Row;
@@ -19,7 +19,7 @@ use crate::event::{
     BatchId, BatchMember, BlobRef, Body, ConflictId, Container, Event, EventId, FirstImport, Idempotency, LedgerId,
     Op, Part, RunId, Timestamp, WriterId, chain, count_parts, limits,
 };
-use crate::projection::{Content, RecordId, plain, project, project_fields};
+use crate::projection::{Containers, Content, RecordId, plain, project, project_fields};
 use crate::{Error, ErrorKind, Result};
 
 /// What the events of a change have in common.
@@ -323,7 +323,8 @@ impl Writing<'_> {
             };
             match row {
                 Some(mut row) if again && plan.parts > 0 => {
-                    if !plain::follows(&plan.ops) {
+                    // What it makes has no name yet, by which a later write could work in it.
+                    if !plain::follows(&plan.ops) || plan.ops.iter().any(plain::is_make) {
                         return Ok(None);
                     }
                     left.remove(&plan.key);
@@ -347,12 +348,12 @@ impl Writing<'_> {
             Some(fields) => Cow::Owned(row.content.only(&fields)),
             None => row.content.whole(),
         };
+        let (containers, none) = (row.tip.as_ref().map(|tip| &tip.containers), Containers::default());
         let shown = Shown {
-            view: None,
+            fields: Fields::Plain(containers.unwrap_or(&none)),
             content: &content,
             deleted: row.deleted,
             conflicts: &row.conflicts,
-            blame: &[],
             exists: row.last > 0,
             read: &read,
             schema: policy.schema.as_deref(),
@@ -408,11 +409,10 @@ impl Writing<'_> {
             let read = |blob: &BlobRef| shared.read_blob(blob);
             let (exists, schema) = (!parents.is_empty(), policy.schema.as_deref());
             let shown = Shown {
-                view: Some(&view),
+                fields: Fields::Live(&view, &projection.blame),
                 content: &projection.content,
                 deleted: projection.deleted,
                 conflicts: &projection.conflicts,
-                blame: &projection.blame,
                 exists,
                 read: &read,
                 schema,
@@ -568,12 +568,12 @@ impl Writing<'_> {
         let key = record_of(write);
         let policy = self.state.policy(self.shared, &key.0)?;
         let read = |blob: &BlobRef| self.shared.read_blob(blob);
+        let none = Containers::default();
         let shown = Shown {
-            view: None,
+            fields: Fields::Plain(&none),
             content: &Content::default(),
             deleted: false,
             conflicts: &[],
-            blame: &[],
             exists: false,
             read: &read,
             schema: policy.schema.as_deref(),

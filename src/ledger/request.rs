@@ -190,13 +190,30 @@ impl Edit {
     }
 }
 
+impl Edit {
+    /// Whether a plain record does not tell what it comes to: of counters and sets, and of lists and texts that may be
+    /// shown nowhere.
+    fn needs_document(&self) -> bool {
+        match self {
+            Self::Insert(place, ..) | Self::RemoveAt(place, _) | Self::SpliceText { place, .. } => {
+                matches!(place, Place::Container(Container::Of(..)))
+            }
+            Self::Increment(..) | Self::MakeSet(_) | Self::SetAdd(..) | Self::SetRemove(..) => true,
+            Self::Put(..)
+            | Self::PutAtomic(..)
+            | Self::Remove(_)
+            | Self::MakeList(_)
+            | Self::MakeText(_)
+            | Self::Delete
+            | Self::Restore => false,
+        }
+    }
+}
+
 impl Write {
     /// Whether it can only be planned on the record's document.
     pub(crate) fn needs_document(&self) -> bool {
-        let is_plain = |edit: &Edit| {
-            matches!(edit, Edit::Put(..) | Edit::PutAtomic(..) | Edit::Remove(_) | Edit::Delete | Edit::Restore)
-        };
-        let acts_inside = matches!(&self.act, Act::Edit(edits) if !edits.iter().all(is_plain));
+        let acts_inside = matches!(&self.act, Act::Edit(edits) if edits.iter().any(Edit::needs_document));
         self.base.is_some() || acts_inside
     }
 

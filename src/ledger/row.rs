@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::document::{Graph, Registers};
 use crate::event::{BlobRef, Event, EventId, LedgerId, Op, Timestamp, WriterId, limits};
 use crate::journal::rows::MAX_VALUE_BYTES;
-use crate::projection::{Conflict, Content, Layers, Projection, plain};
+use crate::projection::{Conflict, Containers, Content, Layers, Projection, plain};
 use crate::schema::Facts;
 use crate::{Error, ErrorKind, Result};
 
@@ -49,15 +49,24 @@ pub(crate) struct Tip {
     pub(crate) concurrent: bool,
     /// How many events the record has.
     events: u64,
+    /// The lists and texts that its fields are.
+    pub(crate) containers: Containers,
 }
 
 impl Tip {
-    /// The tip of a record that is plain; `None` where it is not, or has too many heads or lanes.
+    /// The tip of a record that is plain; `None` where it is not, or has too many heads, lanes, lists or texts.
     pub(crate) fn of(graph: &Graph, registers: &Registers, shown: &Projection) -> Option<Self> {
+        if graph.heads().count() > limits::PARENTS || !plain::is_plain(graph, registers, shown) {
+            return None;
+        }
         let at = graph.heads().filter_map(|ix| graph.node(ix)).map(|node| node.at).max().unwrap_or_default();
-        let lanes = SmallVec::from_vec(graph.lanes().filter(|lanes| lanes.len() <= LANES)?);
-        let fits = graph.heads().count() <= limits::PARENTS && plain::is_plain(graph, registers, shown);
-        fits.then(|| Self { at, lanes, concurrent: graph.is_concurrent(), events: graph.len() as u64 })
+        let lanes = SmallVec::from_vec(graph.lanes()?);
+        let (concurrent, events) = (graph.is_concurrent(), graph.len() as u64);
+        Some(Self { at, lanes, concurrent, events, containers: Containers::of(graph, registers) }).filter(Self::fits)
+    }
+
+    fn fits(&self) -> bool {
+        self.lanes.len() <= LANES && self.containers.len() <= Containers::MOST
     }
 
     /// The last place in a lane; 0 where it has none.
@@ -92,7 +101,7 @@ impl Default for Row {
     }
 }
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// A row's bytes after the version, in bincode: JSON stands in it as text.
 #[derive(Serialize, Deserialize)]
@@ -144,9 +153,9 @@ impl Row {
         self.tip.as_ref().is_some_and(|tip| tip.events > 0 && tip.events.is_multiple_of(MARK_EVENTS))
     }
 
-    /// Shows what operations will leave of a plain record.
+    /// Shows what operations will leave of a plain record; they make no list or text, whose name only its event will tell.
     pub(crate) fn foresee(&mut self, ops: &[Op]) {
-        self.content.apply(&mut self.deleted, ops);
+        self.apply(EventId([0; 32]), ops);
         self.last = self.last.max(1);
     }
 
@@ -156,13 +165,19 @@ impl Row {
         (self.last, self.policy, self.facts) = (position, policy, None);
         self.heads.clear();
         self.heads.push(id);
-        self.content.apply(&mut self.deleted, event.ops());
+        self.apply(id, event.ops());
         if let Some(tip) = &mut self.tip {
             tip.at = event.at;
             tip.events += 1;
             tip.advance(event.writer, event.lane, event.nth);
         }
-        self.tip.take_if(|tip| tip.lanes.len() > LANES);
+        self.tip.take_if(|tip| !tip.fits());
+    }
+
+    fn apply(&mut self, id: EventId, ops: &[Op]) {
+        if let Some(tip) = &mut self.tip {
+            self.content.apply(&mut self.deleted, &mut tip.containers, id, ops);
+        }
     }
 
     /// The row's bytes. A row that is too large is written without its value, under no policy: it is made again when it

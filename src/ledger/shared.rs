@@ -24,7 +24,7 @@ use crate::schema::Index;
 use crate::{Error, ErrorKind, Result};
 
 /// What the row file says of who derived what is in it.
-pub(crate) const MARK: &[u8] = b"syncledger 2";
+pub(crate) const MARK: &[u8] = b"syncledger 3";
 
 /// Where time and randomness come from: only tests give others than the defaults.
 pub(crate) struct World {

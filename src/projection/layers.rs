@@ -8,9 +8,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 use smallvec::SmallVec;
 
+use super::containers::Containers;
 use super::content::Content;
-use super::plain;
-use crate::event::{Op, Path};
+use super::plain::{self, Fields};
+use crate::event::{EventId, Op, Path};
 
 /// How many changed fields are kept apart: more are laid into a copy of the whole.
 const MOST: usize = 8;
@@ -77,35 +78,17 @@ impl Layers {
         }
     }
 
-    /// Does what operations on a plain record do: see [`plain::apply`](super::plain::apply).
-    pub(crate) fn apply(&mut self, deleted: &mut bool, ops: &[Op]) {
+    /// Does what the operations of an event on a plain record do: see [`plain::apply`](super::plain::apply).
+    pub(crate) fn apply(&mut self, deleted: &mut bool, containers: &mut Containers, event: EventId, ops: &[Op]) {
         if ops.len() > MOST {
             let mut content = std::mem::take(self).into_whole();
-            plain::apply(&mut content, deleted, ops);
+            plain::apply(&mut content, deleted, containers, event, ops);
             *self = content.into();
             return;
         }
-        for op in ops {
-            match op {
-                Op::Put { path, value } => self.set(path, value.to_json().unwrap_or_default()),
-                Op::PutAtomic { path, json } => self.set(path, serde_json::from_str(json).unwrap_or_default()),
-                Op::Remove { path } if path.depth() == 1 => self.lay(path, None),
-                Op::Remove { path } => self.change(path, |object| plain::remove(object, path)),
-                Op::Delete => *deleted = true,
-                Op::Restore => *deleted = false,
-                _ => {}
-            }
-        }
+        plain::apply(self, deleted, containers, event, ops);
         if self.over.len() > MOST {
             *self = std::mem::take(self).into_whole().into();
-        }
-    }
-
-    fn set(&mut self, path: &Path, value: Json) {
-        match path.depth() {
-            0 => *self = Content::of(value).into(),
-            1 => self.lay(path, Some(value)),
-            _ => self.change(path, |object| plain::set(object, path, value)),
         }
     }
 
@@ -133,6 +116,42 @@ impl Layers {
     }
 }
 
+impl Fields for Layers {
+    fn set(&mut self, path: &Path, value: Json) {
+        match path.depth() {
+            0 => *self = Content::of(value).into(),
+            1 => self.lay(path, Some(value)),
+            _ => self.change(path, |object| plain::set(object, path, value)),
+        }
+    }
+
+    fn remove(&mut self, path: &Path) {
+        match path.depth() {
+            1 => self.lay(path, None),
+            _ => self.change(path, |object| plain::remove(object, path)),
+        }
+    }
+
+    /// In place, but for a copy of a field that is shared with the row before.
+    fn edit(&mut self, path: &Path, edit: impl FnOnce(&mut Json)) {
+        let Some(name) = path.segments().next() else { return };
+        if !self.over.iter().any(|field| field.0 == name) {
+            let Some(value) = self.base.json.get(name.as_ref()).cloned() else { return };
+            self.lay(path, Some(value));
+        }
+        let Some(field) = self.over.iter_mut().find(|field| field.0 == name) else { return };
+        if let Some(shown) = Arc::make_mut(field).1.as_mut().and_then(|value| value.pointer_mut(below(path))) {
+            edit(shown);
+        }
+    }
+}
+
+/// What a path's pointer says behind its first name.
+fn below(path: &Path) -> &str {
+    let names = path.as_str().strip_prefix('/').unwrap_or_default();
+    names.find('/').and_then(|end| names.get(end..)).unwrap_or_default()
+}
+
 fn lay(json: &mut Json, field: &Field) {
     if !json.is_object() {
         *json = Json::Object(Map::new());
@@ -147,33 +166,57 @@ fn lay(json: &mut Json, field: &Field) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::ContainerKind;
+    use crate::event::Container;
     use crate::testing::{Rng, op};
+
+    /// What was done, and the same copies that nothing may change any more.
+    #[derive(Clone, Default)]
+    struct Shown<T> {
+        fields: T,
+        deleted: bool,
+        containers: Containers,
+    }
 
     #[test]
     fn layers_show_what_one_content_shows() {
+        let mut inside = 0;
         for seed in 0..400 {
             let mut rng = Rng::new(seed);
-            let mut whole = Content::of_fields([]);
-            let (mut deleted, mut deleted_too) = (false, false);
-            let mut layers = Layers::from(whole.clone());
-            let mut before = Vec::new();
-            for _ in 0..30 {
-                let ops: Vec<Op> =
-                    (0..if rng.one_in(9) { 15 } else { rng.below(4) }).map(|_| op(&mut rng, &[], &[])).collect();
-                let ops: Vec<Op> = ops.into_iter().filter(|op| plain::follows(std::slice::from_ref(op))).collect();
-                before.push((layers.clone(), whole.clone()));
-                plain::apply(&mut whole, &mut deleted, &ops);
-                layers.apply(&mut deleted_too, &ops);
-                assert_eq!((&*layers.whole(), deleted_too), (&whole, deleted), "seed {seed} {ops:?}");
+            let mut whole = Shown { fields: Content::of_fields([]), ..Shown::default() };
+            let mut layers = Shown { fields: Layers::from(whole.fields.clone()), ..Shown::default() };
+            let (mut before, mut makes) = (Vec::new(), Vec::new());
+            for nth in 0..30 {
+                let mut ops: Vec<Op> = Vec::new();
+                for _ in 0..if rng.one_in(9) { 15 } else { rng.below(4) } {
+                    let op = op(&mut rng, &ops, &makes);
+                    ops.extend(Some(op).filter(|op| plain::follows(std::slice::from_ref(op))));
+                }
+                let id = EventId([nth; 32]);
+                before.push((layers.fields.clone(), whole.fields.clone()));
+                let Shown { fields, deleted, containers } = &mut whole;
+                plain::apply(fields, deleted, containers, id, &ops);
+                let Shown { fields, deleted, containers } = &mut layers;
+                fields.apply(deleted, containers, id, &ops);
+                assert_eq!(*layers.fields.whole(), whole.fields, "seed {seed} {ops:?}");
+                assert_eq!((layers.deleted, &layers.containers), (whole.deleted, &whole.containers), "seed {seed}");
                 for path in ops.iter().filter_map(Op::path).filter(|path| !path.is_root()) {
                     let name = path.segments().next().unwrap().into_owned();
-                    let only = layers.only(&[path.clone()].into());
-                    assert_eq!(only.json.get(&name), whole.json.get(&name), "seed {seed} {path}");
+                    let only = layers.fields.only(&[path.clone()].into());
+                    assert_eq!(only.json.get(&name), whole.fields.json.get(&name), "seed {seed} {path}");
+                }
+                for (index, op) in (0..).zip(&ops) {
+                    match op {
+                        Op::MakeList { .. } => makes.push((Container::Of(id, index), ContainerKind::List)),
+                        Op::MakeText { .. } => makes.push((Container::Of(id, index), ContainerKind::Text)),
+                        _ => inside += usize::from(op.container().is_some()),
+                    }
                 }
             }
             for (layers, whole) in before {
                 assert_eq!(layers.into_whole(), whole, "seed {seed}: a copy changed with what came after it");
             }
         }
+        assert!(inside > 2_000, "{inside}");
     }
 }

@@ -7,6 +7,7 @@
 //! has no I/O, clock or chance, and never sees the order in which events arrived.
 
 mod conflict;
+mod containers;
 mod content;
 mod decide;
 mod deletion;
@@ -21,6 +22,7 @@ mod tests;
 mod tree;
 
 pub use conflict::{Candidate, Conflict, ConflictKind, DELETED, Severity, Status};
+pub(crate) use containers::Containers;
 pub use content::Content;
 pub(crate) use decide::candidate_of;
 pub(crate) use layers::Layers;

@@ -1,24 +1,28 @@
-//! Records in which nothing is disputed and every field is a plain value: what they show after an event on their heads
-//! follows from what they showed before it, without their document.
+//! Records in which nothing is disputed and every field is a plain value, a list or a text: what they show after an event
+//! on their heads follows from what they showed before it, without their document.
 //!
 //! Invariant: what [`apply`] makes of a content is what [`project`](super::project()) shows of the document that the
 //! same events derive to. Wherever that is not certain, [`is_plain`] and [`follows`] say no.
 
 use serde_json::{Map, Value as Json};
 
+use super::containers::{self, Containers};
 use super::content::Content;
 use super::project::Projection;
-use crate::document::{Cell, Graph, Registers};
-use crate::event::{FlatKey, Op, Path, Value};
+use crate::document::{Cell, ContainerKind, Graph, Registers};
+use crate::event::{EventId, FlatKey, Op, Path, Value};
 
 /// Whether a record as it is now is such a one.
 pub(crate) fn is_plain(graph: &Graph, registers: &Registers, shown: &Projection) -> bool {
     let is_plain_cell = |cell: &Cell| match cell {
         Cell::Tombstone => true,
         Cell::Value(value) => is_plain_value(value),
-        Cell::Set | Cell::Member | Cell::Container(_) => false,
+        Cell::Container(_) => true,
+        Cell::Set | Cell::Member => false,
     };
     shown.conflicts.is_empty()
+        // Of the items of lists.
+        && shown.content.blobs.is_empty()
         && registers.counters.is_empty()
         && registers.iter().all(|(_, lives)| matches!(lives, [live] if is_plain_cell(&live.cell)))
         && !(graph.is_concurrent() && has_value_above_a_field(registers))
@@ -35,20 +39,26 @@ fn has_value_above_a_field(registers: &Registers) -> bool {
 
 /// Whether an event of these operations leaves such a record one.
 pub(crate) fn follows(ops: &[Op]) -> bool {
-    ops.iter().all(|op| match op {
+    let follows = |op: &Op| match op {
         Op::Put { value, .. } => is_plain_value(value),
         Op::PutAtomic { json, .. } => is_array(json),
-        Op::Remove { .. } | Op::Delete | Op::Restore => true,
-        Op::Increment { .. }
-        | Op::MakeSet { .. }
-        | Op::SetAdd { .. }
-        | Op::SetRemove { .. }
+        // Nothing is below an item of a list: it may be any JSON.
+        Op::Insert { value, .. } => !matches!(value, Value::Blob(_)),
+        Op::Remove { .. }
+        | Op::Delete
+        | Op::Restore
         | Op::MakeList { .. }
         | Op::MakeText { .. }
-        | Op::Insert { .. }
         | Op::RemoveAt { .. }
-        | Op::SpliceText { .. } => false,
-    })
+        | Op::SpliceText { .. } => true,
+        Op::Increment { .. } | Op::MakeSet { .. } | Op::SetAdd { .. } | Op::SetRemove { .. } => false,
+    };
+    ops.iter().all(follows) && ops.iter().filter(|op| is_make(op)).count() <= Containers::MOST
+}
+
+/// Whether an operation makes a list or text.
+pub(crate) fn is_make(op: &Op) -> bool {
+    matches!(op, Op::MakeList { .. } | Op::MakeText { .. })
 }
 
 /// Whether a value shows as JSON that could be no other value's. Bytes, and objects that are replaced as a whole, show
@@ -65,20 +75,73 @@ fn is_array(json: &str) -> bool {
     json.starts_with('[')
 }
 
-/// Does what operations of which [`follows`] is true do to what such a record shows.
-pub(crate) fn apply(content: &mut Content, deleted: &mut bool, ops: &[Op]) {
-    for op in ops {
-        match op {
-            Op::Put { path, value } => set(&mut content.json, path, value.to_json().unwrap_or_default()),
-            Op::PutAtomic { path, json } => {
-                set(&mut content.json, path, serde_json::from_str(json).unwrap_or_default());
-            }
-            Op::Remove { path } => remove(&mut content.json, path),
-            Op::Delete => *deleted = true,
-            Op::Restore => *deleted = false,
-            _ => {}
+/// What operations change: the fields that a record shows.
+pub(super) trait Fields {
+    /// Shows a value in a field, in the place of what was there, above and below.
+    fn set(&mut self, path: &Path, value: Json);
+    /// Shows a field no longer; the object that it leaves stays.
+    fn remove(&mut self, path: &Path);
+    /// Changes what a field shows, where it shows anything.
+    fn edit(&mut self, path: &Path, edit: impl FnOnce(&mut Json));
+}
+
+impl Fields for Content {
+    fn set(&mut self, path: &Path, value: Json) {
+        set(&mut self.json, path, value);
+    }
+
+    fn remove(&mut self, path: &Path) {
+        remove(&mut self.json, path);
+    }
+
+    fn edit(&mut self, path: &Path, edit: impl FnOnce(&mut Json)) {
+        if let Some(shown) = self.json.pointer_mut(path.as_str()) {
+            edit(shown);
         }
     }
+}
+
+/// Does what the operations of an event, of which [`follows`] is true, do to what such a record shows.
+pub(super) fn apply(
+    fields: &mut impl Fields,
+    deleted: &mut bool,
+    containers: &mut Containers,
+    event: EventId,
+    ops: &[Op],
+) {
+    for (index, op) in (0..).zip(ops) {
+        match op {
+            Op::Put { path, value } => put(fields, containers, path, value.to_json().unwrap_or_default()),
+            Op::PutAtomic { path, json } => {
+                put(fields, containers, path, serde_json::from_str(json).unwrap_or_default());
+            }
+            Op::Remove { path } => {
+                containers.remove(path);
+                fields.remove(path);
+            }
+            Op::MakeList { path } => {
+                containers.make(path, event, index, ContainerKind::List);
+                fields.set(path, Json::Array(Vec::new()));
+            }
+            Op::MakeText { path } => {
+                containers.make(path, event, index, ContainerKind::Text);
+                fields.set(path, Json::String(String::new()));
+            }
+            Op::Delete => *deleted = true,
+            Op::Restore => *deleted = false,
+            op => {
+                // One that no field is any more shows nothing, whatever is done in it.
+                if let Some(path) = containers.path_of(event, op) {
+                    fields.edit(path, |shown| containers::edit(shown, op));
+                }
+            }
+        }
+    }
+}
+
+fn put(fields: &mut impl Fields, containers: &mut Containers, path: &Path, value: Json) {
+    containers.put(path);
+    fields.set(path, value);
 }
 
 /// Sets a field of a JSON object, making the objects on the way.
@@ -112,83 +175,181 @@ pub(crate) fn remove(json: &mut Json, path: &Path) {
 mod tests {
     use super::super::{Policy, RecordId, Resolvers, project};
     use super::*;
-    use crate::document::Document;
-    use crate::event::{Event, EventId, LedgerId, Timestamp};
-    use crate::testing::{History, Rng, event, op};
+    use crate::document::{Document, NodeIx};
+    use crate::event::{Container, Event, LedgerId, Timestamp, WriterId};
+    use crate::testing::{History, Makes, Rng, any_value, event, op};
 
     const LEDGER: LedgerId = crate::testing::LEDGER;
 
+    /// What a plain record shows, and which of its fields are lists and texts.
+    #[derive(Clone, Debug, Default, PartialEq)]
+    struct Seen {
+        content: Content,
+        deleted: bool,
+        containers: Containers,
+    }
+
     /// What a document shows, and whether it is plain.
-    fn shown(document: &mut Document) -> (Content, bool, bool) {
+    fn shown(document: &mut Document) -> (Seen, bool) {
         let record = RecordId { ledger: LEDGER, collection: "c".into(), key: "k".into() };
         let view = document.view().unwrap();
         let projection = project(&view, &Policy::default(), &Resolvers::default(), &record);
         let plain = is_plain(view.graph(), view.registers(), &projection);
-        (projection.content, projection.deleted, plain)
+        let containers = Containers::of(view.graph(), view.registers());
+        (Seen { content: projection.content, deleted: projection.deleted, containers }, plain)
     }
 
-    /// Applies events one by one. Returns after how many the content followed from the one before.
-    fn compare(seed: u64, events: &[(EventId, Event)]) -> usize {
-        let (mut document, mut followed) = (Document::default(), 0);
-        let (mut content, mut deleted, mut plain) = (Content::of_fields([]), false, true);
+    /// How many events followed from what was shown before them, and how many of them changed a list or text.
+    #[derive(Debug, Default)]
+    struct Followed {
+        events: usize,
+        inside: usize,
+    }
+
+    /// Applies events one by one, and compares what followed from what was shown before.
+    fn compare(seed: u64, events: &[(EventId, Event)], followed: &mut Followed) {
+        let mut document = Document::default();
+        let (mut seen, mut plain) = (Seen { content: Content::of_fields([]), ..Seen::default() }, true);
         for (id, event) in events {
             let on_heads = event.parents == document.graph().head_ids();
             if document.apply(*id, event).is_err() {
-                return followed;
+                return;
             }
             let expected = shown(&mut document);
             if plain && on_heads && follows(event.ops()) {
-                apply(&mut content, &mut deleted, event.ops());
-                assert_eq!((&content, deleted, true), (&expected.0, expected.1, expected.2), "seed {seed} {event:?}");
-                followed += 1;
+                let before = seen.clone();
+                let Seen { content, deleted, containers } = &mut seen;
+                apply(content, deleted, containers, *id, event.ops());
+                assert_eq!((&seen, true), (&expected.0, expected.1), "seed {seed} {before:?} {event:?}");
+                followed.events += 1;
+                let changed = event.ops().iter().any(|op| op.container().is_some()) && seen.content != before.content;
+                followed.inside += usize::from(changed);
             }
-            (content, deleted, plain) = expected;
+            (seen, plain) = expected;
         }
-        followed
     }
 
-    /// A record that one writer edits, mostly by operations that leave it plain.
-    fn alone(rng: &mut Rng) -> Vec<(EventId, Event)> {
-        let mut events: Vec<(EventId, Event)> = Vec::new();
-        for nth in 1..=1 + rng.below(12) as u32 {
-            let mut ops: Vec<Op> = (0..rng.below(4)).map(|_| op(rng, &[], &[])).collect();
-            if !rng.one_in(20) {
-                ops.retain(|op| follows(std::slice::from_ref(op)));
+    fn index(rng: &mut Rng) -> u64 {
+        if rng.one_in(9) { u64::MAX } else { rng.below(9) as u64 }
+    }
+
+    /// An operation in a list or text, of the event or one before it; a new one where there is none.
+    fn inside(rng: &mut Rng, before: &[Op], makes: &Makes) -> Op {
+        let path = Path::parse(rng.pick::<&str>(&["/l", "/m", "/a", "/a/x", "/a/y", "/a/y/z"])).unwrap();
+        let kind = |op: &Op| match op {
+            Op::MakeList { .. } => Some(ContainerKind::List),
+            Op::MakeText { .. } => Some(ContainerKind::Text),
+            _ => None,
+        };
+        let own = (0..).zip(before).filter_map(|(index, op)| Some((Container::Own(index), kind(op)?)));
+        let all: Vec<_> = makes.iter().copied().chain(own).collect();
+        if all.is_empty() || rng.one_in(12) {
+            return if rng.one_in(2) { Op::MakeList { path } } else { Op::MakeText { path } };
+        }
+        // Mostly the latest ones: the others are seldom shown any more.
+        let oldest = if rng.one_in(4) { 0 } else { all.len().saturating_sub(3) };
+        let (container, kind) = *rng.pick(&all[oldest..]);
+        let is_list = (kind == ContainerKind::List) != rng.one_in(30);
+        let index = index(rng);
+        match rng.below(8) {
+            0..=2 if is_list => Op::RemoveAt { container, index },
+            3 if is_list => {
+                Op::Insert { container, index, value: Value::Atomic((*rng.pick(&["{\"x\":1}", "[[]]"])).into()) }
             }
-            let (parents, at) = (events.last().map(|last| last.0), Timestamp::from_millis(i64::from(nth)));
-            let parents = parents.into_iter().collect();
-            let event = Event { nth, sequence: nth.into(), parents, at, ..event(ops) };
-            events.push((event.identify(LEDGER).unwrap().0, event));
+            _ if is_list => Op::Insert { container, index, value: any_value(rng) },
+            _ => {
+                let insert = (*rng.pick(&["", "x", "👩\u{200d}👧", "ab\u{301}c", "🏳️\u{200d}🌈é", "long"])).into();
+                Op::SpliceText { container, index, delete: rng.below(4) as u64, insert }
+            }
+        }
+    }
+
+    /// A record that two writers edit, mostly by operations that leave it plain: in line, or now and then on an older state.
+    fn random(rng: &mut Rng, apart: bool) -> Vec<(EventId, Event)> {
+        let (mut events, mut makes, mut document) = (Vec::new(), Vec::new(), Document::default());
+        for nth in 1..=1 + rng.below(14) as u32 {
+            let mut ops: Vec<Op> = Vec::new();
+            for _ in 0..rng.below(5) {
+                let op = if rng.one_in(2) { inside(rng, &ops, &makes) } else { op(rng, &ops, &makes) };
+                if rng.one_in(40) || follows(std::slice::from_ref(&op)) {
+                    ops.push(op);
+                }
+            }
+            let graph = document.graph();
+            let base: Vec<NodeIx> = match apart && !graph.is_empty() && rng.one_in(3) {
+                true => vec![rng.below(graph.len()) as NodeIx],
+                false => graph.heads().collect(),
+            };
+            let writer = WriterId([1 + rng.below(2) as u8; 16]);
+            let (lane, place) = graph.free_lane(writer, &graph.closure(base.iter().copied()));
+            let (parents, at) = (graph.ids(base), Timestamp::from_millis(i64::from(nth)));
+            let event = Event { writer, lane, nth: place, sequence: nth.into(), parents, at, ..event(ops) };
+            let id = event.identify(LEDGER).unwrap().0;
+            document.apply(id, &event).unwrap();
+            for (index, op) in (0..).zip(event.ops()) {
+                match op {
+                    Op::MakeList { .. } => makes.push((Container::Of(id, index), ContainerKind::List)),
+                    Op::MakeText { .. } => makes.push((Container::Of(id, index), ContainerKind::Text)),
+                    _ => {}
+                }
+            }
+            events.push((id, event));
         }
         events
     }
 
     #[test]
     fn what_a_plain_record_shows_follows_from_what_it_showed() {
-        let (mut in_line, mut apart) = (0, 0);
-        for seed in 0..800 {
-            in_line += compare(seed, &alone(&mut Rng::new(seed)));
-            apart += compare(seed, &History::new(seed).events);
+        let (mut in_line, mut apart) = (Followed::default(), Followed::default());
+        for seed in 0..600 {
+            compare(seed, &random(&mut Rng::new(seed), false), &mut in_line);
+            compare(seed, &random(&mut Rng::new(seed), true), &mut apart);
+            compare(seed, &History::new(seed).events, &mut apart);
         }
-        assert!(in_line > 2_000 && apart > 200, "{in_line} {apart}");
+        assert!(in_line.events > 2_000 && in_line.inside > 700, "{in_line:?}");
+        assert!(apart.events > 1_200 && apart.inside > 200, "{apart:?}");
+    }
+
+    fn path(text: &str) -> Path {
+        Path::parse(text).unwrap()
+    }
+
+    /// A document of events in line, each of these operations.
+    fn in_line(events: &[Vec<Op>]) -> Document {
+        let mut document = Document::default();
+        for (nth, ops) in (1..).zip(events) {
+            let (parents, at) = (document.graph().head_ids(), Timestamp::from_millis(nth));
+            let (nth, sequence) = (nth as u32, nth as u64);
+            let event = Event { nth, sequence, parents, at, ..event(ops.clone()) };
+            document.apply(event.identify(LEDGER).unwrap().0, &event).unwrap();
+        }
+        document
     }
 
     #[test]
     fn what_shows_as_something_else_is_not_plain() {
-        let put = |value: Value| Op::Put { path: Path::parse("/f").unwrap(), value };
-        let path = Path::parse("/f").unwrap();
+        let put = |value: Value| Op::Put { path: path("/f"), value };
         let json = "{\"a\":1}".to_owned();
-        assert!(follows(&[put(Value::Null), put(Value::EmptyObject), Op::Remove { path: path.clone() }, Op::Delete]));
+        assert!(follows(&[put(Value::Null), put(Value::EmptyObject), Op::Remove { path: path("/f") }, Op::Delete]));
         for op in [
             put(Value::Bytes(vec![1])),
-            Op::PutAtomic { path: path.clone(), json },
-            Op::Increment { path: path.clone(), by: 1 },
-            Op::MakeSet { path },
+            Op::PutAtomic { path: path("/f"), json },
+            Op::Increment { path: path("/f"), by: 1 },
+            Op::MakeSet { path: path("/f") },
         ] {
-            let mut document = Document::default();
-            let event = event(vec![op.clone()]);
-            document.apply(event.identify(LEDGER).unwrap().0, &event).unwrap();
-            assert!(!follows(std::slice::from_ref(&op)) && !shown(&mut document).2, "{op:?}");
+            assert!(!follows(std::slice::from_ref(&op)) && !shown(&mut in_line(&[vec![op.clone()]])).1, "{op:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_plain_but_for_large_values() {
+        use crate::event::{BlobForm, BlobHash, BlobRef};
+        let large = Value::Blob(BlobRef { hash: BlobHash([3; 32]), bytes: 20_000, form: BlobForm::Text });
+        let insert = |value| Op::Insert { container: Container::Own(0), index: 0, value };
+        for (value, is_plain) in [(Value::Atomic("{\"x\":1}".into()), true), (Value::Bytes(vec![1]), true), (large, false)]
+        {
+            let ops = vec![Op::MakeList { path: path("/l") }, insert(value)];
+            assert_eq!((follows(&ops), shown(&mut in_line(&[ops])).1), (is_plain, is_plain));
         }
     }
 }
