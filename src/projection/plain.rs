@@ -346,7 +346,8 @@ mod tests {
         use crate::event::{BlobForm, BlobHash, BlobRef};
         let large = Value::Blob(BlobRef { hash: BlobHash([3; 32]), bytes: 20_000, form: BlobForm::Text });
         let insert = |value| Op::Insert { container: Container::Own(0), index: 0, value };
-        for (value, is_plain) in [(Value::Atomic("{\"x\":1}".into()), true), (Value::Bytes(vec![1]), true), (large, false)]
+        for (value, is_plain) in
+            [(Value::Atomic("{\"x\":1}".into()), true), (Value::Bytes(vec![1]), true), (large, false)]
         {
             let ops = vec![Op::MakeList { path: path("/l") }, insert(value)];
             assert_eq!((follows(&ops), shown(&mut in_line(&[ops])).1), (is_plain, is_plain));
