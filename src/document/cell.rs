@@ -6,7 +6,7 @@
 use automerge::{ObjType, ScalarValue};
 use serde::{Deserialize, Serialize};
 
-use crate::event::{BlobForm, BlobHash, BlobRef, Value};
+use crate::event::{BlobForm, BlobHash, BlobRef, Op, Value};
 
 const TOMBSTONE: u8 = 0;
 const BYTES: u8 = 1;
@@ -26,6 +26,15 @@ pub enum ContainerKind {
 }
 
 impl ContainerKind {
+    /// Of what an operation works in; `None` where it works in neither.
+    pub(crate) fn of(op: &Op) -> Option<Self> {
+        match op {
+            Op::Insert { .. } | Op::RemoveAt { .. } => Some(Self::List),
+            Op::SpliceText { .. } => Some(Self::Text),
+            _ => None,
+        }
+    }
+
     pub(crate) fn object(self) -> ObjType {
         match self {
             Self::List => ObjType::List,

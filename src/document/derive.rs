@@ -13,9 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::cell::{Cell, ContainerKind};
-use super::graph::{Graph, Place};
+use super::graph::{Clock, Graph, Place};
+use super::items::Items;
 use super::registers::{Live, Lives, State, insert};
-use crate::event::{Container, Event, FlatKey, Op, Path, Value, json};
+use crate::event::{Container, Event, EventId, FlatKey, Op, Path, Value, json};
 
 /// An operation of the Automerge document: its counter and its actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -66,15 +67,24 @@ pub(crate) struct Derived {
     pub(crate) makes: Vec<Make>,
 }
 
-/// Derives `event`, which stands at `place`, from the state as of its parents.
-pub(crate) fn derive(graph: &Graph, place: &Place, event: &Event, state: &dyn State) -> Derived {
+/// Derives `event`, which stands at `place`, from the state as of its parents. `items` are those that are known as of its
+/// parents, and then as of itself.
+pub(crate) fn derive(graph: &Graph, place: &Place, event: &Event, state: &dyn State, items: &mut Items) -> Derived {
     let start = graph.start_op(place);
-    let derived = Deriving::new(graph, place, state, start).run(event);
+    let derived = Deriving::new(graph, place, state, start).run(event, items);
     if derived.births.is_empty() || start > 1 {
         return derived;
     }
-    // A counter's birth is operation 1 of its own change: what follows it starts at 2.
-    Deriving::new(graph, place, state, 2).run(event)
+    // A counter's birth is operation 1 of its own change: what follows it starts at 2. There are no items before it.
+    *items = Items::default();
+    Deriving::new(graph, place, state, 2).run(event, items)
+}
+
+/// The list or text that an operation of an event made, where it is one of `kind` among some events.
+pub(crate) fn object_of(graph: &Graph, past: &Clock, made: (EventId, u32), kind: ContainerKind) -> Option<ObjectRef> {
+    let ix = graph.find(&made.0).filter(|&ix| graph.contains(past, ix))?;
+    let counter = graph.node(ix)?.makes.iter().find(|make| make.0 == made.1 && make.2 == kind)?.1;
+    Some(ObjectRef { op: OpRef { counter, actor: graph.actor_of(ix) }, kind })
 }
 
 /// Which keys live, as far as the event's operations asked: every part of the record is looked through once, so that
@@ -122,22 +132,24 @@ struct Deriving<'a> {
     keys: BTreeMap<String, Vec<(OpRef, Cell)>>,
     below: Below,
     counters: BTreeMap<String, i64>,
-    /// The items of the containers that the event works in more than once.
-    items: BTreeMap<ObjectRef, Vec<OpRef>>,
+    /// The items of containers, as the event's earlier operations left them.
+    items: Items,
     derived: Derived,
 }
 
 impl<'a> Deriving<'a> {
     fn new(graph: &'a Graph, place: &'a Place, state: &'a dyn State, start_op: u64) -> Self {
         let derived = Derived { start_op, ..Derived::default() };
-        let (keys, counters, items) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (keys, counters, items) = (BTreeMap::new(), BTreeMap::new(), Items::default());
         Self { graph, place, state, keys, below: Below::default(), counters, items, derived }
     }
 
-    fn run(mut self, event: &Event) -> Derived {
+    fn run(mut self, event: &Event, items: &mut Items) -> Derived {
+        self.items = std::mem::take(items);
         for (index, op) in (0..).zip(event.ops()) {
             self.op(index, op);
         }
+        *items = self.items;
         self.derived
     }
 
@@ -331,7 +343,7 @@ impl<'a> Deriving<'a> {
 
     fn make(&mut self, index: u32, path: &Path, kind: ContainerKind) {
         let op = self.put(path, Cell::Container(kind));
-        self.items.insert(ObjectRef { op, kind }, Vec::new());
+        self.items.of(ObjectRef { op, kind }, Vec::new);
         self.derived.makes.push(Make { op: index, counter: op.counter, kind });
     }
 
@@ -342,18 +354,14 @@ impl<'a> Deriving<'a> {
                 let make = self.derived.makes.iter().find(|make| make.op == op && make.kind == kind)?;
                 Some(ObjectRef { op: OpRef { counter: make.counter, actor: self.place.actor }, kind })
             }
-            Container::Of(event, op) => {
-                let ix = self.graph.find(&event).filter(|&ix| self.graph.contains(&self.place.past, ix))?;
-                let counter = self.graph.node(ix)?.makes.iter().find(|make| make.0 == op && make.2 == kind)?.1;
-                Some(ObjectRef { op: OpRef { counter, actor: self.graph.actor_of(ix) }, kind })
-            }
+            Container::Of(event, op) => object_of(self.graph, &self.place.past, (event, op), kind),
         }
     }
 
     /// The working list of a container's items.
     fn items(&mut self, object: ObjectRef) -> &mut Vec<OpRef> {
         let state = self.state;
-        self.items.entry(object).or_insert_with(|| state.items(&object))
+        self.items.of(object, || state.items(&object))
     }
 
     fn insert(&mut self, container: Container, index: u64, value: &Value) {

@@ -14,6 +14,7 @@ mod cell;
 mod derive;
 mod graph;
 mod inspect;
+mod items;
 mod registers;
 mod snapshot;
 #[cfg(test)]
@@ -35,9 +36,10 @@ pub use registers::{Live, Registers};
 pub use snapshot::SnapshotFault;
 
 use self::automerge::{Materialised, Moment};
-use crate::event::{Container, Event, EventId, FlatKey, KeyRange, Value};
+use crate::event::{Container, Event, EventId, FlatKey, KeyRange, Op, Value};
 use crate::{Error, ErrorKind};
 use derive::{Derived, ObjectRef, OpRef};
+use items::Items;
 use registers::State;
 use writes::{Past, Writes};
 
@@ -88,6 +90,8 @@ pub struct Document {
     writes: Writes,
     materialised: Materialised,
     pending: Vec<Pending>,
+    /// Of lists and texts, as far as the last events asked for them.
+    items: Items,
     trial: Option<Box<trial::Trial>>,
     work: Work,
 }
@@ -97,6 +101,9 @@ type Pending = (NodeIx, i64, Derived);
 
 /// How many derived events may wait for the Automerge document of a record with lists or texts; of one without, all do.
 const PENDING: usize = 1_024;
+
+/// From how many operations on an event waits for no other, where there are lists or texts: each item is an operation.
+const LARGE: usize = 256;
 
 impl State for Registers {
     fn lives(&self, key: &str) -> Cow<'_, [Live]> {
@@ -160,6 +167,11 @@ impl Document {
         self.writes.bytes()
     }
 
+    /// About how many bytes of memory the items take that are at hand for the next event.
+    pub(crate) fn bytes_of_items(&self) -> usize {
+        self.items.bytes()
+    }
+
     /// What deriving has cost since the document was made or loaded.
     #[must_use]
     pub fn work(&self) -> Work {
@@ -195,27 +207,45 @@ impl Document {
         derive::apply_to(&mut self.now.keys, &mut self.now.counters, &self.graph, ix, &derived);
         self.writes.add(ix, &derived, &self.now);
         self.work.derived += 1;
+        let is_large = derived.ops.len() >= LARGE && self.graph.has_containers();
         self.pending.push((ix, event.at.millis.div_euclid(1_000), derived));
-        if self.pending.len() >= PENDING { self.materialise_items() } else { Ok(()) }
+        if self.pending.len() >= PENDING || is_large { self.materialise_items() } else { Ok(()) }
     }
 
     fn derive(&mut self, place: &graph::Place, event: &Event) -> Result<Derived, ApplyFault> {
         let linear = place.parents.len() == self.graph.heads().count()
             && self.graph.heads().all(|head| place.parents.contains(&head));
-        // What an event makes itself is empty when it begins.
-        let in_others = event.ops().iter().any(|op| matches!(op.container(), Some(Container::Of(..))));
-        if in_others {
+        let mut items = std::mem::take(&mut self.items);
+        if !linear {
+            items = Items::default();
+        }
+        let asks = event.ops().iter().any(|op| self.asks(place, op, &items));
+        if asks {
             self.materialise()?;
         }
         let past = Past { writes: &self.writes, graph: &self.graph, clock: &place.past };
         let state: &dyn State = if linear { &self.now } else { &past };
-        if !in_others {
-            return Ok(derive::derive(&self.graph, place, event, state));
+        let derived = if asks {
+            let hashes = self.materialised.hashes(&place.parents);
+            let at = (!linear).then_some(hashes.as_slice());
+            let moment = Moment { materialised: &self.materialised, at };
+            derive::derive(&self.graph, place, event, &WithItems(state, moment), &mut items)
+        } else {
+            derive::derive(&self.graph, place, event, state, &mut items)
+        };
+        if linear {
+            self.items = items.kept();
         }
-        let hashes = self.materialised.hashes(&place.parents);
-        let at = (!linear).then_some(hashes.as_slice());
-        let moment = Moment { materialised: &self.materialised, at };
-        Ok(derive::derive(&self.graph, place, event, &WithItems(state, moment)))
+        Ok(derived)
+    }
+
+    /// Whether Automerge has to tell the items of what an operation works in. What its event makes is empty at first.
+    fn asks(&self, place: &graph::Place, op: &Op, known: &Items) -> bool {
+        let (Some(Container::Of(event, made)), Some(kind)) = (op.container(), ContainerKind::of(op)) else {
+            return false;
+        };
+        let object = derive::object_of(&self.graph, &place.past, (event, made), kind);
+        object.is_some_and(|object| !known.contains(&object))
     }
 
     /// Brings the Automerge document up to date.

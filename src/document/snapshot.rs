@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::automerge::Materialised;
+use super::items::Items;
 use super::writes::{Past, Writes};
 use super::{Document, Graph, Pending, Work};
 
@@ -69,6 +70,7 @@ impl Document {
             .map_err(|fault| SnapshotFault(fault.to_string()))?;
         let Snapshot { graph, writes, pending, .. } = snapshot;
         let now = Past { writes: &writes, graph: &graph, clock: &graph.everything() }.registers();
-        Ok(Self { graph, now, writes, materialised, pending, trial: None, work: Work::default() })
+        let (items, trial, work) = (Items::default(), None, Work::default());
+        Ok(Self { graph, now, writes, materialised, pending, items, trial, work })
     }
 }

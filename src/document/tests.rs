@@ -314,7 +314,7 @@ fn an_event_looks_through_a_large_record_once_however_many_operations_it_has() {
         let event = story.draft(&["b"], 3, "app", vec![op.clone(); 1_000]);
         let place = story.document.graph.place(EventId([1; 32]), &event).unwrap();
         let state = Counting(story.document.registers(), std::cell::Cell::new(0));
-        derive::derive(&story.document.graph, &place, &event, &state);
+        derive::derive(&story.document.graph, &place, &event, &state, &mut Items::default());
         assert!(state.1.get() < 10_000, "{op:?} reads {} keys", state.1.get());
     }
 }
@@ -399,6 +399,44 @@ fn only_lists_and_texts_need_automerge() {
     assert!(story.document.view().is_ok() && !story.document.holds_automerge());
     story.write("text", &["base"], 4, "github", vec![Op::MakeText { path: path("/t") }]);
     assert!(story.document.view().is_ok() && story.document.holds_automerge());
+}
+
+#[test]
+fn the_items_at_hand_are_those_that_automerge_tells() {
+    let mut seen = 0;
+    for seed in 0..150 {
+        let mut document = Document::default();
+        for (id, event) in crate::testing::History::new(seed).events {
+            if document.apply(id, &event).is_err() {
+                break;
+            }
+            let mut told = document.clone();
+            told.materialise().unwrap();
+            let moment = Moment { materialised: &told.materialised, at: None };
+            for (object, items) in document.items.iter() {
+                assert_eq!(*items, moment.items(object), "seed {seed}");
+                seen += items.len();
+            }
+        }
+    }
+    assert!(seen > 300, "{seen}");
+}
+
+#[test]
+fn events_in_line_inside_a_text_ask_automerge_once() {
+    let mut story = Story::default();
+    story.write("0", &[], 1, "app", vec![Op::MakeText { path: path("/t") }]);
+    let text = Container::Of(story.id("0"), 0);
+    let write = |story: &mut Story, nth: i64| {
+        let (name, parent) = (nth.to_string().leak(), (nth - 1).to_string().leak());
+        story.write(name, &[parent], nth + 1, "app", vec![splice(text, nth as u64 / 2, 1, "ab")]);
+    };
+    (1..200).for_each(|nth| write(&mut story, nth));
+    assert_eq!(story.document.work().materialised, 0);
+    story.document = Document::load(&story.document.save().unwrap()).unwrap();
+    (200..300).for_each(|nth| write(&mut story, nth));
+    assert_eq!((story.document.work().derived, story.document.work().materialised), (100, 0));
+    assert!(story.document.holds_automerge());
 }
 
 #[test]

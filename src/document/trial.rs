@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::automerge::Materialised;
 use super::derive::{ChangeOp, Derived};
+use super::items::Items;
 use super::registers::{Lives, Registers};
 use super::{Document, Pending, graph};
 
@@ -17,6 +18,7 @@ pub(super) struct Trial {
     keys: BTreeMap<String, Option<Lives>>,
     counters: BTreeMap<String, Option<i64>>,
     pending: usize,
+    items: Items,
     /// The Automerge document and what waited for it, once it took in a tried event.
     automerge: Option<(Materialised, Vec<Pending>)>,
 }
@@ -47,9 +49,12 @@ impl Trial {
 impl Document {
     /// Takes what is applied from now on for a trial, until [`Document::end_trial`]. Within one it does nothing.
     pub(crate) fn begin_trial(&mut self) {
-        let (graph, pending) = (self.graph.mark(), self.pending.len());
+        if self.trial.is_some() {
+            return;
+        }
+        let (graph, pending, items) = (self.graph.mark(), self.pending.len(), self.items.clone());
         let (keys, counters, automerge) = Default::default();
-        self.trial.get_or_insert_with(|| Box::new(Trial { graph, keys, counters, pending, automerge }));
+        self.trial = Some(Box::new(Trial { graph, keys, counters, pending, items, automerge }));
     }
 
     /// Goes back to what the document was when the trial began. Without one it does nothing.
@@ -60,6 +65,7 @@ impl Document {
         trial.counters.keys().for_each(|key| self.writes.rewind_counter(key, next));
         self.graph.rewind(trial.graph);
         self.pending.truncate(trial.pending);
+        self.items = trial.items;
         if let Some((materialised, pending)) = trial.automerge {
             (self.materialised, self.pending) = (materialised, pending);
         }

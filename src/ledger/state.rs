@@ -133,7 +133,8 @@ impl Working {
         let registers =
             self.document.registers().iter().map(|(key, lives)| key.len() + lives.len() * 120).sum::<usize>();
         let automerge = if self.document.holds_automerge() { 24_576 } else { 0 };
-        1_024 + automerge + self.document.graph().len() * 400 + self.document.bytes_of_writes() + registers * 2
+        let beside = self.document.bytes_of_writes() + self.document.bytes_of_items();
+        1_024 + automerge + self.document.graph().len() * 400 + beside + registers * 2
     }
 }
 

@@ -69,7 +69,7 @@ impl Containers {
             Container::Own(op) => self.find(event, op),
             Container::Of(event, op) => self.find(event, op),
         };
-        made.filter(|made| Some(made.kind) == kind_of(op)).map(|made| &made.path)
+        made.filter(|made| Some(made.kind) == ContainerKind::of(op)).map(|made| &made.path)
     }
 
     /// A field is made one.
@@ -88,15 +88,6 @@ impl Containers {
     /// A field is removed, and what is below it.
     pub(super) fn remove(&mut self, path: &Path) {
         self.0.retain(|made| made.path != *path && !path.is_prefix_of(&made.path));
-    }
-}
-
-/// The kind of the list or text that an operation works in.
-fn kind_of(op: &Op) -> Option<ContainerKind> {
-    match op {
-        Op::Insert { .. } | Op::RemoveAt { .. } => Some(ContainerKind::List),
-        Op::SpliceText { .. } => Some(ContainerKind::Text),
-        _ => None,
     }
 }
 
