@@ -43,6 +43,7 @@ mod schemas;
 mod sealing;
 mod settling;
 mod spans;
+mod texts;
 mod tidy;
 mod totality;
 mod trying;

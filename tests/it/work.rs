@@ -2,7 +2,8 @@
 //! and frames of the log decoded, does not depend on how many changes it has.
 
 use serde_json::json;
-use syncledger::ledger::{Act, Context, Ledger, Options, Store, Work, Write};
+use syncledger::event::Path;
+use syncledger::ledger::{Act, AsOf, Context, Edit, Ledger, Look, Options, Place, Store, Work, Write};
 
 const YOUNG: usize = 100;
 const OLD: usize = 10_000;
@@ -92,6 +93,42 @@ fn a_change_costs_the_same_on_a_record_with_a_hundred_changes_and_with_ten_thous
     }
     assert_eq!(of("the next patch on an old state"), Work { derived: 1, materialised: 0, frames: 0 });
     assert_eq!(of("a patch after them").frames, 0);
+}
+
+/// The writing of a list and a text, after so many changes of them.
+fn text(nth: usize) -> Write {
+    let at = |path: &str| Place::Path(Path::parse(path).unwrap());
+    let (index, delete) = (nth as u64 % 50, nth as u64 % 3);
+    let splice = Edit::SpliceText { place: at("/t"), index, delete, insert: "ab".into() };
+    Write::new("c", "k", Act::Edit(vec![splice, Edit::Insert(at("/l"), index, json!(nth))]))
+}
+
+#[test]
+fn a_change_inside_a_text_needs_no_document_but_the_first_that_is_made_apart() {
+    let ledger = Store::in_memory(unchecked()).unwrap().create_ledger("main").unwrap();
+    let made = ["/t", "/l"].map(|path| Path::parse(path).unwrap());
+    let make = vec![Edit::MakeText(made[0].clone()), Edit::MakeList(made[1].clone())];
+    let first = ledger.edit("c", "k", make, &app()).unwrap().events[0].0;
+    let changes = 1_000;
+    let made = cost(&ledger, |ledger| (1..changes).for_each(|nth| drop(ledger.write(text(nth), &app()).unwrap())));
+    assert_eq!(made, Work::default());
+    for (what, writes) in [
+        ("an edit", vec![text(1_001)]),
+        ("a patch", vec![Write::new("c", "k", Act::Patch(json!({ "t": "another text", "l": [1, 2] })))]),
+        ("many edits in one batch", (1_100..1_164).map(text).collect()),
+    ] {
+        assert_eq!(cost(&ledger, |ledger| drop(ledger.write_all(writes, &app()).unwrap())), Work::default(), "{what}");
+    }
+    let look = Look { as_of: Some(AsOf::Position(700)), policy: None };
+    let read = cost(&ledger, |ledger| drop(ledger.look("c", "k", &look).unwrap()));
+    assert!(read.derived == 0 && read.frames <= 1_066, "{read:?}");
+    let read = cost(&ledger, |ledger| assert_eq!(ledger.history("c", "k").unwrap().len(), 1_066));
+    assert_eq!((read.derived, read.materialised), (0, 0));
+    // The first that is made apart derives the record from its log, once.
+    let apart = cost(&ledger, |ledger| drop(ledger.write(text(1_200).on(vec![first]), &app()).unwrap()));
+    assert!(apart.derived <= 1_067, "{apart:?}");
+    let after = cost(&ledger, |ledger| drop(ledger.write(text(1_201), &app()).unwrap()));
+    assert!(after.derived <= 1, "{after:?}");
 }
 
 #[test]
