@@ -117,7 +117,11 @@ fn a_change_inside_a_text_needs_no_document_but_the_first_that_is_made_apart() {
         ("a patch", vec![Write::new("c", "k", Act::Patch(json!({ "t": "another text", "l": [1, 2] })))]),
         ("many edits in one batch", (1_100..1_164).map(text).collect()),
     ] {
-        assert_eq!(cost(&ledger, |ledger| drop(ledger.write_all(writes, &app()).unwrap())), Work::default(), "{what}");
+        assert_eq!(
+            cost(&ledger, |ledger| drop(ledger.write_all(writes, &app()).unwrap())),
+            Work::default(),
+            "{what}"
+        );
     }
     let look = Look { as_of: Some(AsOf::Position(700)), policy: None };
     let read = cost(&ledger, |ledger| drop(ledger.look("c", "k", &look).unwrap()));

@@ -244,7 +244,7 @@ impl SledJournal {
     /// the copying began.
     fn compact(&self, marks: &mut Marks, next: u64) -> Result<(), JournalError> {
         let path = generation::path(&self.dir, next);
-        generation::remove(&self.dir, next)?;
+        generation::remove_others(&self.dir, marks.generation)?;
         let (engine, data) = open::open_database(&path)?;
         let mut copied = BTreeMap::new();
         self.copy_since(marks, &mut copied, &engine)?;
@@ -257,12 +257,14 @@ impl SledJournal {
         engine.sync(&data)?;
         self.check_copy(&engine, &writer)?;
         self.commit(|| generation::choose(&self.dir, next))?;
-        let before = std::mem::replace(&mut marks.generation, next);
+        marks.generation = next;
         writer.data = data;
         let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
         let old = store.as_mut().map(|store| std::mem::replace(&mut store.engine, engine));
         drop((store, writer, old));
-        generation::remove(&self.dir, before)
+        // The engine may still write into the old one for a moment after it was let go of: then it goes the next time.
+        let _ = generation::remove_others(&self.dir, next);
+        Ok(())
     }
 
     /// Proves that a copy ends where the logs end.
