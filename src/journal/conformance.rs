@@ -969,7 +969,9 @@ fn appends_go_on_while_what_was_dropped_goes() {
         });
     });
     // Also where all was appended before anything was dropped.
-    [A, B].map(|ledger| journal.drop_before(ledger, u64::MAX).unwrap());
+    for ledger in [A, B] {
+        journal.drop_before(ledger, u64::MAX).unwrap();
+    }
     journal.verify().unwrap();
     journal.close().unwrap();
     drop(journal);
