@@ -571,6 +571,16 @@ impl Shared {
         self.metas.write().unwrap_or_else(PoisonError::into_inner).insert(ledger, meta.unwrap_or_default());
     }
 
+    /// Whether anything derived of a ledger is stored.
+    pub(crate) fn has_rows(&self, ledger: LedgerId) -> Result<bool> {
+        for kind in Kind::ALL {
+            if !self.rows.keys(&row::ledger_prefix(kind, ledger), None, 1)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Removes everything derived of a ledger.
     pub(crate) fn forget_rows(&self, ledger: LedgerId) -> Result<()> {
         self.forget(ledger);

@@ -624,8 +624,11 @@ impl Writer {
         self.shared.load_meta(ledger);
         let position = match self.shared.meta(ledger, |meta| meta.position) {
             0 => {
-                // What lies there without counts is what a removal left that came to no end.
-                self.shared.forget_rows(ledger)?;
+                // What lies there without counts is what a removal left that came to no end. Where nothing does, nothing is
+                // written: the disk may be full.
+                if self.shared.has_rows(ledger)? {
+                    self.shared.forget_rows(ledger)?;
+                }
                 self.begin(ledger)?
             }
             position => position,
