@@ -120,7 +120,23 @@ struct Actor {
     id: [u8; 16],
     writer: WriterId,
     lane: u32,
+    /// How many of its first events were forgotten; stored apart, as [`Graph::forgotten`].
+    #[serde(skip)]
+    forgotten: u32,
     nodes: Vec<NodeIx>,
+}
+
+impl Actor {
+    /// How many events it has, forgotten ones included.
+    fn len(&self) -> u32 {
+        self.forgotten.saturating_add(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Its event of a number, from 1.
+    fn nth(&self, seq: u32) -> Option<NodeIx> {
+        let place = seq.checked_sub(self.forgotten)?.checked_sub(1)?;
+        self.nodes.get(place as usize).copied()
+    }
 }
 
 /// Where an event stands: decided by its ancestors alone, but where its writer forked.
@@ -170,6 +186,9 @@ pub struct Graph {
     concurrent: bool,
     containers: bool,
     forked: BTreeSet<WriterId>,
+    /// How many events were forgotten: all of them are ancestors of every event that is held. Stored apart.
+    #[serde(skip)]
+    forgotten: u64,
 }
 
 /// What [`Graph::rewind`] goes back to.
@@ -208,9 +227,14 @@ impl Graph {
         (0..).zip(self.nodes.iter())
     }
 
-    /// How many events there are.
+    /// How many events there are, forgotten ones included.
     #[must_use]
     pub fn len(&self) -> usize {
+        self.nodes.len().saturating_add(usize::try_from(self.forgotten).unwrap_or(usize::MAX))
+    }
+
+    /// How many events are held.
+    pub(crate) fn held(&self) -> usize {
         self.nodes.len()
     }
 
@@ -345,13 +369,20 @@ impl Graph {
     pub fn free_lane(&self, writer: WriterId, past: &Clock) -> (u32, u32) {
         let free = |lane: &u32| {
             let actors = self.lanes.get(&(writer, *lane)).map_or(&[][..], Vec::as_slice);
-            actors.iter().all(|&actor| {
-                let count = self.actors.get(actor as usize).map_or(0, |entry| entry.nodes.len());
-                past.get(actor) as usize == count
-            })
+            actors.iter().all(|&actor| past.get(actor) == self.actors.get(actor as usize).map_or(0, Actor::len))
         };
         let lane = (0..u32::MAX).find(free).unwrap_or(u32::MAX);
-        (lane, self.last_of_lane(writer, lane, past).map_or(0, |node| node.nth) + 1)
+        (lane, self.last_place(writer, lane, past).saturating_add(1))
+    }
+
+    /// The greatest place in a lane among the events of `past`; 0 where it has none.
+    fn last_place(&self, writer: WriterId, lane: u32, past: &Clock) -> u32 {
+        if self.forgotten == 0 {
+            return self.last_of_lane(writer, lane, past).map_or(0, |node| node.nth);
+        }
+        // Nobody forked: a lane is one actor, whose numbers are the places.
+        let actors = self.lanes.get(&(writer, lane)).map_or(&[][..], Vec::as_slice);
+        actors.first().map_or(0, |&actor| past.get(actor))
     }
 
     /// The event of the lane with the greatest place in `past`; of several (after a fork) the one with the least id.
@@ -363,17 +394,15 @@ impl Graph {
 
     /// How far each writer came in each of its lanes; `None` where one forked.
     pub(crate) fn lanes(&self) -> Option<Vec<(WriterId, u32, u32)>> {
-        let last = |actors: &[ActorIx]| {
-            let last = actors.iter().filter_map(|&actor| self.actors.get(actor as usize)?.nodes.last());
-            last.filter_map(|&ix| self.node(ix)).map(|node| node.nth).max()
-        };
+        // Nobody forked: a lane is one actor, whose numbers are the places.
+        let last =
+            |actors: &[ActorIx]| actors.iter().filter_map(|&ix| self.actors.get(ix as usize)).map(Actor::len).max();
         let lane = |(&(writer, lane), actors): (&(WriterId, u32), &Vec<ActorIx>)| Some((writer, lane, last(actors)?));
         if self.forked.is_empty() { Some(self.lanes.iter().filter_map(lane).collect()) } else { None }
     }
 
     fn nth_of_actor(&self, actor: ActorIx, seq: u32) -> Option<NodeIx> {
-        let place = seq.checked_sub(1)?;
-        self.actors.get(actor as usize)?.nodes.get(place as usize).copied()
+        self.actors.get(actor as usize)?.nth(seq)
     }
 
     /// The event whose change holds the Automerge operation `(counter, actor)`.
@@ -439,7 +468,7 @@ impl Graph {
         if parents.len() > 1 && self.maximal(parents).len() != parents.len() {
             return Err(PlaceFault::ParentsNotHeads);
         }
-        let expected = self.last_of_lane(event.writer, event.lane, past).map_or(0, |node| node.nth).saturating_add(1);
+        let expected = self.last_place(event.writer, event.lane, past).saturating_add(1);
         if event.nth != expected {
             return Err(PlaceFault::WrongNth { expected, got: event.nth });
         }
@@ -464,7 +493,7 @@ impl Graph {
     pub(crate) fn add(&mut self, id: EventId, event: &Event, place: Place, derived: &Derived) -> NodeIx {
         let ix = NodeIx::try_from(self.nodes.len()).unwrap_or(NodeIx::MAX);
         let actor = self.actor(place.actor, event);
-        self.concurrent |= place.past.len() != self.nodes.len() as u64;
+        self.concurrent |= place.past.len() != self.len() as u64;
         self.containers |= !derived.makes.is_empty();
         if place.forked {
             self.forked.insert(event.writer);
@@ -515,10 +544,54 @@ impl Graph {
             return actor;
         }
         let actor = ActorIx::try_from(self.actors.len()).unwrap_or(ActorIx::MAX);
-        self.actors.push(Actor { id, writer: event.writer, lane: event.lane, nodes: Vec::new() });
+        let (writer, lane) = (event.writer, event.lane);
+        self.actors.push(Actor { id, writer, lane, forgotten: 0, nodes: Vec::new() });
         self.actor_index.insert(id, actor);
         self.lanes.entry((event.writer, event.lane)).or_default().push(actor);
         actor
+    }
+
+    /// The one event that has all others as ancestors, where there is one.
+    pub(super) fn only_head(&self) -> Option<NodeIx> {
+        let mut heads = self.heads();
+        heads.next().filter(|_| heads.next().is_none())
+    }
+
+    /// Whether events were forgotten of which this may be one, or may have one as a parent.
+    pub(super) fn has_forgotten(&self, event: &Event) -> bool {
+        let actors = self.lanes.get(&(event.writer, event.lane)).map_or(&[][..], Vec::as_slice);
+        let last = actors.iter().filter_map(|&actor| self.actors.get(actor as usize)).map(Actor::len).max();
+        self.forgotten > 0
+            && (event.nth <= last.unwrap_or(0) || event.parents.iter().any(|parent| self.find(parent).is_none()))
+    }
+
+    /// How many events were forgotten, of each actor.
+    pub(super) fn forgotten(&self) -> Vec<u32> {
+        self.actors.iter().map(|actor| actor.forgotten).collect()
+    }
+
+    /// Takes up how many events of each actor had been forgotten when the graph was saved.
+    pub(super) fn set_forgotten(&mut self, forgotten: Vec<u32>) {
+        self.forgotten = forgotten.iter().map(|count| u64::from(*count)).sum();
+        self.actors.iter_mut().zip(forgotten).for_each(|(actor, count)| actor.forgotten = count);
+    }
+
+    /// Forgets the events before one that has all of them as ancestors, and that all after it have as an ancestor.
+    pub(super) fn forget_before(&mut self, cut: NodeIx) {
+        for node in self.nodes.drain(..(cut as usize).min(self.nodes.len())) {
+            self.index.remove(&node.id);
+            self.forgotten += 1;
+        }
+        for node in &mut self.nodes {
+            node.parents = node.parents.iter().filter_map(|parent| parent.checked_sub(cut)).collect();
+        }
+        for actor in &mut self.actors {
+            let count = actor.nodes.partition_point(|&ix| ix < cut);
+            actor.forgotten = actor.forgotten.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+            actor.nodes = actor.nodes.iter().skip(count).map(|&ix| ix - cut).collect();
+        }
+        self.heads = self.heads.iter().map(|&ix| ix.saturating_sub(cut)).collect();
+        self.index.values_mut().for_each(|ix| *ix = ix.saturating_sub(cut));
     }
 
     /// The graph as it is now, to go back to.

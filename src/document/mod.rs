@@ -15,6 +15,7 @@ mod derive;
 mod graph;
 mod inspect;
 mod items;
+mod recent;
 mod registers;
 mod snapshot;
 #[cfg(test)]
@@ -94,6 +95,10 @@ pub struct Document {
     items: Items,
     trial: Option<Box<trial::Trial>>,
     work: Work,
+    /// Events before which all may be forgotten: every later one has them as ancestors.
+    cuts: Vec<NodeIx>,
+    /// Whether anything was forgotten.
+    forgetful: bool,
 }
 
 /// A derived event that the Automerge document does not hold yet, with its time in seconds.
@@ -199,6 +204,7 @@ impl Document {
             return Ok(());
         }
         let place = self.graph.place(id, event)?;
+        self.cuts.retain(|cut| self.graph.contains(&place.past, *cut));
         let derived = self.derive(&place, event)?;
         if let Some(trial) = &mut self.trial {
             trial.before(&self.now, &derived);
@@ -208,6 +214,9 @@ impl Document {
         self.writes.add(ix, &derived, &self.now);
         self.work.derived += 1;
         let is_large = derived.ops.len() >= LARGE && self.graph.has_containers();
+        if self.forgetful {
+            return Ok(());
+        }
         self.pending.push((ix, event.at.millis.div_euclid(1_000), derived));
         if self.pending.len() >= PENDING || is_large { self.materialise_items() } else { Ok(()) }
     }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Document, PlaceFault};
+use super::{Document, NodeIx, PlaceFault};
 use crate::event::{Container, Event, EventId, Op, Path, Timestamp, Value, WriterId};
-use crate::testing::event;
+use crate::testing::{Rng, event};
 
 pub(crate) use crate::testing::LEDGER;
 
@@ -82,6 +82,36 @@ impl Story {
         let (id, _) = event.identify(LEDGER).unwrap();
         self.document.admit(id, event).err()
     }
+}
+
+/// A record of a few plain fields that two writers edit, in line or on one of the last few states.
+pub(crate) fn edited_apart(rng: &mut Rng, events: usize) -> Vec<(EventId, Event)> {
+    let (mut made, mut document) = (Vec::new(), Document::default());
+    for nth in 1..=events {
+        let op = |rng: &mut Rng| match *rng.pick(&["/a", "/b", "/o/x", "/o/y", "/d"]) {
+            "/d" if rng.one_in(9) => Op::Delete,
+            "/d" if rng.one_in(2) => Op::Restore,
+            at if rng.one_in(6) => remove(at),
+            "/o/x" if rng.one_in(20) => put("/o", serde_json::json!({})),
+            at => put(at, rng.below(4) as i64),
+        };
+        let ops: Vec<Op> = (0..=rng.below(2)).map(|_| op(rng)).collect();
+        let graph = document.graph();
+        let last = graph.held().saturating_sub(1);
+        let base: Vec<NodeIx> = match graph.held() > 3 && rng.one_in(3) {
+            true => vec![last.saturating_sub(rng.below(4)) as NodeIx],
+            false => graph.heads().collect(),
+        };
+        let writer = WriterId([1 + rng.below(2) as u8; 16]);
+        let (lane, place) = graph.free_lane(writer, &graph.closure(base.iter().copied()));
+        let (parents, at) = (graph.ids(base), Timestamp::from_millis(nth as i64));
+        let source = (*rng.pick(&["app", "jira"])).to_owned();
+        let event = Event { writer, lane, nth: place, sequence: nth as u64, parents, at, source, ..event(ops) };
+        let id = event.identify(LEDGER).unwrap().0;
+        document.apply(id, &event).unwrap();
+        made.push((id, event));
+    }
+    made
 }
 
 pub(crate) fn path(text: &str) -> Path {

@@ -72,6 +72,27 @@ impl Writes {
         }
     }
 
+    /// Whether any event counted.
+    pub(super) fn has_increments(&self) -> bool {
+        !self.increments.is_empty()
+    }
+
+    /// Forgets what events before one wrote that has all of them as ancestors, as if it had written what lived then.
+    pub(super) fn forget_before(&mut self, cut: NodeIx, graph: &Graph, clock: &Clock) {
+        self.bytes = 0;
+        for writes in self.keys.values_mut() {
+            let since = writes.split_off(writes.partition_point(|write| write.node <= cut));
+            let then = Past::live_as_of(graph, clock, writes);
+            let lived = then.into_iter().map(|live| {
+                let Live { counter, cell, .. } = live;
+                Write { node: cut, counter, cell, alone: true }
+            });
+            *writes = lived.chain(since).collect();
+            writes.iter_mut().for_each(|write| write.node = write.node.saturating_sub(cut));
+            self.bytes += writes.iter().map(bytes_of).sum::<usize>();
+        }
+    }
+
     /// Forgets what events from one on wrote at a key.
     pub(super) fn rewind_key(&mut self, key: &str, from: NodeIx) {
         let Some(writes) = self.keys.get_mut(key) else { return };
@@ -136,10 +157,15 @@ pub(super) struct Past<'a> {
 
 impl Past<'_> {
     fn live_of(&self, writes: &[Write]) -> Lives {
+        Self::live_as_of(self.graph, self.clock, writes)
+    }
+
+    /// Those of a key's writes that live as of a set of events.
+    fn live_as_of(graph: &Graph, clock: &Clock, writes: &[Write]) -> Lives {
         let mut lives = Lives::new();
-        for write in writes.iter().rev().filter(|write| self.graph.contains(self.clock, write.node)) {
-            if !lives.iter().any(|later| self.graph.is_ancestor(write.node, later.node)) {
-                insert(self.graph, &mut lives, live(write));
+        for write in writes.iter().rev().filter(|write| graph.contains(clock, write.node)) {
+            if !lives.iter().any(|later| graph.is_ancestor(write.node, later.node)) {
+                insert(graph, &mut lives, live(write));
             }
             if write.alone {
                 break;

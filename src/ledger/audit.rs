@@ -8,14 +8,18 @@ use tracing::info_span;
 use super::request::{AsOf, Digest, Entry, Rebuilt, Verification};
 use super::row::{self, MARK_EVENTS, Row};
 use super::shared::Shared;
-use super::state::{self, RecordKey, State};
+use super::state::{self, RecordKey, State, Working};
 use super::{Ledger, Store, digest, packing};
 use crate::blob::MemoryBlobs;
 use crate::document::Document;
 use crate::event::{EventId, Op, Value, WriterId};
 use crate::journal::rows::MemoryRows;
 use crate::journal::{Append, LedgerEntry};
+use crate::projection::{Policy, Projection, RecordId, project};
 use crate::{Error, ErrorKind, Result};
+
+/// How far each writer came in each of its lanes; `None` where one forked.
+type Lanes = Option<Vec<(WriterId, u32, u32)>>;
 
 /// How many events are replayed or copied at once.
 const CHUNK: usize = 4_096;
@@ -301,12 +305,29 @@ impl<'a> Check<'a> {
     /// Compares a record's stored snapshot, where it has one, with what its events say.
     fn snapshot(&mut self, key: &RecordKey, until: u64) -> Result<()> {
         let (id, shared) = (self.ledger.id(), self.ledger.shared());
-        let Some(saved) = state::snapshot(shared, id, key).filter(|saved| saved.last <= until) else { return Ok(()) };
-        let whole = state::load_until(&self.replay, id, key, saved.last)?;
-        if lives(&saved.document) != lives(&whole.document) {
+        let is_there = |saved: &Working| saved.last <= until;
+        let whole = |saved: &Working| state::load_until(&self.replay, id, key, saved.last);
+        let mut same = true;
+        if let Some(saved) = state::snapshot(shared, id, key).filter(is_there) {
+            same &= lives(&saved.document) == lives(&whole(&saved)?.document);
+        }
+        if let Some(mut saved) = state::recent_snapshot(shared, id, key).filter(is_there) {
+            same &= self.shown(key, &mut whole(&saved)?)? == self.shown(key, &mut saved)?;
+        }
+        if !same {
             self.problems.push(format!("{}/{}: its snapshot is not what its events say: rebuild", key.0, key.1));
         }
         Ok(())
+    }
+
+    /// What a record shows when nothing is settled by itself, and where its next event stands.
+    fn shown(&self, key: &RecordKey, working: &mut Working) -> Result<(Projection, Vec<EventId>, Lanes)> {
+        let record = RecordId { ledger: self.ledger.id(), collection: key.0.clone(), key: key.1.clone() };
+        let view = working.document.view()?;
+        let shown = project(&view, &Policy::default(), &self.ledger.shared().resolvers, &record);
+        // Whom to blame is forgotten first.
+        let shown = Projection { blame: Vec::new(), ..shown };
+        Ok((shown, view.graph().head_ids(), view.graph().lanes()))
     }
 
     /// Rows of records that the log does not have.

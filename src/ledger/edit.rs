@@ -289,7 +289,7 @@ impl Writing<'_> {
 
     fn end_trials<'k>(&mut self, keys: impl Iterator<Item = &'k RecordKey>) -> Result<()> {
         for key in keys {
-            self.state.record(self.shared, key)?.document.end_trial();
+            self.state.recent(self.shared, key)?.end_trial();
         }
         Ok(())
     }
@@ -324,7 +324,7 @@ impl Writing<'_> {
             match row {
                 Some(mut row) if again && plan.parts > 0 => {
                     // What it makes has no name yet, by which a later write could work in it.
-                    if !plain::follows(&plan.ops) || plan.ops.iter().any(plain::is_make) {
+                    if !plain::follows(&plan.ops, &row.conflicts) || plan.ops.iter().any(plain::is_make) {
                         return Ok(None);
                     }
                     left.remove(&plan.key);
@@ -368,17 +368,15 @@ impl Writing<'_> {
             return Ok(());
         }
         let sequence = self.state.sequence.saturating_add(1 << 32);
-        self.state.record(self.shared, &plan.key)?;
+        self.state.recent(self.shared, &plan.key)?;
         let place = Standing::of(self.state, plan)?;
         let stamping = Stamping::new(self.state, self.now(), sequence, place, plan);
         let events = stamping.events(plan.ops.clone(), None, None)?;
-        let working = self.state.record(self.shared, &plan.key)?;
-        working.document.begin_trial();
+        plan.rehearsed = events.iter().map(|(id, _)| *id).collect();
         for (id, event) in &events {
-            working.document.apply(*id, event)?;
+            self.state.record_for(self.shared, &plan.key, id, event)?;
         }
-        plan.rehearsed = events.into_iter().map(|(id, _)| id).collect();
-        Ok(())
+        self.state.recent(self.shared, &plan.key)?.rehearse(events)
     }
 
     /// Plans one write.
@@ -388,7 +386,7 @@ impl Writing<'_> {
         let policy = self.state.policy(self.shared, &key.0)?;
         let record = RecordId { ledger: self.state.id, collection: key.0.clone(), key: key.1.clone() };
         let shared = self.shared;
-        let working = self.state.record(shared, &key)?;
+        let working = self.state.record_on(shared, &key, write.base.as_deref(), &policy.policy)?;
         let base = base(working, write)?;
         let parents = match &base {
             Some(base) => working.document.graph().ids(base.iter().copied()),
@@ -497,7 +495,7 @@ impl Writing<'_> {
                 Some(place) => place,
                 None => {
                     // What was staged before it may need the document now: a policy, or one more writer's lane.
-                    let heads = self.state.record(shared, &plan.key)?.document.graph().head_ids();
+                    let heads = self.state.recent(shared, &plan.key)?.document.graph().head_ids();
                     plan.parents.get_or_insert(heads);
                     Standing::of(self.state, &plan)?
                 }
@@ -595,7 +593,7 @@ impl Writing<'_> {
         for event in events {
             let (id, _) = event.identify(ledger)?;
             let is_new = self.state.is_followed_by(shared, key, &event)?
-                || self.state.record(shared, key)?.document.graph().find(&id).is_none();
+                || self.state.record_for(shared, key, &id, &event)?.document.graph().find(&id).is_none();
             if is_new {
                 let position = self.state.stage(shared, id, event, now, run)?;
                 receipt.events.push((id, position));

@@ -402,7 +402,9 @@ impl Ledger {
             Which::All => true,
         };
         let mut conflicts = match (which, policy) {
-            (Which::Open | Which::Auto, None) => self.row(key)?.map(|row| row.conflicts.clone()).unwrap_or_default(),
+            (Which::Open | Which::Auto, None) => {
+                self.row(key)?.map(|row| Vec::clone(&row.conflicts)).unwrap_or_default()
+            }
             _ => self.conflicts_with_resolved(key, policy)?,
         };
         conflicts.retain(wanted);

@@ -46,14 +46,16 @@ impl Writing<'_> {
         let key = (foreign.event.collection.clone(), foreign.event.key.clone());
         let shared = self.shared;
         let follows = self.state.is_followed_by(shared, &key, &foreign.event)?;
-        let is_known = !follows && self.state.record(shared, &key)?.document.graph().find(&foreign.id).is_some();
+        let (id, event) = (&foreign.id, &foreign.event);
+        let is_known =
+            !follows && self.state.record_for(shared, &key, id, event)?.document.graph().find(id).is_some();
         if is_known || self.state.waiting.contains(&foreign.id) {
             transfer.duplicates += 1;
             return Ok(None);
         }
         let admitted = match follows {
             true => Ok(()),
-            false => self.state.record(shared, &key)?.document.admit(foreign.id, &foreign.event),
+            false => self.state.record_for(shared, &key, id, event)?.document.admit(*id, event),
         };
         match admitted {
             Ok(()) => {
@@ -79,7 +81,8 @@ impl Writing<'_> {
                 let key = (waiter.event.collection.clone(), waiter.event.key.clone());
                 // One that turns out to break a rule was never accepted: it is dropped, with all that waits for it, and
                 // its sender told when it is sent again.
-                if self.state.record(shared, &key)?.document.admit(id, &waiter.event).is_err() {
+                let record = self.state.record_for(shared, &key, &id, &waiter.event)?;
+                if record.document.admit(id, &waiter.event).is_err() {
                     self.state.waiting.give_up(id);
                     continue;
                 }

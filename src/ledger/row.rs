@@ -23,7 +23,8 @@ pub(crate) struct Row {
     pub(crate) heads: SmallVec<[EventId; 1]>,
     pub(crate) content: Layers,
     pub(crate) deleted: bool,
-    pub(crate) conflicts: Vec<Conflict>,
+    /// Shared with the row before, where they are the same.
+    pub(crate) conflicts: Arc<Vec<Conflict>>,
     /// The hash of the policy that it was projected under.
     pub(crate) policy: u64,
     /// What the next event needs, where the record is plain: see [`Row::is_followed_by`].
@@ -127,7 +128,7 @@ fn options() -> impl bincode::Options {
 impl Row {
     pub(crate) fn new(last: u64, heads: Vec<EventId>, projection: Projection, policy: u64) -> Self {
         let Projection { content, deleted, conflicts, .. } = projection;
-        let (heads, content) = (SmallVec::from_vec(heads), content.into());
+        let (heads, content, conflicts) = (SmallVec::from_vec(heads), content.into(), Arc::new(conflicts));
         Self { last, heads, content, deleted, conflicts, policy, tip: None, facts: None }
     }
 
@@ -138,19 +139,21 @@ impl Row {
     }
 
     /// Whether the row after an event follows from this one alone: the record is plain, the event is made on all of its
-    /// heads, keeps the rules of events and leaves it plain.
+    /// heads, keeps the rules of events and leaves it plain. A conflict stays as it is, or ends.
     pub(crate) fn is_followed_by(&self, event: &Event) -> bool {
         self.tip.as_ref().is_some_and(|tip| {
             event.parents == *self.heads
                 && tip.place(event.writer, event.lane).checked_add(1) == Some(event.nth)
                 && (self.heads.is_empty() || event.at.may_follow(tip.at))
-                && plain::follows(event.ops())
+                && plain::follows(event.ops(), &self.conflicts)
         })
     }
 
     /// Whether the row is to be kept, for reading the record's past: see [`Kind::Mark`].
     pub(crate) fn is_mark(&self) -> bool {
-        self.tip.as_ref().is_some_and(|tip| tip.events > 0 && tip.events.is_multiple_of(MARK_EVENTS))
+        let is_due = |tip: &Tip| tip.events > 0 && tip.events.is_multiple_of(MARK_EVENTS);
+        // What is disputed shows otherwise under another policy.
+        self.conflicts.is_empty() && self.tip.as_ref().is_some_and(is_due)
     }
 
     /// Shows what operations will leave of a plain record; they make no list or text, whose name only its event will tell.
@@ -177,6 +180,9 @@ impl Row {
     fn apply(&mut self, id: EventId, ops: &[Op]) {
         if let Some(tip) = &mut self.tip {
             self.content.apply(&mut self.deleted, &mut tip.containers, id, ops);
+            if self.conflicts.iter().any(|conflict| plain::settles(ops, conflict)) {
+                Arc::make_mut(&mut self.conflicts).retain(|conflict| !plain::settles(ops, conflict));
+            }
         }
     }
 
@@ -190,7 +196,7 @@ impl Row {
         let unwritable = |fault: &dyn std::fmt::Display| {
             Error::new(ErrorKind::Consistency, format!("a row cannot be written: {fault}"))
         };
-        let conflicts = if self.conflicts.is_empty() { Ok(String::new()) } else { text(&self.conflicts) };
+        let conflicts = if self.conflicts.is_empty() { Ok(String::new()) } else { text(&*self.conflicts) };
         let content = self.content.whole();
         let stored = Stored {
             last: self.last,
@@ -225,7 +231,11 @@ impl Row {
             heads: SmallVec::from_vec(heads.into_owned()),
             content: Content { json: serde_json::from_str(&content).ok()?, blobs: blobs.into_owned() }.into(),
             deleted,
-            conflicts: if conflicts.is_empty() { Vec::new() } else { serde_json::from_str(&conflicts).ok()? },
+            conflicts: if conflicts.is_empty() {
+                Arc::default()
+            } else {
+                Arc::new(serde_json::from_str(&conflicts).ok()?)
+            },
             policy,
             tip: tip.map(Cow::into_owned),
             facts: if facts.is_empty() { None } else { Some(Arc::new(serde_json::from_str(&facts).ok()?)) },
@@ -244,6 +254,8 @@ pub(crate) enum Kind {
     Row,
     /// A document's snapshot, after the position that it holds.
     Document,
+    /// The same of one that forgot its first events.
+    Recent,
     /// The receipt of a request that was made under an idempotency key.
     Request,
     /// The ledger's counts.
@@ -256,13 +268,14 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Row, Self::Document, Self::Request, Self::Meta, Self::Mark, Self::Cursor];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Row, Self::Document, Self::Recent, Self::Request, Self::Meta, Self::Mark, Self::Cursor];
 
     fn tag(self) -> u8 {
         match self {
             Self::Row => b'r',
             Self::Document => b'd',
+            Self::Recent => b'n',
             Self::Request => b'k',
             Self::Meta => b'm',
             Self::Mark => b'p',

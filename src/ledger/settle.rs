@@ -67,7 +67,7 @@ impl Writing<'_> {
             Ok(())
         });
         for key in records {
-            self.state.record(self.shared, key)?.document.end_trial();
+            self.state.record(self.shared, key)?.end_trial();
         }
         planned.and_then(|()| self.commit_all(plans, Some(request))).map(|receipt| {
             let run = (receipt.outcome == Outcome::Appended).then_some(run);

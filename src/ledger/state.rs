@@ -18,7 +18,7 @@ use crate::document::{self, ApplyFault, Document, PlaceFault};
 use crate::event::{Event, EventId, LedgerId, Path, RunId, WriterId};
 use crate::journal::rows::{Changes, MAX_VALUE_BYTES};
 use crate::projection::{Conflict, DELETED, Policy, RecordId, Resolvers, Severity, Strategy, project};
-use crate::schema::Schema;
+use crate::schema::{Demands, Schema};
 use crate::{Error, ErrorKind, Result};
 
 /// The collection whose records hold the policies of the others.
@@ -104,6 +104,10 @@ pub(crate) struct Working {
     pub(crate) saved: usize,
     /// What of the document's work is counted already.
     counted: document::Work,
+    /// The events that the document holds for trial.
+    tried: Vec<(EventId, Event)>,
+    /// Whether somebody needed all of its events, and may need them again.
+    stays_whole: bool,
 }
 
 impl Working {
@@ -115,6 +119,22 @@ impl Working {
             work.materialised += now.materialised.saturating_sub(before.materialised);
         });
         self.counted = now;
+    }
+
+    /// Applies events for trial, so that a later change of a batch is planned on what they leave.
+    pub(crate) fn rehearse(&mut self, events: Vec<(EventId, Event)>) -> Result<()> {
+        self.document.begin_trial();
+        for (id, event) in &events {
+            self.document.apply(*id, event)?;
+        }
+        self.tried.extend(events);
+        Ok(())
+    }
+
+    /// Goes back to what the record was before the first trial.
+    pub(crate) fn end_trial(&mut self) {
+        self.document.end_trial();
+        self.tried.clear();
     }
 
     /// The row of the record's snapshot.
@@ -134,7 +154,7 @@ impl Working {
             self.document.registers().iter().map(|(key, lives)| key.len() + lives.len() * 120).sum::<usize>();
         let automerge = if self.document.holds_automerge() { 24_576 } else { 0 };
         let beside = self.document.bytes_of_writes() + self.document.bytes_of_items();
-        1_024 + automerge + self.document.graph().len() * 400 + beside + registers * 2
+        1_024 + automerge + self.document.graph().held() * 400 + beside + registers * 2
     }
 }
 
@@ -245,23 +265,77 @@ impl State {
 
     /// A record's events, those that are not yet durable included, oldest first.
     pub(crate) fn entries(&mut self, shared: &Shared, key: &RecordKey) -> Result<Vec<Entry>> {
-        let last = self.record(shared, key)?.last;
+        let last = self.recent(shared, key)?.last;
         let durable = last_durable(last, &self.staged, key);
         let mut entries = Log::new(shared, self.id).record(durable, 0)?;
         entries.extend(self.staged.iter().filter(|entry| is_of(&entry.event, key)).cloned());
         Ok(entries)
     }
 
-    /// The record, loaded where it is not held.
+    /// The record with all of its events, loaded where it is not held so.
     pub(crate) fn record(&mut self, shared: &Shared, key: &RecordKey) -> Result<&mut Working> {
+        let working = self.whole(shared, key)?;
+        working.stays_whole = true;
+        Ok(working)
+    }
+
+    /// The record as far as new events need it, loaded where it is not held: it may have forgotten its first events.
+    pub(crate) fn recent(&mut self, shared: &Shared, key: &RecordKey) -> Result<&mut Working> {
         if !self.records.contains(key) {
-            let working = self.load(shared, key)?;
+            let working = self.load(shared, key, load_recent)?;
             self.keep(key, working);
         }
+        self.held_mut(key)
+    }
+
+    /// The record as far as an event needs it.
+    pub(crate) fn record_for(
+        &mut self,
+        shared: &Shared,
+        key: &RecordKey,
+        id: &EventId,
+        event: &Event,
+    ) -> Result<&mut Working> {
+        if self.recent(shared, key)?.document.lacks(id, event) { self.whole(shared, key) } else { self.held_mut(key) }
+    }
+
+    /// The record as far as a change needs it that is made on these events and planned under this policy.
+    pub(crate) fn record_on(
+        &mut self,
+        shared: &Shared,
+        key: &RecordKey,
+        base: Option<&[EventId]>,
+        policy: &Policy,
+    ) -> Result<&mut Working> {
+        let document = &self.recent(shared, key)?.document;
+        let knows = |id: &EventId| document.graph().find(id).is_some();
+        let lacks = policy.has_record_scope() || !base.unwrap_or_default().iter().all(knows);
+        if lacks { self.whole(shared, key) } else { self.held_mut(key) }
+    }
+
+    fn held_mut(&mut self, key: &RecordKey) -> Result<&mut Working> {
         self.records
             .get_mut(key)
             .map(Box::as_mut)
             .ok_or_else(|| internal("a record that was just loaded is not held"))
+    }
+
+    fn whole(&mut self, shared: &Shared, key: &RecordKey) -> Result<&mut Working> {
+        let before = self.records.peek(key);
+        if before.is_some_and(|held| held.document.is_whole()) {
+            return self.held_mut(key);
+        }
+        let before = before.map(|held| (held.last, held.tried.clone()));
+        let mut working = match &before {
+            // It knows better than its row, which is not shown yet while a log is replayed.
+            Some((last, _)) => self.load_from(shared, key, last_durable(*last, &self.staged, key), load_whole)?,
+            None => self.load(shared, key, load_whole)?,
+        };
+        if let Some((_, tried)) = before.filter(|(_, tried)| !tried.is_empty()) {
+            working.rehearse(tried)?;
+        }
+        self.keep(key, working);
+        self.held_mut(key)
     }
 
     fn keep(&mut self, key: &RecordKey, working: Working) {
@@ -270,15 +344,23 @@ impl State {
     }
 
     /// The record as of its durable events and those staged after them.
-    fn load(&self, shared: &Shared, key: &RecordKey) -> Result<Working> {
+    fn load(&self, shared: &Shared, key: &RecordKey, load: Load) -> Result<Working> {
         let last = match self.tips.get(key) {
             // While a log is replayed, no row is shown yet of what was just read.
             Some(row) if self.staged.is_empty() => row.last,
             _ => shared.last_position(self.id, key)?,
         };
-        let mut working = load(shared, self.id, key, last, None)?;
+        self.load_from(shared, key, last, load)
+    }
+
+    /// The same, where its last durable event is known.
+    fn load_from(&self, shared: &Shared, key: &RecordKey, last: u64, load: Load) -> Result<Working> {
+        let mut working = load(shared, self.id, key, last)?;
         let durable = working.last;
         for entry in self.staged.iter().filter(|entry| is_of(&entry.event, key) && entry.position > durable) {
+            if working.document.lacks(&entry.id, &entry.event) {
+                return self.load_from(shared, key, last, load_whole);
+            }
             apply(shared, self.id, &mut working, entry, &self.staged)?;
         }
         Ok(working)
@@ -311,7 +393,7 @@ impl State {
         let key = (event.collection.clone(), event.key.clone());
         let (previous, follows) = match self.tip(shared, &key)? {
             Some(row) => (row.last, row.is_followed_by(&event)),
-            None => (self.record(shared, &key)?.last, false),
+            None => (self.recent(shared, &key)?.last, false),
         };
         let run = run.or(event.run);
         let entry = Entry { position: self.head + 1, id, received_at, run, previous, event };
@@ -378,14 +460,14 @@ impl State {
 
     /// How many events a record has.
     pub(crate) fn events_of(&mut self, shared: &Shared, key: &RecordKey) -> Result<u64> {
-        Ok(self.record(shared, key)?.document.graph().len() as u64)
+        Ok(self.recent(shared, key)?.document.graph().len() as u64)
     }
 
     /// The ids of a record's heads, sorted.
     pub(crate) fn heads(&mut self, shared: &Shared, key: &RecordKey) -> Result<Vec<EventId>> {
         match self.tip(shared, key)? {
             Some(row) => Ok(row.heads.to_vec()),
-            None => Ok(self.record(shared, key)?.document.graph().head_ids()),
+            None => Ok(self.recent(shared, key)?.document.graph().head_ids()),
         }
     }
 
@@ -394,7 +476,7 @@ impl State {
         let policy = self.policy(shared, &key.0)?.hash;
         if self.records.contains(key) {
             // It is held, perhaps for good reason: it stays up to date.
-            let working = self.record(shared, key)?;
+            let working = self.record_for(shared, key, &entry.id, &entry.event)?;
             working.document.apply(entry.id, &entry.event)?;
             working.last = entry.position;
         }
@@ -410,10 +492,10 @@ impl State {
     /// Takes in an entry by deriving it.
     fn derive(&mut self, shared: &Shared, key: &RecordKey, entry: &Entry) -> Result<()> {
         // Loaded first, with what is staged of it.
-        self.record(shared, key)?;
+        self.record_for(shared, key, &entry.id, &entry.event)?;
         let id = self.id;
         let staged = std::mem::take(&mut self.staged);
-        let applied = self.record(shared, key).and_then(|working| apply(shared, id, working, entry, &staged));
+        let applied = self.held_mut(key).and_then(|working| apply(shared, id, working, entry, &staged));
         self.staged = staged;
         if applied.is_ok() {
             self.tips.remove(key);
@@ -456,19 +538,9 @@ impl State {
 
     fn row_of_document(&mut self, shared: &Shared, key: &RecordKey) -> Result<Option<Row>> {
         let policy = self.policy(shared, &key.0)?;
-        let record = RecordId { ledger: self.id, collection: key.0.clone(), key: key.1.clone() };
-        let demands = self.constraints.demands().clone();
-        let working = self.record(shared, key)?;
-        if working.last == 0 {
-            return Ok(None);
-        }
-        let heads = working.document.graph().head_ids();
-        let view = working.document.view()?;
-        let mut projection = project(&view, &policy.policy, &shared.resolvers, &record);
-        policy.rate(&mut projection.conflicts);
-        let facts = constraints::facts(shared, &demands, key, &view, &projection);
-        let tip = Tip::of(view.graph(), view.registers(), &projection);
-        Ok(Some(Row { facts, tip, ..Row::new(working.last, heads, projection, policy.hash) }))
+        let (id, demands) = (self.id, self.constraints.demands().clone());
+        let working = self.record_on(shared, key, None, &policy.policy)?;
+        row_of(shared, (id, key), working, &policy, &demands)
     }
 
     /// Makes the rows of the touched records again.
@@ -479,9 +551,9 @@ impl State {
         for key in touched {
             if let Some(row) = self.tip_row(shared, &key)? {
                 if self.checked {
-                    self.check_tip(shared, &key, &row)?;
+                    self.check_row(shared, &key, &row)?;
                 }
-                self.weigh(shared, &key);
+                self.lighten(shared, &key, &row);
                 rows.push((key, row));
                 continue;
             }
@@ -490,8 +562,11 @@ impl State {
                 None => self.row_of_document(shared, &key)?,
             };
             if let Some(row) = row {
-                forked.extend(self.record(shared, &key)?.document.graph().forked_writers());
-                self.weigh(shared, &key);
+                forked.extend(self.recent(shared, &key)?.document.graph().forked_writers());
+                if self.checked && !self.held(&key)?.document.is_whole() {
+                    self.check_row(shared, &key, &row)?;
+                }
+                self.lighten(shared, &key, &row);
                 rows.push((key, Arc::new(row)));
             }
         }
@@ -499,17 +574,32 @@ impl State {
         Ok(Derived { rows, forked, constraints: self.constraints.take_update() })
     }
 
-    /// Counts what a record that is held has cost, and what it weighs now.
-    fn weigh(&mut self, shared: &Shared, key: &RecordKey) {
+    /// Counts what a record that is held has cost, lets it forget what no new event needs, and weighs it.
+    fn lighten(&mut self, shared: &Shared, key: &RecordKey, row: &Row) {
+        let needs_all = self.by_documents || key.0.starts_with('$') || self.constraints.concern(&key.0);
         let Some(working) = self.records.get_mut(key) else { return };
         working.count(shared);
+        if !needs_all && !working.stays_whole {
+            if row.conflicts.is_empty() {
+                working.document.note_cut();
+            }
+            working.document.forget_some();
+        }
         let weight = working.weight();
         self.records.reweigh(key, weight);
     }
 
-    /// Compares a row that was made without its document with what that shows.
-    fn check_tip(&mut self, shared: &Shared, key: &RecordKey, row: &Row) -> Result<()> {
-        let expected = self.row_of_document(shared, key)?;
+    /// Compares a row that was made without its document, or from one that forgot its first events, with what all of the
+    /// record's events show.
+    fn check_row(&mut self, shared: &Shared, key: &RecordKey, row: &Row) -> Result<()> {
+        let (policy, demands) = (self.policy(shared, &key.0)?, self.constraints.demands().clone());
+        self.recent(shared, key)?;
+        let held = self.held(key)?;
+        let mut whole = match held.document.is_whole() {
+            true => held.clone(),
+            false => self.load_from(shared, key, last_durable(held.last, &self.staged, key), load_whole)?,
+        };
+        let expected = row_of(shared, (self.id, key), &mut whole, &policy, &demands)?;
         let same = |expected: &Row| expected == row && expected.tip == row.tip && expected.facts == row.facts;
         if expected.as_ref().is_some_and(same) {
             return Ok(());
@@ -528,8 +618,12 @@ impl State {
     pub(crate) fn snapshots(&mut self, events: usize) -> Changes {
         let (id, mut changes) = (self.id, Vec::new());
         for (key, working) in self.records.iter_mut() {
-            // A snapshot costs what the record holds: each is worth at least half of the one before.
-            if working.document.graph().len().saturating_sub(working.saved) < events.max(working.saved / 2) {
+            let (kind, enough) = match working.document.is_whole() {
+                // A snapshot costs what the record holds: each is worth at least half of the one before.
+                true => (Kind::Document, events.max(working.saved / 2)),
+                false => (Kind::Recent, events),
+            };
+            if working.document.graph().len().saturating_sub(working.saved) < enough {
                 continue;
             }
             let Ok(document) = working.document.save() else { continue };
@@ -538,10 +632,31 @@ impl State {
                 continue;
             }
             working.saved = working.document.graph().len();
-            changes.push((row::key(Kind::Document, id, &key.0, &key.1), Some(bytes)));
+            changes.push((row::key(kind, id, &key.0, &key.1), Some(bytes)));
         }
         changes
     }
+}
+
+/// The row of a record; `None` where that has no event.
+fn row_of(
+    shared: &Shared,
+    (ledger, key): (LedgerId, &RecordKey),
+    working: &mut Working,
+    policy: &CollectionPolicy,
+    demands: &Demands,
+) -> Result<Option<Row>> {
+    if working.last == 0 {
+        return Ok(None);
+    }
+    let record = RecordId { ledger, collection: key.0.clone(), key: key.1.clone() };
+    let heads = working.document.graph().head_ids();
+    let view = working.document.view()?;
+    let mut projection = project(&view, &policy.policy, &shared.resolvers, &record);
+    policy.rate(&mut projection.conflicts);
+    let facts = constraints::facts(shared, demands, key, &view, &projection);
+    let tip = Tip::of(view.graph(), view.registers(), &projection);
+    Ok(Some(Row { facts, tip, ..Row::new(working.last, heads, projection, policy.hash) }))
 }
 
 /// What the touched records came to.
@@ -582,6 +697,29 @@ fn apply(shared: &Shared, ledger: LedgerId, working: &mut Working, entry: &Entry
 fn last_durable(last: u64, staged: &[Entry], key: &RecordKey) -> u64 {
     let first = staged.iter().find(|entry| is_of(&entry.event, key));
     first.map_or(last, |entry| entry.previous)
+}
+
+/// How a record is loaded as of its durable events, the last of which is at a position.
+type Load = fn(&Shared, LedgerId, &RecordKey, u64) -> Result<Working>;
+
+/// A record with all of its events.
+fn load_whole(shared: &Shared, ledger: LedgerId, key: &RecordKey, last: u64) -> Result<Working> {
+    load(shared, ledger, key, last, None)
+}
+
+/// A record as far as new events need it, where a snapshot holds that.
+fn load_recent(shared: &Shared, ledger: LedgerId, key: &RecordKey, last: u64) -> Result<Working> {
+    let saved = snapshot_of(shared, Kind::Recent, ledger, key).filter(|saved| saved.last <= last);
+    let Some(mut working) = saved else { return load_whole(shared, ledger, key, last) };
+    for entry in Log::new(shared, ledger).record(last, working.last)? {
+        if working.document.lacks(&entry.id, &entry.event) {
+            return load_whole(shared, ledger, key, last);
+        }
+        working.document.apply(entry.id, &entry.event)?;
+        working.last = entry.position;
+    }
+    working.count(shared);
+    Ok(working)
 }
 
 /// A record as of its durable events, the last of which is at `last`, up to a position where one is given.
@@ -625,12 +763,21 @@ pub(crate) fn load_until(shared: &Shared, ledger: LedgerId, key: &RecordKey, unt
 
 /// A record as its stored snapshot has it.
 pub(crate) fn snapshot(shared: &Shared, ledger: LedgerId, key: &RecordKey) -> Option<Working> {
-    let bytes = shared.rows.get(&row::key(Kind::Document, ledger, &key.0, &key.1)).ok().flatten()?;
+    snapshot_of(shared, Kind::Document, ledger, key)
+}
+
+/// A record as far as new events need it, as a stored snapshot has it.
+pub(crate) fn recent_snapshot(shared: &Shared, ledger: LedgerId, key: &RecordKey) -> Option<Working> {
+    snapshot_of(shared, Kind::Recent, ledger, key)
+}
+
+fn snapshot_of(shared: &Shared, kind: Kind, ledger: LedgerId, key: &RecordKey) -> Option<Working> {
+    let bytes = shared.rows.get(&row::key(kind, ledger, &key.0, &key.1)).ok().flatten()?;
     let (position, saved) = bytes.split_first_chunk::<8>()?;
     let last = u64::from_le_bytes(*position);
-    let document = Document::load(saved).ok()?;
+    let document = Document::load(saved).ok().filter(|document| document.is_whole() == (kind == Kind::Document))?;
     let saved = document.graph().len();
-    Some(Working { document, last, saved, counted: document::Work::default() })
+    Some(Working { document, last, saved, ..Working::default() })
 }
 
 /// A fault of this program.

@@ -190,7 +190,7 @@ mod tests {
                 let mut ops: Vec<Op> = Vec::new();
                 for _ in 0..if rng.one_in(9) { 15 } else { rng.below(4) } {
                     let op = op(&mut rng, &ops, &makes);
-                    ops.extend(Some(op).filter(|op| plain::follows(std::slice::from_ref(op))));
+                    ops.extend(Some(op).filter(|op| plain::follows(std::slice::from_ref(op), &[])));
                 }
                 let id = EventId([nth; 32]);
                 before.push((layers.fields.clone(), whole.fields.clone()));

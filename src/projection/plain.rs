@@ -1,31 +1,38 @@
-//! Records in which nothing is disputed and every field is a plain value, a list or a text: what they show after an event
-//! on their heads follows from what they showed before it, without their document.
+//! Records of which every field is a plain value, a list or a text, or several plain values that nobody has settled: what
+//! they show after an event on their heads follows from what they showed before it, without their document.
 //!
 //! Invariant: what [`apply`] makes of a content is what [`project`](super::project()) shows of the document that the
 //! same events derive to. Wherever that is not certain, [`is_plain`] and [`follows`] say no.
 
 use serde_json::{Map, Value as Json};
 
+use super::conflict::{Conflict, DELETED};
 use super::containers::{self, Containers};
 use super::content::Content;
 use super::project::Projection;
-use crate::document::{Cell, ContainerKind, Graph, Registers};
+use crate::document::{Cell, ContainerKind, Graph, Live, Registers};
 use crate::event::{EventId, FlatKey, Op, Path, Value};
 
 /// Whether a record as it is now is such a one.
 pub(crate) fn is_plain(graph: &Graph, registers: &Registers, shown: &Projection) -> bool {
-    let is_plain_cell = |cell: &Cell| match cell {
+    // Of the items of lists.
+    shown.content.blobs.is_empty()
+        && registers.counters.is_empty()
+        && shown.conflicts.iter().all(|conflict| conflict.path != DELETED)
+        && registers.get(FlatKey::deleted().as_str()).len() < 2
+        && registers.iter().all(|(_, lives)| are_plain(lives))
+        && !(graph.is_concurrent() && has_value_above_a_field(registers))
+}
+
+/// Whether what lives at a key is one plain value, list or text, or several plain values which nobody has settled.
+fn are_plain(lives: &[Live]) -> bool {
+    let is_plain_cell = |live: &Live| match &live.cell {
         Cell::Tombstone => true,
         Cell::Value(value) => is_plain_value(value),
-        Cell::Container(_) => true,
+        Cell::Container(_) => lives.len() == 1,
         Cell::Set | Cell::Member => false,
     };
-    shown.conflicts.is_empty()
-        // Of the items of lists.
-        && shown.content.blobs.is_empty()
-        && registers.counters.is_empty()
-        && registers.iter().all(|(_, lives)| matches!(lives, [live] if is_plain_cell(&live.cell)))
-        && !(graph.is_concurrent() && has_value_above_a_field(registers))
+    lives.iter().all(is_plain_cell)
 }
 
 /// Whether a value lives above a field: two who did not know of each other may have written them.
@@ -37,8 +44,9 @@ fn has_value_above_a_field(registers: &Registers) -> bool {
     })
 }
 
-/// Whether an event of these operations leaves such a record one.
-pub(crate) fn follows(ops: &[Op]) -> bool {
+/// Whether an event of these operations, made on all that there is, leaves such a record one. `conflicts` are those that the
+/// record shows: an operation inside a field that is disputed as a whole needs to know the values that it replaces.
+pub(crate) fn follows(ops: &[Op], conflicts: &[Conflict]) -> bool {
     let follows = |op: &Op| match op {
         Op::Put { value, .. } => is_plain_value(value),
         Op::PutAtomic { json, .. } => is_array(json),
@@ -53,7 +61,22 @@ pub(crate) fn follows(ops: &[Op]) -> bool {
         | Op::SpliceText { .. } => true,
         Op::Increment { .. } | Op::MakeSet { .. } | Op::SetAdd { .. } | Op::SetRemove { .. } => false,
     };
-    ops.iter().all(follows) && ops.iter().filter(|op| is_make(op)).count() <= Containers::MOST
+    let is_inside = |op: &Op| {
+        let path = op.path().map_or("", Path::as_str);
+        conflicts.iter().any(|conflict| path != conflict.path && is_above(&conflict.path, path))
+    };
+    ops.iter().all(|op| follows(op) && !is_inside(op))
+        && ops.iter().filter(|op| is_make(op)).count() <= Containers::MOST
+}
+
+/// Whether operations of an event, made on all that there is, end a conflict: they replace all of its candidates.
+pub(crate) fn settles(ops: &[Op], conflict: &Conflict) -> bool {
+    ops.iter().filter_map(Op::path).any(|path| is_above(path.as_str(), &conflict.path))
+}
+
+/// Whether one pointer is another, or that of an object which the other is in.
+fn is_above(above: &str, below: &str) -> bool {
+    below.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Whether an operation makes a list or text.
@@ -173,53 +196,67 @@ pub(crate) fn remove(json: &mut Json, path: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Policy, RecordId, Resolvers, project};
+    use super::super::{Policy, RecordId, Resolvers, Scope, Strategy, project};
     use super::*;
+    use crate::document::story::edited_apart;
     use crate::document::{Document, NodeIx};
     use crate::event::{Container, Event, LedgerId, Timestamp, WriterId};
     use crate::testing::{History, Makes, Rng, any_value, event, op};
 
     const LEDGER: LedgerId = crate::testing::LEDGER;
 
-    /// What a plain record shows, and which of its fields are lists and texts.
+    /// What a plain record shows, which of its fields are lists and texts, and what nobody has settled.
     #[derive(Clone, Debug, Default, PartialEq)]
     struct Seen {
         content: Content,
         deleted: bool,
         containers: Containers,
+        conflicts: Vec<Conflict>,
     }
 
     /// What a document shows, and whether it is plain.
-    fn shown(document: &mut Document) -> (Seen, bool) {
+    fn shown(document: &mut Document, policy: &Policy) -> (Seen, bool) {
         let record = RecordId { ledger: LEDGER, collection: "c".into(), key: "k".into() };
         let view = document.view().unwrap();
-        let projection = project(&view, &Policy::default(), &Resolvers::default(), &record);
+        let projection = project(&view, policy, &Resolvers::default(), &record);
         let plain = is_plain(view.graph(), view.registers(), &projection);
         let containers = Containers::of(view.graph(), view.registers());
-        (Seen { content: projection.content, deleted: projection.deleted, containers }, plain)
+        let Projection { content, deleted, conflicts, .. } = projection;
+        (Seen { content, deleted, containers, conflicts }, plain)
     }
 
-    /// How many events followed from what was shown before them, and how many of them changed a list or text.
+    /// How many events followed from what was shown before them, how many of them changed a list or text, and how many
+    /// conflicts they left and ended.
     #[derive(Debug, Default)]
     struct Followed {
         events: usize,
         inside: usize,
+        left: usize,
+        ended: usize,
     }
 
     /// Applies events one by one, and compares what followed from what was shown before.
     fn compare(seed: u64, events: &[(EventId, Event)], followed: &mut Followed) {
         let mut document = Document::default();
+        let rank = || vec!["jira".to_owned(), "app".to_owned()];
+        let strategies =
+            [Strategy::Merge, Strategy::Manual, Strategy::SourceWins(rank()), Strategy::TargetWins(rank())];
+        let by_field = [Strategy::FirstWriteWins(Scope::Field), Strategy::LastWriteWins(Scope::Field)];
+        let policy = Policy::of(strategies.into_iter().chain(by_field).nth(seed as usize % 6).unwrap());
         let (mut seen, mut plain) = (Seen { content: Content::of_fields([]), ..Seen::default() }, true);
         for (id, event) in events {
             let on_heads = event.parents == document.graph().head_ids();
             if document.apply(*id, event).is_err() {
                 return;
             }
-            let expected = shown(&mut document);
-            if plain && on_heads && follows(event.ops()) {
+            let expected = shown(&mut document, &policy);
+            if plain && on_heads && follows(event.ops(), &seen.conflicts) {
                 let before = seen.clone();
-                let Seen { content, deleted, containers } = &mut seen;
+                let Seen { content, deleted, containers, conflicts } = &mut seen;
                 apply(content, deleted, containers, *id, event.ops());
+                conflicts.retain(|conflict| !settles(event.ops(), conflict));
+                followed.left += conflicts.len();
+                followed.ended += before.conflicts.len() - conflicts.len();
                 assert_eq!((&seen, true), (&expected.0, expected.1), "seed {seed} {before:?} {event:?}");
                 followed.events += 1;
                 let changed = event.ops().iter().any(|op| op.container().is_some()) && seen.content != before.content;
@@ -271,7 +308,7 @@ mod tests {
             let mut ops: Vec<Op> = Vec::new();
             for _ in 0..rng.below(5) {
                 let op = if rng.one_in(2) { inside(rng, &ops, &makes) } else { op(rng, &ops, &makes) };
-                if rng.one_in(40) || follows(std::slice::from_ref(&op)) {
+                if rng.one_in(40) || follows(std::slice::from_ref(&op), &[]) {
                     ops.push(op);
                 }
             }
@@ -305,9 +342,11 @@ mod tests {
             compare(seed, &random(&mut Rng::new(seed), false), &mut in_line);
             compare(seed, &random(&mut Rng::new(seed), true), &mut apart);
             compare(seed, &History::new(seed).events, &mut apart);
+            compare(seed, &edited_apart(&mut Rng::new(seed), 12), &mut apart);
         }
         assert!(in_line.events > 2_000 && in_line.inside > 700, "{in_line:?}");
         assert!(apart.events > 1_200 && apart.inside > 200, "{apart:?}");
+        assert!(apart.left > 500 && apart.ended > 100, "{apart:?}");
     }
 
     fn path(text: &str) -> Path {
@@ -330,14 +369,18 @@ mod tests {
     fn what_shows_as_something_else_is_not_plain() {
         let put = |value: Value| Op::Put { path: path("/f"), value };
         let json = "{\"a\":1}".to_owned();
-        assert!(follows(&[put(Value::Null), put(Value::EmptyObject), Op::Remove { path: path("/f") }, Op::Delete]));
+        assert!(follows(
+            &[put(Value::Null), put(Value::EmptyObject), Op::Remove { path: path("/f") }, Op::Delete],
+            &[]
+        ));
         for op in [
             put(Value::Bytes(vec![1])),
             Op::PutAtomic { path: path("/f"), json },
             Op::Increment { path: path("/f"), by: 1 },
             Op::MakeSet { path: path("/f") },
         ] {
-            assert!(!follows(std::slice::from_ref(&op)) && !shown(&mut in_line(&[vec![op.clone()]])).1, "{op:?}");
+            let mut document = in_line(&[vec![op.clone()]]);
+            assert!(!follows(&[op.clone()], &[]) && !shown(&mut document, &Policy::default()).1, "{op:?}");
         }
     }
 
@@ -350,7 +393,8 @@ mod tests {
             [(Value::Atomic("{\"x\":1}".into()), true), (Value::Bytes(vec![1]), true), (large, false)]
         {
             let ops = vec![Op::MakeList { path: path("/l") }, insert(value)];
-            assert_eq!((follows(&ops), shown(&mut in_line(&[ops])).1), (is_plain, is_plain));
+            let mut document = in_line(std::slice::from_ref(&ops));
+            assert_eq!((follows(&ops, &[]), shown(&mut document, &Policy::default()).1), (is_plain, is_plain));
         }
     }
 }

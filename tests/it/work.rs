@@ -95,6 +95,33 @@ fn a_change_costs_the_same_on_a_record_with_a_hundred_changes_and_with_ten_thous
     assert_eq!(of("a patch after them").frames, 0);
 }
 
+/// What edits cost of which every tenth is made on the state before the last, of a record with so many changes: in all, and
+/// how many bytes the writer holds at the end.
+fn apart(changes: usize) -> (Work, u64) {
+    let ledger = Store::in_memory(unchecked()).unwrap().create_ledger("main").unwrap();
+    change(&ledger, changes);
+    let mut states = vec![ledger.history("c", "k").unwrap().last().unwrap().entry.id];
+    let mut edit = |ledger: &Ledger, nth: usize| {
+        let write = patch("k", changes + nth);
+        let base = states.iter().rev().nth(1).copied().filter(|_| nth.is_multiple_of(10));
+        let write = if let Some(base) = base { write.on(vec![base]) } else { write };
+        states.push(ledger.write(write, &app()).unwrap().events[0].0);
+    };
+    // The first that is made apart derives the record from its log, once.
+    (0..400).for_each(|nth| edit(&ledger, nth));
+    let work = cost(&ledger, |ledger| (400..2_400).for_each(|nth| edit(ledger, nth)));
+    assert!(ledger.verify().unwrap().problems.is_empty());
+    (work, ledger.status().unwrap().cached.1)
+}
+
+#[test]
+fn edits_apart_of_a_long_record_cost_and_hold_what_those_of_a_short_one_do() {
+    let (young, old) = (apart(YOUNG), apart(OLD));
+    assert_eq!(young, old);
+    assert!(old.0.derived <= 2_000 && old.0.frames == 0 && old.0.materialised == 0, "{:?}", old.0);
+    assert!(old.1 < 200_000, "{} bytes", old.1);
+}
+
 /// The writing of a list and a text, after so many changes of them.
 fn text(nth: usize) -> Write {
     let at = |path: &str| Place::Path(Path::parse(path).unwrap());

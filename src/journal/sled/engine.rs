@@ -106,14 +106,21 @@ impl Engine {
         Ok((sum(first..middle)?, sum(middle..parts::key(number, u64::MAX, u16::MAX))?))
     }
 
-    /// Copies the frames of ledger `number` that begin at `position` or later. Returns where the last of them begins.
-    pub(super) fn copy_from(&self, number: u32, position: u64, to: &Self) -> Result<Option<u64>, JournalError> {
+    /// Copies the frames of ledger `number` that begin at `position` or later. Returns where the last of them begins, and
+    /// how many bytes they have.
+    pub(super) fn copy_from(
+        &self,
+        number: u32,
+        position: u64,
+        to: &Self,
+    ) -> Result<(Option<u64>, u64), JournalError> {
         let keys = parts::key(number, position, 0)..=parts::key(number, u64::MAX, u16::MAX);
-        let (mut entries, mut last) = (self.db.range(keys), None);
+        let (mut entries, mut last, mut bytes) = (self.db.range(keys), None, 0);
         loop {
             let some: Vec<_> = guarded(&self.dir, || entries.by_ref().take(COPIED_KEYS).collect())?;
-            let Some((key, _)) = some.last() else { return Ok(last) };
+            let Some((key, _)) = some.last() else { return Ok((last, bytes)) };
             last = Some(parts::parse(&self.dir, key)?.first);
+            bytes += some.iter().map(|(_, value)| value.len() as u64).sum::<u64>();
             let mut batch = ::sled::Batch::default();
             some.into_iter().for_each(|(key, value)| batch.insert(key, value));
             to.apply(batch)?;

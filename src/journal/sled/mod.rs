@@ -54,6 +54,10 @@ pub struct SledJournal {
 
 /// See [`SledJournal::compacting_after`].
 const COMPACT_AFTER: u64 = 1 << 20;
+/// How often what came meanwhile is copied before appends have to wait for the rest.
+const COPYING_ROUNDS: usize = 6;
+/// How many bytes are few enough to be copied while they wait.
+const FEW_BYTES: u64 = 32 << 10;
 
 /// The ends of what was dropped.
 type Floors = BTreeMap<LedgerId, Tail>;
@@ -247,9 +251,15 @@ impl SledJournal {
         generation::remove_others(&self.dir, marks.generation)?;
         let (engine, data) = open::open_database(&path)?;
         let mut copied = BTreeMap::new();
-        self.copy_since(marks, &mut copied, &engine)?;
-        engine.flush()?;
-        engine.sync(&data)?;
+        // What comes while it is copied is less each time: appends wait only for the last round.
+        for _ in 0..COPYING_ROUNDS {
+            let bytes = self.copy_since(marks, &mut copied, &engine)?;
+            engine.flush()?;
+            engine.sync(&data)?;
+            if bytes < FEW_BYTES {
+                break;
+            }
+        }
         let mut writer = self.writer();
         self.heads.writable()?;
         self.copy_since(marks, &mut copied, &engine)?;
@@ -279,22 +289,24 @@ impl SledJournal {
         Ok(())
     }
 
-    /// Copies the frames after those that were copied already; `copied` tells where the last of each ledger begins.
+    /// Copies the frames after those that were copied already, and returns how many bytes they had; `copied` tells where
+    /// the last of each ledger begins.
     fn copy_since(
         &self,
         marks: &Marks,
         copied: &mut BTreeMap<LedgerId, u64>,
         to: &Engine,
-    ) -> Result<(), JournalError> {
+    ) -> Result<u64, JournalError> {
         let store = self.store()?;
         let store = opened(&store)?;
+        let mut bytes = 0;
         for entry in store.catalog.entries() {
             let start = copied.get(&entry.id).map_or_else(|| begin(marks, entry), |last| last + 1);
-            if let Some(last) = store.engine.copy_from(entry.number, start, to)? {
-                copied.insert(entry.id, last);
-            }
+            let (last, copied_bytes) = store.engine.copy_from(entry.number, start, to)?;
+            bytes += copied_bytes;
+            copied.extend(last.map(|last| (entry.id, last)));
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Flushes and fdatasyncs: after this everything written before is durable.
