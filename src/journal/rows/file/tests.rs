@@ -57,7 +57,7 @@ fn a_commit_torn_anywhere_leaves_the_one_before_and_can_be_continued() {
 fn what_followed_a_damaged_commit_never_comes_back() {
     let dir = written();
     let rows = FileRows::open(dir.path()).unwrap();
-    let damaged = rows.writer().log.end as usize;
+    let damaged = rows.writer().log_end as usize;
     rows.write(vec![set("a", "three")], b"3").unwrap();
     rows.write(vec![set("b", "four")], b"4").unwrap();
     drop(rows);
@@ -85,12 +85,12 @@ fn values_without_their_commit_are_not_there() {
 }
 
 #[test]
-fn every_flipped_bit_of_a_row_is_corrupt_and_clearing_repairs_it() {
+fn every_flipped_bit_of_a_block_is_corrupt_and_clearing_repairs_it() {
     let dir = written();
     let path = values_path(dir.path(), 1);
     let bytes = fs::read(&path).unwrap();
-    let slot = FileRows::open(dir.path()).unwrap().view().index.slots[b"b".as_slice()];
-    for bit in slot.offset as usize * 8..(slot.offset + stored_bytes(slot)) as usize * 8 {
+    let block = FileRows::open(dir.path()).unwrap().view().index.get(b"b").unwrap().block;
+    for bit in block.offset as usize * 8..block.end().unwrap() as usize * 8 {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         fs::write(&path, flipped).unwrap();
