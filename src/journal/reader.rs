@@ -43,7 +43,12 @@ impl<'a> Reader<'a> {
     }
 
     /// An integer of seven bits a byte, the lowest first; `None` also for one of more than 64 bits.
+    #[inline]
     pub(crate) fn varint(&mut self) -> Option<u64> {
+        if let Some((&byte @ ..0x80, rest)) = self.rest.split_first() {
+            self.rest = rest;
+            return Some(u64::from(byte));
+        }
         let mut value = 0_u64;
         for shift in (0..u64::BITS).step_by(7) {
             let byte = self.u8()?;

@@ -24,6 +24,8 @@ use crate::journal::reader::{Reader, put_varint};
 static CONTEXT: LazyLock<ContextKey> =
     LazyLock::new(|| hash_derive_key_context("syncledger 2026-11 row block checksum v1"));
 const CHECKSUM_BYTES: usize = 16;
+/// What zstd is asked for: at this size, blocks of rows get no smaller with more, and are read faster.
+const LEVEL: i32 = -1;
 /// A block of more is closed: it is decompressed as a whole for each row of it that is read.
 const CLOSE_AT_BYTES: usize = 4 << 10;
 /// A larger value has a block of its own.
@@ -65,6 +67,11 @@ impl Block {
     pub(super) fn raw_bytes(&self) -> usize {
         self.raw.len()
     }
+
+    #[cfg(test)]
+    pub(super) fn of_raw(raw: Vec<u8>) -> Self {
+        Self { raw }
+    }
 }
 
 /// Writes rows, which come in the order of their keys, in blocks to a file of values. Of what it writes it holds no more
@@ -87,7 +94,7 @@ impl<'a> BlockWriter<'a> {
         Ok(Self {
             generation,
             appender: Appender::new(file, path, offset),
-            packer: Packer::new().map_err(DiskError::of("compress rows for", path))?,
+            packer: Packer::new(LEVEL).map_err(DiskError::of("compress rows for", path))?,
             raw: Vec::new(),
             last_key: Vec::new(),
             open: Vec::new(),
@@ -157,4 +164,90 @@ fn checksum(generation: u64, offset: u64, raw: u32, packed: &[u8]) -> [u8; CHECK
     let mut hasher = blake3::Hasher::new_from_context_key(&CONTEXT);
     hasher.update(&generation.to_le_bytes()).update(&offset.to_le_bytes()).update(&raw.to_le_bytes()).update(packed);
     hasher.finalize().as_bytes().first_chunk().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::EntryReader;
+    use super::*;
+
+    /// Rows with values of these lengths, written to a file: its bytes, and what the writer said of them.
+    fn written(lengths: &[usize]) -> (Vec<u8>, Vec<Entry>) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut writer = BlockWriter::new(file.as_file(), file.path(), 7, 0).unwrap();
+        for (n, length) in lengths.iter().enumerate() {
+            writer.put(key(n), Some(&value(n, *length))).unwrap();
+        }
+        let (entries, end) = writer.finish().unwrap();
+        let bytes = std::fs::read(file.path()).unwrap();
+        assert_eq!(bytes.len() as u64, end);
+        (bytes, entries)
+    }
+
+    fn key(n: usize) -> Vec<u8> {
+        format!("key-{n:06}").into_bytes()
+    }
+
+    fn value(n: usize, length: usize) -> Vec<u8> {
+        (0..length).map(|at| (at / 3 + n) as u8).collect()
+    }
+
+    fn decode(bytes: &[u8], place: Place) -> Result<Block, &'static str> {
+        let start = place.offset as usize;
+        Block::decode(&bytes[start..start + place.stored as usize], 7, place)
+    }
+
+    #[test]
+    fn rows_come_back_from_blocks_of_bounded_size_and_a_large_one_lies_alone() {
+        let lengths: Vec<usize> = (0..400).map(|n| [0, 1, 30, 300, 4_096, 4_097, 90_000][n * 31 % 101 % 7]).collect();
+        let (bytes, entries) = written(&lengths);
+        assert_eq!(entries.len(), lengths.len());
+        for (n, (found, slot)) in entries.iter().enumerate() {
+            let slot = slot.unwrap();
+            let block = decode(&bytes, slot.block).unwrap();
+            assert_eq!((found, block.value(found)), (&key(n), Some(value(n, lengths[n]).as_slice())));
+            assert_eq!(block.value(b"key-"), None);
+            assert_eq!(slot.is_alone(), lengths[n] > LARGE_VALUE_BYTES || block.raw_bytes() == slot.bytes as usize);
+            assert!(slot.is_alone() || block.raw_bytes() < CLOSE_AT_BYTES + LARGE_VALUE_BYTES + 30);
+        }
+        let shares: u64 = entries.iter().filter_map(|(_, slot)| *slot).map(Slot::share).sum();
+        assert!(shares <= bytes.len() as u64 && shares > bytes.len() as u64 * 9 / 10, "{shares} of {}", bytes.len());
+    }
+
+    #[test]
+    fn a_block_is_taken_for_no_other() {
+        let (bytes, entries) = written(&[300; 60]);
+        let places: Vec<Place> = entries.iter().filter_map(|(_, slot)| *slot).map(|slot| slot.block).collect();
+        let (first, last) = (places[0], places[places.len() - 1]);
+        assert_ne!(first, last);
+        let stored = &bytes[..first.stored as usize];
+        assert!(Block::decode(stored, 7, first).is_ok());
+        assert!(Block::decode(stored, 8, first).is_err(), "of another generation");
+        assert!(Block::decode(stored, 7, Place { offset: last.offset, ..first }).is_err(), "at another place");
+        assert!(Block::decode(stored, 7, Place { raw: first.raw + 1, ..first }).is_err(), "of another length");
+        for length in 0..stored.len() {
+            assert!(Block::decode(&stored[..length], 7, first).is_err(), "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn a_block_that_promises_too_much_is_refused_though_its_checksum_fits() {
+        let mut packed = Vec::new();
+        Packer::new(LEVEL).unwrap().pack(&mut packed, &vec![0; 100 << 20]);
+        for raw in [4_096, MAX_RAW_BYTES as u32, 100 << 20, u32::MAX] {
+            let stored = [packed.as_slice(), &checksum(7, 0, raw, &packed)].concat();
+            let place = Place { offset: 0, stored: stored.len() as u32, raw };
+            assert!(Block::decode(&stored, 7, place).is_err(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn any_bytes_of_a_block_are_searched_without_a_panic() {
+        for seed in 0..2_000_u32 {
+            let raw: Vec<u8> = blake3::hash(&seed.to_le_bytes()).as_bytes().iter().map(|byte| byte % 9).collect();
+            let block = Block { raw: raw.clone() };
+            assert!(block.value(b"none such").is_none());
+            assert!(EntryReader::new(&raw).read().is_none_or(|slot| slot.is_none_or(|slot| slot.share() < u64::MAX)));
+        }
+    }
 }

@@ -14,9 +14,9 @@ use super::super::start;
 use super::entry::{Entry, EntryReader, EntryWriter, Slot};
 
 /// About how many rows a page has.
-const PAGE_ROWS: usize = 64;
+const PAGE_ROWS: usize = 32;
 /// A page of more is split.
-const SPLIT_ABOVE_ROWS: usize = 96;
+const SPLIT_ABOVE_ROWS: usize = 48;
 
 type Pages = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_rows_take_few_bytes_each() {
+    fn many_rows_take_few_bytes_each() {
         let key = |n: u32| format!("r0123456789abcdef0000issuesISSUE-{n:06}").into_bytes();
         let (mut index, mut model) = (Index::default(), Model::default());
         for start in (0..100_000).step_by(10_000) {
@@ -299,7 +299,7 @@ mod tests {
         check(&index, &model);
         let keys: usize = index.pages.keys().map(|key| key.len() + 2 * 16 + 32).sum();
         let bytes = index.entry_bytes() as usize + keys;
-        assert!(bytes < 25 * model.len(), "{} bytes a row", bytes / model.len());
+        assert!(bytes < 30 * model.len(), "{} bytes a row", bytes / model.len());
     }
 
     #[test]
@@ -309,6 +309,6 @@ mod tests {
             take_in(&mut index, &mut model, BTreeMap::from([(n.to_be_bytes().to_vec(), Some(n))]));
         }
         check(&index, &model);
-        assert!(index.pages.len() < 30, "{}", index.pages.len());
+        assert!(index.pages.len() < 60, "{}", index.pages.len());
     }
 }

@@ -13,19 +13,18 @@ use zstd::bulk::{Compressor, Decompressor};
 
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
-/// Blocks are small, and are read more often than written.
-const LEVEL: i32 = 1;
-
 /// Packs one thing after another.
 pub(super) struct Packer {
     compressor: Compressor<'static>,
 }
 
 impl Packer {
+    /// One that compresses at this level of zstd.
+    ///
     /// # Errors
     /// Where there is no memory for it.
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { compressor: Compressor::new(LEVEL)? })
+    pub(super) fn new(level: i32) -> io::Result<Self> {
+        Ok(Self { compressor: Compressor::new(level)? })
     }
 
     /// Appends `raw`, packed.
@@ -75,7 +74,7 @@ mod tests {
 
     fn packed(raw: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        Packer::new().unwrap().pack(&mut out, raw);
+        Packer::new(1).unwrap().pack(&mut out, raw);
         out
     }
 

@@ -44,3 +44,23 @@ impl Recent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_are_asked_for_stay_and_others_go() {
+        let mut recent = Recent::new(1_000);
+        let block = |bytes| Arc::new(Block::of_raw(vec![0; bytes]));
+        for offset in 0..100 {
+            recent.insert(offset, block(100));
+            assert!(recent.get(0).is_some(), "after {offset}");
+            let held: usize = recent.young.values().chain(recent.old.values()).map(|block| block.raw_bytes()).sum();
+            assert!(held <= 1_000, "{held}");
+        }
+        assert!(recent.get(50).is_none() && recent.get(98).is_some());
+        recent.insert(100, block(501));
+        assert!(recent.get(100).is_none(), "one above the half of what is allowed is not held");
+    }
+}
