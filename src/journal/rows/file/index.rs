@@ -18,12 +18,13 @@ const PAGE_ROWS: usize = 32;
 /// A page of more is split.
 const SPLIT_ABOVE_ROWS: usize = 48;
 
-type Pages = BTreeMap<Box<[u8]>, Box<[u8]>>;
+type Key = Box<[u8]>;
+type Page = Box<[u8]>;
 
 /// The rows there are.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Index {
-    pages: Pages,
+    pages: BTreeMap<Key, Page>,
     live_bytes: u64,
     page_bytes: u64,
 }
@@ -31,8 +32,9 @@ pub(super) struct Index {
 /// Pages to exchange: what makes an index another one.
 #[derive(Debug)]
 pub(super) struct Patch {
-    out: Vec<Box<[u8]>>,
-    new: Vec<(Box<[u8]>, Box<[u8]>)>,
+    /// The first keys of those that go.
+    out: Vec<Key>,
+    new: Vec<(Key, Page)>,
     live_bytes: u64,
     page_bytes: u64,
 }
@@ -105,7 +107,7 @@ impl Index {
 
     /// Exchanges the pages, of which there are as many as were touched. Returns those that were there before: dropping
     /// them takes time too.
-    pub(super) fn install(&mut self, patch: Patch) -> Vec<Box<[u8]>> {
+    pub(super) fn install(&mut self, patch: Patch) -> Vec<Page> {
         let out = patch.out.iter().filter_map(|first| self.pages.remove(first)).collect();
         self.pages.extend(patch.new);
         (self.live_bytes, self.page_bytes) = (patch.live_bytes, patch.page_bytes);
@@ -170,7 +172,7 @@ fn merge<'a>(page: &[u8], entries: &'a [Entry], live_bytes: &mut u64) -> Vec<(Co
 
 /// Rows of an index, by key.
 pub(super) struct Range<'a> {
-    pages: btree_map::Range<'a, Box<[u8]>, Box<[u8]>>,
+    pages: btree_map::Range<'a, Key, Page>,
     page: Option<EntryReader<'a>>,
     start: Bound<&'a [u8]>,
     prefix: &'a [u8],

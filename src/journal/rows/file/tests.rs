@@ -214,6 +214,9 @@ fn a_failed_write_stops_the_writing_and_readers_go_on() {
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// Rows with the mark of the last write.
+type State = (Model, Option<Vec<u8>>);
+
 fn change(model: &mut Model, changes: &Changes) {
     for (key, value) in changes.clone() {
         match value {
@@ -228,7 +231,7 @@ fn all(rows: &dyn Rows) -> Vec<Row> {
 }
 
 /// Three writes of neighbours that share blocks; the rows and the mark after each.
-fn stories() -> (tempfile::TempDir, Vec<(Model, Option<Vec<u8>>)>) {
+fn stories() -> (tempfile::TempDir, Vec<State>) {
     let dir = tempfile::tempdir().unwrap();
     let rows = FileRows::open(dir.path()).unwrap();
     let (mut model, mut states) = (Model::new(), vec![(Model::new(), None)]);
@@ -329,7 +332,8 @@ fn compacted_again_and_again_rows_stay_and_lie_in_full_blocks() {
     let (rows, mut model) = (FileRows::open(dir.path()).unwrap(), Model::new());
     for round in 0..12_u64 {
         let key = |n: u64| format!("r/{:05}", n * 7_919 % 20_000).into_bytes();
-        let value = |n: u64| (n % 5 > 0).then(|| format!("{n} of {round}, {:?}", noise(n, 12)).into_bytes());
+        let value =
+            |n: u64| (!n.is_multiple_of(5)).then(|| format!("{n} of {round}, {:?}", noise(n, 12)).into_bytes());
         let changes: Changes = (round * 600..round * 600 + 2_000).map(|n| (key(n), value(n + round))).collect();
         rows.write(changes.clone(), &[round as u8]).unwrap();
         change(&mut model, &changes);
