@@ -6,7 +6,7 @@
 //! Invariant: a file written by [`replace`] is either the old one or the new one, never a mixture.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind};
@@ -84,9 +84,75 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
 /// # Errors
 /// What the operating system refuses; a part of the file may then exist.
 pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
-    let mut file = File::create(path).map_err(DiskError::of("create", path))?;
-    file.write_all(bytes).map_err(DiskError::of("write", path))?;
+    let file = File::create(path).map_err(DiskError::of("create", path))?;
+    let mut appender = Appender::new(&file, path, 0);
+    appender.push(bytes)?;
+    appender.finish()?;
     file.sync_all().map_err(DiskError::of("fsync", path))
+}
+
+/// How many bytes are written before they are made durable: an fsync of much would hold up those of all other files of
+/// the file system for as long.
+const SLICE_BYTES: usize = 1 << 20;
+
+/// Writes to a file from an offset on, slice by slice, each of which is durable before the next is written.
+pub struct Appender<'a> {
+    file: &'a File,
+    path: &'a Path,
+    /// Where what is pending will lie.
+    end: u64,
+    pending: Vec<u8>,
+}
+
+impl<'a> Appender<'a> {
+    /// What is pushed will lie at `offset` and after it. Uses the file's own cursor.
+    #[must_use]
+    pub fn new(file: &'a File, path: &'a Path, offset: u64) -> Self {
+        Self { file, path, end: offset, pending: Vec::new() }
+    }
+
+    /// Where what is pushed next will lie.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.end + self.pending.len() as u64
+    }
+
+    /// Takes bytes, and writes those before them where they fill a slice.
+    ///
+    /// # Errors
+    /// What the operating system refuses; what the file holds from the offset on is then unknown.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
+        let mut rest = bytes;
+        while self.pending.len() + rest.len() >= SLICE_BYTES {
+            let (now, later) = rest.split_at(SLICE_BYTES.saturating_sub(self.pending.len()));
+            self.pending.extend_from_slice(now);
+            self.write()?;
+            rest = later;
+        }
+        self.pending.extend_from_slice(rest);
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), DiskError> {
+        let mut cursor = self.file;
+        let written = cursor.seek(SeekFrom::Start(self.end)).and_then(|_| cursor.write_all(&self.pending));
+        written.map_err(DiskError::of("write", self.path))?;
+        self.file.sync_data().map_err(DiskError::of("fsync", self.path))?;
+        self.end = self.end();
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// Writes what is pending; returns where it ends.
+    ///
+    /// # Errors
+    /// As [`Appender::push`].
+    pub fn finish(mut self) -> Result<u64, DiskError> {
+        if !self.pending.is_empty() {
+            self.write()?;
+        }
+        Ok(self.end)
+    }
 }
 
 /// Makes the directory and those above it, where they are missing, and makes the names of these and of the directory
@@ -174,7 +240,7 @@ pub fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<
 /// `UnexpectedEof` if the file ends before, and what else the operating system refuses.
 #[cfg(not(unix))]
 pub fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    use std::io::{Read, Seek, SeekFrom};
+    use std::io::Read as _;
     // A second handle shares the cursor, so readers must not overlap.
     static CURSOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _alone = CURSOR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -208,6 +274,26 @@ mod tests {
         replace(&path, b"new").unwrap();
         assert_eq!(read(&path).unwrap().as_deref(), Some(b"new".as_slice()));
         assert_eq!(names(dir.path()).unwrap(), ["file"]);
+    }
+
+    #[test]
+    fn what_is_appended_in_any_pieces_lies_where_it_was_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let bytes: Vec<u8> = (0..3 * SLICE_BYTES + 7).map(|n| (n / 255) as u8).collect();
+        for piece in [1_000, SLICE_BYTES - 1, SLICE_BYTES, SLICE_BYTES + 1, bytes.len()] {
+            fs::write(&path, b"headxxxx").unwrap();
+            let file = File::options().write(true).open(&path).unwrap();
+            let mut appender = Appender::new(&file, &path, 4);
+            for part in bytes.chunks(piece) {
+                appender.push(part).unwrap();
+            }
+            assert_eq!(
+                (appender.end(), appender.finish().unwrap()),
+                (4 + bytes.len() as u64, 4 + bytes.len() as u64)
+            );
+            assert!(fs::read(&path).unwrap() == [b"head", bytes.as_slice()].concat());
+        }
     }
 
     #[test]

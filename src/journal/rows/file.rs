@@ -1,35 +1,47 @@
-//! Rows in a directory: an append-only file of values, and an index log of where they lie.
+//! Rows in a directory: an append-only file of values in compressed blocks, and an index log of where they lie.
 //!
 //! ```text
-//! values-0000000000000001    "SLRW"  version u8  generation u64, then value and checksum [u8; 16] …
-//! index                      names the generation; see `index`
+//! values-0000000000000001    "SLRW"  version u8  generation u64, then blocks: see `block`
+//! index                      names the generation; see `log`
 //! ```
-//! Order of a write: values, fsync, commit in the index log, fsync. Compaction writes a new generation of values,
-//! fsyncs it, replaces the index by one that names it, and only then removes the old generation: whichever of these
-//! steps is the last before a power cut, the index names values that are there.
+//! Order of a write: values, fsync, commit in the index log, fsync. Both are written in slices with an fsync each, since
+//! one of much would hold up the journal's. Compaction writes a new generation of values, fsyncs it, replaces the index
+//! by one that names it, and only then removes the old generation: whichever of these steps is the last before a power
+//! cut, the index names values that are there. Blocks that no index names are dead bytes.
 //!
 //! Invariant: the index in memory is what the index on the disk says as of its last commit.
 
+mod block;
+mod entry;
+mod index;
+mod log;
+mod packed;
+mod recent;
+
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::ops::Bound;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use blake3::hazmat::{ContextKey, HasherExt as _, hash_derive_key_context};
-
-use super::index::{self, Found, Index, Slot};
-use super::{Changes, MAX_VALUE_BYTES, Row, Rows, RowsError, check_sizes, start};
-use crate::disk::{self, DiskError};
+use self::block::{Block, BlockWriter};
+use self::entry::{Entry, Slot};
+use self::index::Index;
+use self::log::{Commit, Found};
+use self::recent::Recent;
+use super::{Changes, Row, Rows, RowsError, check_sizes};
+use crate::disk::{self, Appender, DiskError};
 
 const MAGIC: &[u8; 4] = b"SLRW";
-const VERSION: u8 = 1;
-static CONTEXT: LazyLock<ContextKey> =
-    LazyLock::new(|| hash_derive_key_context("syncledger 2026-11 row checksum v1"));
+const VERSION: u8 = 2;
 const HEAD_BYTES: u64 = 4 + 1 + 8;
-const CHECKSUM_BYTES: u32 = 16;
 /// A file below this is not worth the compaction.
 const COMPACT_ABOVE_BYTES: u64 = 1 << 20;
+/// How many bytes of decoded blocks are remembered for readers.
+const RECENT_BYTES: usize = 1 << 20;
+/// As much for a compaction: one block of each of the writes since the last one.
+const COMPACT_RECENT_BYTES: usize = 8 << 20;
+/// After how many rows a compaction lists them.
+const LIST_AT_ONCE: usize = 4_096;
 
 /// The engine in a directory. Held by one handle at a time, under the lock of the store it belongs to.
 pub struct FileRows {
@@ -40,34 +52,27 @@ pub struct FileRows {
 
 /// What readers need.
 struct View {
+    generation: u64,
+    path: PathBuf,
     values: Arc<File>,
     index: Index,
+    mark: Option<Vec<u8>>,
+    recent: Mutex<Recent>,
 }
 
 /// What only the one who writes touches.
 struct Writer {
     generation: u64,
-    values: Extent,
-    log: Extent,
+    values_end: u64,
+    log_end: u64,
     log_file: File,
     /// A write failed: what the files end with is unknown.
     stopped: bool,
 }
 
-/// Where the rows of a write lie; `None` for those it removes.
-type Entries = Vec<(Vec<u8>, Option<Slot>)>;
-
-/// How much of a file is used, and how much of that is live.
-#[derive(Clone, Copy)]
-struct Extent {
-    end: u64,
-    live: u64,
-}
-
-impl Extent {
-    fn is_mostly_dead(self) -> bool {
-        self.end > COMPACT_ABOVE_BYTES && self.live < self.end / 2
-    }
+/// Whether so little of a file is live that it is worth writing that anew.
+fn is_mostly_dead(end: u64, live: u64) -> bool {
+    end > COMPACT_ABOVE_BYTES && live < end / 2
 }
 
 impl FileRows {
@@ -111,31 +116,46 @@ impl FileRows {
         write(writer).inspect_err(|_| writer.stopped = true)
     }
 
-    /// Appends the values and then the commit that names them, and returns the entries.
-    fn append(&self, writer: &mut Writer, changes: Changes, mark: &[u8]) -> Result<Entries, RowsError> {
-        let (bytes, entries) = lay_out(changes, writer.values.end);
-        if !bytes.is_empty() {
-            let values = self.view().values.clone();
-            write_at(&values, &values_path(&self.dir, writer.generation), writer.values.end, &bytes)?;
-        }
-        let listed = entries.iter().map(|(key, slot)| (key.as_slice(), *slot));
-        let commit = index::commit(writer.generation, writer.log.end, Some(mark), listed);
-        write_at(&writer.log_file, &index_path(&self.dir), writer.log.end, &commit)?;
-        writer.values.end += bytes.len() as u64;
-        writer.log.end += commit.len() as u64;
+    /// Appends the blocks and then the commit that names them, and returns the entries.
+    fn append(&self, writer: &mut Writer, changes: Changes, mark: &[u8]) -> Result<Vec<Entry>, RowsError> {
+        let values = self.view().values.clone();
+        let (entries, values_end) = write_blocks(&self.dir, &values, writer, changes)?;
+        let path = index_path(&self.dir);
+        let mut commit = new_commit(&path, writer.generation, writer.log_end)?;
+        commit.add(&entries);
+        let mut log = Appender::new(&writer.log_file, &path, writer.log_end);
+        log.push(&commit.finish(Some(mark)))?;
+        writer.log_end = log.finish()?;
+        writer.values_end = values_end;
         Ok(entries)
     }
 
-    /// Puts the live rows into a new generation.
+    /// Brings the index in memory to the commit just written. Readers wait only for the exchange of the pages.
+    fn show(&self, entries: &[Entry], mark: &[u8]) {
+        let patch = self.view().index.plan(entries);
+        let replaced = self.with_view(|view| {
+            view.mark = Some(mark.to_vec());
+            view.index.install(patch)
+        });
+        drop(replaced);
+    }
+
+    fn is_mostly_dead(&self, writer: &Writer) -> bool {
+        let view = self.view();
+        is_mostly_dead(writer.values_end, view.index.live_bytes())
+            || is_mostly_dead(writer.log_end, view.index.entry_bytes())
+    }
+
+    /// Puts the live rows into a new generation. Readers go on with the old one meanwhile.
     fn compact(&self, writer: &mut Writer) -> Result<(), RowsError> {
         let generation = writer.generation + 1;
         let (view, next) = {
             let old = self.view();
-            let old_path = values_path(&self.dir, writer.generation);
-            let (values, index) = copy_live(&self.dir, generation, &old, &old_path)?;
-            commit_generation(&self.dir, generation, values, index)?
+            let (values, listing) = copy_live(&self.dir, generation, &old)?;
+            commit_generation(&self.dir, generation, values, listing, old.mark.clone())?
         };
-        self.with_view(|current| *current = view);
+        let before = self.with_view(|current| std::mem::replace(current, view));
+        drop(before);
         *writer = next;
         Ok(remove_others(&self.dir, generation)?)
     }
@@ -144,32 +164,32 @@ impl FileRows {
 impl Rows for FileRows {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
         let view = self.view();
-        view.index.slots.get(key).map(|slot| view.read(&self.dir, key, *slot)).transpose()
+        view.index.get(key).map(|slot| view.read(key, slot, &view.recent)).transpose()
     }
 
     fn write(&self, changes: Changes, mark: &[u8]) -> Result<(), RowsError> {
         check_sizes(&changes, mark)?;
         let mut writer = self.writer();
         let entries = self.writing(&mut writer, |writer| self.append(writer, changes, mark))?;
-        self.with_view(|view| apply(view, &mut writer, entries, mark));
-        if writer.values.is_mostly_dead() || writer.log.is_mostly_dead() {
+        self.show(&entries, mark);
+        if self.is_mostly_dead(&writer) {
             return self.writing(&mut writer, |writer| self.compact(writer));
         }
         Ok(())
     }
 
     fn mark(&self) -> Option<Vec<u8>> {
-        self.view().index.mark.clone()
+        self.view().mark.clone()
     }
 
     fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, RowsError> {
         let view = self.view();
-        let rows = view.range(prefix, after).take(limit);
-        rows.map(|(key, slot)| Ok((key.to_vec(), view.read(&self.dir, key, slot)?))).collect()
+        let rows = view.index.range(prefix, after).take(limit);
+        rows.map(|(key, slot)| view.read(&key, slot, &view.recent).map(|value| (key, value))).collect()
     }
 
     fn keys(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, RowsError> {
-        Ok(self.view().range(prefix, after).take(limit).map(|(key, _)| key.to_vec()).collect())
+        Ok(self.view().index.range(prefix, after).take(limit).map(|(key, _)| key).collect())
     }
 
     fn clear(&self) -> Result<(), RowsError> {
@@ -182,80 +202,84 @@ impl Rows for FileRows {
 
     fn bytes_on_disk(&self) -> u64 {
         let writer = self.writer();
-        writer.values.end + writer.log.end
+        writer.values_end + writer.log_end
     }
 }
 
 impl View {
-    fn range<'a>(&'a self, prefix: &'a [u8], after: Option<&'a [u8]>) -> impl Iterator<Item = (&'a [u8], Slot)> {
-        let range = self.index.slots.range::<[u8], _>((start(prefix, after), Bound::Unbounded));
-        range.map(|(key, slot)| (&**key, *slot)).take_while(move |(key, _)| key.starts_with(prefix))
-    }
-
     /// The value in this slot, verified.
-    fn read(&self, path: &Path, key: &[u8], slot: Slot) -> Result<Vec<u8>, RowsError> {
-        let corrupt = |what: &str| RowsError::Corrupt { path: path.to_owned(), what: what.into() };
-        let mut bytes = vec![0; (slot.length + CHECKSUM_BYTES) as usize];
-        disk::read_exact_at(&self.values, &mut bytes, slot.offset).map_err(|source| match source.kind() {
-            std::io::ErrorKind::UnexpectedEof => corrupt("the file of values ends before a row that it should hold"),
-            _ => DiskError { action: "read rows in", path: path.to_owned(), source }.into(),
+    fn read(&self, key: &[u8], slot: Slot, recent: &Mutex<Recent>) -> Result<Vec<u8>, RowsError> {
+        let block = self.block(slot, recent)?;
+        let value =
+            block.value(key).ok_or_else(|| self.corrupt("a block does not hold a row that it should hold"))?;
+        Ok(value.to_vec())
+    }
+
+    /// The block of this slot. One of a single row is not remembered: it may be large, and the row is.
+    fn block(&self, slot: Slot, recent: &Mutex<Recent>) -> Result<Arc<Block>, RowsError> {
+        let recent = || recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(block) = recent().get(slot.block.offset) {
+            return Ok(block);
+        }
+        let mut stored = vec![0; slot.block.stored as usize];
+        disk::read_exact_at(&self.values, &mut stored, slot.block.offset).map_err(|source| match source.kind() {
+            std::io::ErrorKind::UnexpectedEof => self.corrupt("the file ends before a block that it should hold"),
+            _ => DiskError { action: "read rows in", path: self.path.clone(), source }.into(),
         })?;
-        let (value, found) = bytes.split_at(slot.length as usize);
-        if found != checksum(key, value) {
-            return Err(corrupt("a row's checksum does not fit its bytes"));
+        let block = Block::decode(&stored, self.generation, slot.block).map_err(|what| self.corrupt(what))?;
+        let block = Arc::new(block);
+        if !slot.is_alone() {
+            recent().insert(slot.block.offset, block.clone());
         }
-        bytes.truncate(slot.length as usize);
-        Ok(bytes)
+        Ok(block)
+    }
+
+    fn corrupt(&self, what: &str) -> RowsError {
+        RowsError::Corrupt { path: self.path.clone(), what: what.into() }
     }
 }
 
-/// Lays values and checksums out from `offset` on.
-fn lay_out(changes: Changes, offset: u64) -> (Vec<u8>, Entries) {
-    let mut bytes = Vec::new();
-    let mut entries = Vec::with_capacity(changes.len());
-    for (key, value) in changes {
-        let slot = value.map(|value| {
-            let slot = Slot { offset: offset + bytes.len() as u64, length: value.len() as u32 };
-            bytes.extend_from_slice(&value);
-            bytes.extend_from_slice(&checksum(&key, &value));
-            slot
-        });
-        entries.push((key, slot));
+/// Writes changes in the order of their keys; returns their entries, and where the file of values then ends.
+fn write_blocks(
+    dir: &Path,
+    values: &File,
+    writer: &Writer,
+    changes: Changes,
+) -> Result<(Vec<Entry>, u64), RowsError> {
+    let path = values_path(dir, writer.generation);
+    let mut blocks = BlockWriter::new(values, &path, writer.generation, writer.values_end)?;
+    // What was written is let go of one by one.
+    for (key, value) in in_order(changes) {
+        blocks.put(key, value.as_deref())?;
     }
-    (bytes, entries)
+    blocks.finish()
 }
 
-/// Brings the index in memory, and the account of what is live, to the commit just written.
-fn apply(view: &mut View, writer: &mut Writer, entries: Entries, mark: &[u8]) {
-    for (key, slot) in entries {
-        let entry_bytes = index::entry_bytes(&key);
-        let before = match slot {
-            Some(slot) => {
-                writer.values.live += stored_bytes(slot);
-                writer.log.live += entry_bytes;
-                view.index.slots.insert(key.into(), slot)
-            }
-            None => view.index.slots.remove(key.as_slice()),
-        };
-        if let Some(before) = before {
-            writer.values.live -= stored_bytes(before);
-            writer.log.live -= entry_bytes;
+/// Changes by key, of equal keys the last.
+fn in_order(mut changes: Changes) -> Changes {
+    changes.sort_by(|a, b| a.0.cmp(&b.0));
+    changes.dedup_by(|later, earlier| {
+        let is_same = later.0 == earlier.0;
+        if is_same {
+            earlier.1 = later.1.take();
         }
-    }
-    view.index.mark = Some(mark.to_vec());
+        is_same
+    });
+    changes
 }
 
-fn stored_bytes(slot: Slot) -> u64 {
-    u64::from(slot.length) + u64::from(CHECKSUM_BYTES)
+fn new_commit(path: &Path, generation: u64, offset: u64) -> Result<Commit, RowsError> {
+    Ok(Commit::new(generation, offset).map_err(DiskError::of("compress the index for", path))?)
 }
 
 /// Opens what the index names; `None`, with a warning, for what cannot be used.
 fn open_found(dir: &Path) -> Result<Option<(View, Writer)>, RowsError> {
     let Some(bytes) = disk::read(&index_path(dir))? else { return Ok(None) };
-    let Some(found) = index::read(&bytes) else {
+    let Some(found) = log::read(&bytes) else {
         tracing::warn!(dir = %dir.display(), "the index of the derived rows cannot be read: starting empty");
         return Ok(None);
     };
+    drop(bytes);
     let path = values_path(dir, found.generation);
     let values = match OpenOptions::new().read(true).write(true).open(&path) {
         Ok(values) => values,
@@ -274,37 +298,28 @@ fn lost<T>(path: &Path) -> Option<T> {
     None
 }
 
-/// Whether the file of values has the right head and holds every row that the index names.
+/// Whether the file of values has the right head and holds every block that the index names.
 fn is_usable(values: &File, length: u64, found: &Found) -> bool {
     let mut head = [0; HEAD_BYTES as usize];
-    let fits = |slot: &Slot| {
-        let end = slot.offset.checked_add(stored_bytes(*slot));
-        slot.length as usize <= MAX_VALUE_BYTES && end.is_some_and(|end| end <= length)
+    let fits = |(_, slot): (_, Slot)| {
+        let Slot { block, bytes } = slot;
+        let is_bounded = block.raw as usize <= block::MAX_RAW_BYTES && bytes <= block.raw;
+        is_bounded && block.end().is_some_and(|end| end <= length)
     };
     disk::read_exact_at(values, &mut head, 0).is_ok()
         && head == *values_head(found.generation)
-        && found.index.slots.values().all(fits)
+        && found.index.range(&[], None).all(fits)
 }
 
 /// Continues after the last whole commit; a torn one is cut off, so that nothing follows what is written there.
-fn resume(dir: &Path, found: Found, values: File, length: u64) -> Result<(View, Writer), RowsError> {
+fn resume(dir: &Path, found: Found, values: File, values_end: u64) -> Result<(View, Writer), RowsError> {
+    let Found { generation, index, mark, end: log_end } = found;
     let path = index_path(dir);
     let log_file = OpenOptions::new().read(true).write(true).open(&path).map_err(DiskError::of("open", &path))?;
-    log_file.set_len(found.end).map_err(DiskError::of("cut", &path))?;
-    Ok(assemble(found, Arc::new(values), length, log_file))
-}
-
-fn assemble(found: Found, values: Arc<File>, length: u64, log_file: File) -> (View, Writer) {
-    let live = found.index.slots.values().map(|slot| stored_bytes(*slot)).sum();
-    let log_live = found.index.slots.keys().map(|key| index::entry_bytes(key)).sum();
-    let writer = Writer {
-        generation: found.generation,
-        values: Extent { end: length, live },
-        log: Extent { end: found.end, live: log_live },
-        log_file,
-        stopped: false,
-    };
-    (View { values, index: found.index }, writer)
+    log_file.set_len(log_end).map_err(DiskError::of("cut", &path))?;
+    let (values, recent) = (Arc::new(values), Mutex::new(Recent::new(RECENT_BYTES)));
+    let view = View { generation, path: values_path(dir, generation), values, index, mark, recent };
+    Ok((view, Writer { generation, values_end, log_end, log_file, stopped: false }))
 }
 
 /// Begins a generation without rows, after all that there are.
@@ -313,7 +328,7 @@ fn start_empty(dir: &Path) -> Result<(View, Writer), RowsError> {
     let last = generations.iter().filter_map(|name| generation_of(name)).max().unwrap_or(0);
     let generation = last.saturating_add(1);
     let values = create_values(dir, generation)?;
-    commit_generation(dir, generation, values, Index::default())
+    commit_generation(dir, generation, values, Listing::new(dir, generation)?, None)
 }
 
 fn create_values(dir: &Path, generation: u64) -> Result<File, RowsError> {
@@ -325,34 +340,60 @@ fn create_values(dir: &Path, generation: u64) -> Result<File, RowsError> {
     Ok(values)
 }
 
-/// Copies the live rows, each verified, to a new file of values.
-fn copy_live(dir: &Path, generation: u64, old: &View, old_path: &Path) -> Result<(File, Index), RowsError> {
-    let path = values_path(dir, generation);
-    let mut values = BufWriter::new(create_values(dir, generation)?);
-    let mut index = Index { mark: old.index.mark.clone(), ..Index::default() };
-    let mut end = HEAD_BYTES;
-    for (key, slot) in &old.index.slots {
-        let value = old.read(old_path, key, *slot)?;
-        let written = values.write_all(&value).and_then(|()| values.write_all(&checksum(key, &value)));
-        written.map_err(DiskError::of("write", &path))?;
-        index.slots.insert(key.clone(), Slot { offset: end, length: slot.length });
-        end += stored_bytes(*slot);
+/// The rows of a new generation, as they are listed on the disk and in memory.
+struct Listing {
+    index: Index,
+    commit: Commit,
+}
+
+impl Listing {
+    fn new(dir: &Path, generation: u64) -> Result<Self, RowsError> {
+        let commit = new_commit(&index_path(dir), generation, log::HEAD_BYTES as u64)?;
+        Ok(Self { index: Index::default(), commit })
     }
-    let values = values.into_inner().map_err(|fault| DiskError::of("write", &path)(fault.into_error()))?;
-    Ok((values, index))
+
+    fn add(&mut self, entries: &[Entry]) {
+        self.index.take_in(entries);
+        self.commit.add(entries);
+    }
+}
+
+/// Copies the live rows, each verified, to a new file of values.
+fn copy_live(dir: &Path, generation: u64, old: &View) -> Result<(File, Listing), RowsError> {
+    let (path, values) = (values_path(dir, generation), create_values(dir, generation)?);
+    let mut blocks = BlockWriter::new(&values, &path, generation, HEAD_BYTES)?;
+    let mut listing = Listing::new(dir, generation)?;
+    let recent = Mutex::new(Recent::new(COMPACT_RECENT_BYTES));
+    for (key, slot) in old.index.range(&[], None) {
+        let block = old.block(slot, &recent)?;
+        let value =
+            block.value(&key).ok_or_else(|| old.corrupt("a block does not hold a row that it should hold"))?;
+        blocks.put(key, Some(value))?;
+        if blocks.closed() >= LIST_AT_ONCE {
+            listing.add(&blocks.take_closed());
+        }
+    }
+    let (entries, _) = blocks.finish()?;
+    listing.add(&entries);
+    Ok((values, listing))
 }
 
 /// Makes a new generation durable: its values first, then the index that names them.
-fn commit_generation(dir: &Path, generation: u64, values: File, index: Index) -> Result<(View, Writer), RowsError> {
+fn commit_generation(
+    dir: &Path,
+    generation: u64,
+    values: File,
+    Listing { index, commit }: Listing,
+    mark: Option<Vec<u8>>,
+) -> Result<(View, Writer), RowsError> {
     let path = values_path(dir, generation);
     values.sync_all().map_err(DiskError::of("fsync", &path))?;
     disk::sync_dir(dir)?;
     let length = values.metadata().map_err(DiskError::of("look at", &path))?.len();
-    let mut log = index::head(generation);
-    let entries = index.slots.iter().map(|(key, slot)| (&**key, Some(*slot)));
-    log.extend(index::commit(generation, log.len() as u64, index.mark.as_deref(), entries));
+    let mut log = log::head(generation);
+    log.extend(commit.finish(mark.as_deref()));
     disk::replace(&index_path(dir), &log)?;
-    resume(dir, Found { generation, index, end: log.len() as u64 }, values, length)
+    resume(dir, Found { generation, index, mark, end: log.len() as u64 }, values, length)
 }
 
 /// Removes every generation of values but this one.
@@ -363,14 +404,6 @@ fn remove_others(dir: &Path, generation: u64) -> Result<(), DiskError> {
         }
     }
     Ok(())
-}
-
-fn write_at(file: &File, path: &Path, offset: u64, bytes: &[u8]) -> Result<(), RowsError> {
-    // Only the writer uses the file's cursor: readers read at an offset.
-    let mut cursor = file;
-    let written = cursor.seek(SeekFrom::Start(offset)).and_then(|_| cursor.write_all(bytes));
-    written.map_err(DiskError::of("write", path))?;
-    Ok(file.sync_data().map_err(DiskError::of("fsync", path))?)
 }
 
 fn index_path(dir: &Path) -> PathBuf {
@@ -390,12 +423,6 @@ fn values_head(generation: u64) -> Vec<u8> {
     head.push(VERSION);
     head.extend_from_slice(&generation.to_le_bytes());
     head
-}
-
-fn checksum(key: &[u8], value: &[u8]) -> [u8; CHECKSUM_BYTES as usize] {
-    let mut hasher = blake3::Hasher::new_from_context_key(&CONTEXT);
-    hasher.update(&(key.len() as u64).to_le_bytes()).update(key).update(value);
-    hasher.finalize().as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@
 //! Invariant: the rows are always those of one whole write, together with its mark.
 
 mod file;
-mod index;
 mod memory;
 
 use std::path::PathBuf;

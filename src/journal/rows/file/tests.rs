@@ -1,5 +1,10 @@
 use std::fs;
 
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::super::MemoryRows;
 use super::*;
 use crate::error::ErrorKind;
 
@@ -26,10 +31,17 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Bytes that no compression makes fewer.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
 /// Enough writes to one key that the file is compacted at least once; the value tells the round.
 fn churn(rows: &FileRows, rounds: usize) {
     for round in 0..rounds {
-        rows.write(vec![(b"big".to_vec(), Some(vec![round as u8; 100_000]))], b"churned").unwrap();
+        rows.write(vec![(b"big".to_vec(), Some(noise(round as u64, 100_000)))], b"churned").unwrap();
     }
 }
 
@@ -57,7 +69,7 @@ fn a_commit_torn_anywhere_leaves_the_one_before_and_can_be_continued() {
 fn what_followed_a_damaged_commit_never_comes_back() {
     let dir = written();
     let rows = FileRows::open(dir.path()).unwrap();
-    let damaged = rows.writer().log.end as usize;
+    let damaged = rows.writer().log_end as usize;
     rows.write(vec![set("a", "three")], b"3").unwrap();
     rows.write(vec![set("b", "four")], b"4").unwrap();
     drop(rows);
@@ -85,12 +97,12 @@ fn values_without_their_commit_are_not_there() {
 }
 
 #[test]
-fn every_flipped_bit_of_a_row_is_corrupt_and_clearing_repairs_it() {
+fn every_flipped_bit_of_a_block_is_corrupt_and_clearing_repairs_it() {
     let dir = written();
     let path = values_path(dir.path(), 1);
     let bytes = fs::read(&path).unwrap();
-    let slot = FileRows::open(dir.path()).unwrap().view().index.slots[b"b".as_slice()];
-    for bit in slot.offset as usize * 8..(slot.offset + stored_bytes(slot)) as usize * 8 {
+    let block = FileRows::open(dir.path()).unwrap().view().index.get(b"b").unwrap().block;
+    for bit in block.offset as usize * 8..block.end().unwrap() as usize * 8 {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         fs::write(&path, flipped).unwrap();
@@ -144,7 +156,7 @@ fn compaction_keeps_the_live_rows_and_gives_the_space_back() {
     assert!(rows.writer().generation > 1);
     for rows in [rows, FileRows::open(dir.path()).unwrap()] {
         assert_eq!((text(&rows, "a").as_deref(), text(&rows, "b").as_deref()), (Some("two"), Some("stays")));
-        assert_eq!(rows.get(b"big").unwrap(), Some(vec![49; 100_000]));
+        assert_eq!(rows.get(b"big").unwrap(), Some(noise(49, 100_000)));
         assert_eq!(rows.mark().as_deref(), Some(b"churned".as_slice()));
     }
     assert_eq!(disk::names(dir.path()).unwrap().len(), 2, "one index, one file of values");
@@ -154,7 +166,7 @@ fn compaction_keeps_the_live_rows_and_gives_the_space_back() {
 fn marks_alone_do_not_grow_the_index_for_ever() {
     let dir = written();
     let rows = FileRows::open(dir.path()).unwrap();
-    (0..60).for_each(|_| rows.write(vec![], &[7; 60_000]).unwrap());
+    (0..60).for_each(|round| rows.write(vec![], &noise(round, 60_000)).unwrap());
     assert!(rows.bytes_on_disk() < 1_500_000, "{}", rows.bytes_on_disk());
     assert_eq!(text(&rows, "a").as_deref(), Some("two"));
 }
@@ -198,4 +210,191 @@ fn a_failed_write_stops_the_writing_and_readers_go_on() {
     assert!(matches!(rows.write(vec![], b"4"), Err(RowsError::Stopped { .. })));
     assert_eq!((rows.mark(), text(&rows, "a")), (Some(b"2".to_vec()), Some("two".into())));
     assert_eq!(text(&FileRows::open(dir.path()).unwrap(), "a").as_deref(), Some("two"));
+}
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Rows with the mark of the last write.
+type State = (Model, Option<Vec<u8>>);
+
+fn change(model: &mut Model, changes: &Changes) {
+    for (key, value) in changes.clone() {
+        match value {
+            Some(value) => model.insert(key, value),
+            None => model.remove(&key),
+        };
+    }
+}
+
+fn all(rows: &dyn Rows) -> Vec<Row> {
+    rows.scan(b"", None, usize::MAX).unwrap()
+}
+
+/// Three writes of neighbours that share blocks; the rows and the mark after each.
+fn stories() -> (tempfile::TempDir, Vec<State>) {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = FileRows::open(dir.path()).unwrap();
+    let (mut model, mut states) = (Model::new(), vec![(Model::new(), None)]);
+    for round in 0..3_u8 {
+        let value = |n: u8| (n % 3 != round).then(|| format!("value {n} of round {round}").into_bytes());
+        let changes: Changes = (round..12).map(|n| (vec![b'k', n], value(n))).collect();
+        rows.write(changes.clone(), &[round]).unwrap();
+        change(&mut model, &changes);
+        states.push((model.clone(), Some(vec![round])));
+    }
+    (dir, states)
+}
+
+#[test]
+fn a_byte_flipped_anywhere_is_noticed_or_leaves_a_state_of_before() {
+    let (dir, states) = stories();
+    let (last, mark) = states.last().unwrap();
+    for path in [values_path(dir.path(), 1), index_path(dir.path())] {
+        let bytes = fs::read(&path).unwrap();
+        for at in 0..bytes.len() {
+            let scratch = tempfile::tempdir().unwrap();
+            copy(dir.path(), scratch.path());
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x41;
+            fs::write(scratch.path().join(path.file_name().unwrap()), flipped).unwrap();
+            let rows = FileRows::open(scratch.path()).unwrap();
+            let damaged = last.keys().any(|key| rows.get(key).is_err_and(|fault| fault.kind() == ErrorKind::Corrupt));
+            let found = rows.mark();
+            if damaged {
+                assert_eq!(&found, mark);
+                assert!(
+                    last.iter().all(|(key, value)| rows.get(key).is_ok_and(|found| found.as_ref() == Some(value))
+                        || rows.get(key).is_err_and(|fault| fault.kind() == ErrorKind::Corrupt))
+                );
+            } else {
+                let state = (all(&rows).into_iter().collect::<Model>(), found);
+                assert!(states.contains(&state), "byte {at} of {}: {state:?}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_write_torn_at_any_byte_of_its_values_leaves_the_state_of_before_and_can_be_continued() {
+    let (dir, states) = stories();
+    let rows = FileRows::open(dir.path()).unwrap();
+    let before = tempfile::tempdir().unwrap();
+    copy(dir.path(), before.path());
+    let end = rows.writer().values_end as usize;
+    rows.write((0..12).map(|n| (vec![b'k', n], Some(noise(n.into(), 20)))).collect(), b"torn").unwrap();
+    let values = fs::read(values_path(dir.path(), 1)).unwrap();
+    for length in end..=values.len() {
+        let scratch = tempfile::tempdir().unwrap();
+        copy(before.path(), scratch.path());
+        fs::write(values_path(scratch.path(), 1), &values[..length]).unwrap();
+        let rows = FileRows::open(scratch.path()).unwrap();
+        let (model, mark) = states.last().unwrap();
+        assert_eq!((&all(&rows).into_iter().collect::<Model>(), &rows.mark()), (model, mark));
+        rows.write(vec![set("k", "after")], b"after").unwrap();
+        let rows = FileRows::open(scratch.path()).unwrap();
+        assert_eq!((text(&rows, "k").as_deref(), all(&rows).len()), (Some("after"), model.len() + 1));
+    }
+}
+
+#[test]
+fn a_large_value_comes_back_with_its_small_neighbours_and_goes_when_it_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = FileRows::open(dir.path()).unwrap();
+    let large = noise(1, 5 << 20);
+    rows.write(vec![set("a", "1"), (b"b".to_vec(), Some(large.clone())), set("c", "3")], b"1").unwrap();
+    for rows in [&rows, &FileRows::open(dir.path()).unwrap()] {
+        assert!(rows.get(b"b").unwrap() == Some(large.clone()));
+        assert_eq!((text(rows, "a").as_deref(), text(rows, "c").as_deref()), (Some("1"), Some("3")));
+        assert_eq!(all(rows).len(), 3);
+    }
+    rows.write(vec![(b"b".to_vec(), None)], b"2").unwrap();
+    assert!(rows.bytes_on_disk() < 1_000, "{}", rows.bytes_on_disk());
+    for rows in [&rows, &FileRows::open(dir.path()).unwrap()] {
+        assert_eq!((rows.get(b"b").unwrap(), all(rows).len()), (None, 2));
+    }
+}
+
+#[test]
+fn small_rows_that_stay_do_not_keep_the_large_ones_beside_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = FileRows::open(dir.path()).unwrap();
+    for round in 0..3_000_u64 {
+        let small = (0..5).map(|n| (format!("s{}", round % 100 * 5 + n).into_bytes(), Some(vec![n as u8])));
+        let large = (b"large".to_vec(), Some(noise(round, 3_000)));
+        rows.write(small.chain([large]).collect(), b"").unwrap();
+    }
+    assert!(rows.bytes_on_disk() < 3 << 20, "{}", rows.bytes_on_disk());
+}
+
+#[test]
+fn compacted_again_and_again_rows_stay_and_lie_in_full_blocks() {
+    let dir = tempfile::tempdir().unwrap();
+    let (rows, mut model) = (FileRows::open(dir.path()).unwrap(), Model::new());
+    for round in 0..12_u64 {
+        let key = |n: u64| format!("r/{:05}", n * 7_919 % 20_000).into_bytes();
+        let value =
+            |n: u64| (!n.is_multiple_of(5)).then(|| format!("{n} of {round}, {:?}", noise(n, 12)).into_bytes());
+        let changes: Changes = (round * 600..round * 600 + 2_000).map(|n| (key(n), value(n + round))).collect();
+        rows.write(changes.clone(), &[round as u8]).unwrap();
+        change(&mut model, &changes);
+        rows.compact(&mut rows.writer()).unwrap();
+        assert!(all(&rows).into_iter().eq(model.clone()), "round {round}");
+        let (live, end) = (rows.view().index.live_bytes(), rows.writer().values_end);
+        assert!(live <= end && live > end * 9 / 10, "{live} of {end}");
+    }
+    let live = rows.view().index.live_bytes();
+    let rows = FileRows::open(dir.path()).unwrap();
+    assert!(all(&rows).into_iter().eq(model));
+    assert_eq!((rows.writer().generation, rows.view().index.live_bytes()), (13, live));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write(Vec<(u16, Option<(u64, usize)>)>),
+    Reopen,
+    Compact,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let length = prop_oneof![8 => 0..40_usize, 4 => 200..500_usize, 1 => 3_000..9_000_usize];
+    let value = proptest::option::weighted(0.8, (any::<u64>(), length));
+    prop_oneof![
+        8 => proptest::collection::vec((0..300_u16, value), 0..120).prop_map(Step::Write),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Compact),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rows_in_blocks_read_like_rows_in_memory(steps in proptest::collection::vec(step(), 1..16)) {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut rows, memory) = (FileRows::open(dir.path()).unwrap(), MemoryRows::default());
+        let key = |n: u16| format!("{}/{n:03}", n % 3).into_bytes();
+        for (step, mark) in steps.into_iter().zip(0_u32..) {
+            match step {
+                Step::Write(changes) => {
+                    let changes: Changes = changes.into_iter()
+                        .map(|(n, value)| (key(n), value.map(|(seed, length)| noise(seed % 9, length))))
+                        .collect();
+                    rows.write(changes.clone(), &mark.to_le_bytes()).unwrap();
+                    memory.write(changes, &mark.to_le_bytes()).unwrap();
+                }
+                Step::Reopen => {
+                    drop(rows);
+                    rows = FileRows::open(dir.path()).unwrap();
+                }
+                Step::Compact => rows.compact(&mut rows.writer()).unwrap(),
+            }
+            prop_assert!(all(&rows) == all(&memory));
+            prop_assert_eq!(rows.mark(), memory.mark());
+            for n in (0..300).step_by(7) {
+                let after = key(n);
+                prop_assert!(rows.get(&after).unwrap() == memory.get(&after).unwrap());
+                prop_assert_eq!(rows.keys(b"1/", Some(&after), 9).unwrap(), memory.keys(b"1/", Some(&after), 9).unwrap());
+            }
+        }
+    }
 }
