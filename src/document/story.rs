@@ -88,11 +88,13 @@ impl Story {
 pub(crate) fn edited_apart(rng: &mut Rng, events: usize) -> Vec<(EventId, Event)> {
     let (mut made, mut document) = (Vec::new(), Document::default());
     for nth in 1..=events {
-        let op = |rng: &mut Rng| match *rng.pick(&["/a", "/b", "/o/x", "/o/y", "/d"]) {
+        let op = |rng: &mut Rng| match *rng.pick(&["/a", "/b", "/o/x", "/o/x", "/d"]) {
             "/d" if rng.one_in(9) => Op::Delete,
             "/d" if rng.one_in(2) => Op::Restore,
+            "/o/x" if rng.one_in(9) => put("/o", serde_json::json!({})),
+            "/o/x" if rng.one_in(5) => remove("/o"),
+            "/o/x" if rng.one_in(3) => remove("/o/x"),
             at if rng.one_in(6) => remove(at),
-            "/o/x" if rng.one_in(20) => put("/o", serde_json::json!({})),
             at => put(at, rng.below(4) as i64),
         };
         let ops: Vec<Op> = (0..=rng.below(2)).map(|_| op(rng)).collect();

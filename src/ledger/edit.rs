@@ -262,7 +262,8 @@ impl Writing<'_> {
             let message = format!("a batch has at most {} writes, got {}", limits::BATCH_EVENTS, writes.len());
             return Err(Error::new(ErrorKind::TooLarge, message).with_hint("split it into several"));
         }
-        let mut seen: HashSet<_, RandomState> = HashSet::default();
+        let mut seen: HashSet<_, RandomState> =
+            HashSet::with_capacity_and_hasher(writes.len(), RandomState::default());
         let again = writes.iter().filter(|write| !seen.insert((&write.collection, &write.key)));
         let repeated: Records = again.map(record_of).collect();
         for (index, write) in writes.iter().enumerate() {

@@ -546,9 +546,9 @@ impl State {
     /// Makes the rows of the touched records again.
     pub(crate) fn take_rows(&mut self, shared: &Shared) -> Result<Derived> {
         self.refresh(shared, None)?;
-        let touched = std::mem::take(&mut self.touched);
+        let mut touched = std::mem::take(&mut self.touched);
         let (mut rows, mut forked) = (Vec::with_capacity(touched.len()), BTreeSet::new());
-        for key in touched {
+        for key in touched.drain() {
             if let Some(row) = self.tip_row(shared, &key)? {
                 if self.checked {
                     self.check_row(shared, &key, &row)?;
@@ -571,6 +571,7 @@ impl State {
             }
         }
         self.tips.clear();
+        self.touched = touched;
         Ok(Derived { rows, forked, constraints: self.constraints.take_update() })
     }
 

@@ -391,9 +391,11 @@ impl Writer {
         self.shared.journal.append(&batch)?;
         for (ledger, rows) in rows {
             let Some(state) = self.states.get_mut(&ledger) else { continue };
-            let staged = std::mem::take(&mut state.staged);
-            self.shared.publish(ledger, &staged, rows);
-            self.shared.remember_requests(ledger, &staged, &state.own);
+            self.shared.publish(ledger, &state.staged, rows);
+            self.shared.remember_requests(ledger, &state.staged, &state.own);
+            // The next group takes the same room, unless this one was far larger than most.
+            state.staged.clear();
+            state.staged.shrink_to(GROUP_EVENTS);
         }
         self.since_checkpoint += events as u64;
         self.seal_again_in = self.seal_again_in.saturating_sub(events as u64);

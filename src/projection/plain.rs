@@ -20,12 +20,13 @@ pub(crate) fn is_plain(graph: &Graph, registers: &Registers, shown: &Projection)
         && registers.counters.is_empty()
         && shown.conflicts.iter().all(|conflict| conflict.path != DELETED)
         && registers.get(FlatKey::deleted().as_str()).len() < 2
-        && registers.iter().all(|(_, lives)| are_plain(lives))
+        && registers.iter().all(|(key, lives)| are_plain(key, lives, registers, &shown.conflicts))
         && !(graph.is_concurrent() && has_value_above_a_field(registers))
 }
 
-/// Whether what lives at a key is one plain value, list or text, or several plain values which nobody has settled.
-fn are_plain(lives: &[Live]) -> bool {
+/// Whether what lives at a key is one plain value, list or text, or several plain values of which the reader is told. What is
+/// disputed unseen, as a removal beside an object that has fields, would show once they are gone.
+fn are_plain(key: &str, lives: &[Live], registers: &Registers, conflicts: &[Conflict]) -> bool {
     let is_plain_cell = |live: &Live| match &live.cell {
         Cell::Tombstone => true,
         Cell::Value(value) => is_plain_value(value),
@@ -33,6 +34,13 @@ fn are_plain(lives: &[Live]) -> bool {
         Cell::Set | Cell::Member => false,
     };
     lives.iter().all(is_plain_cell)
+        && (lives.len() == 1 || is_told(&FlatKey::from_document(key), registers, conflicts))
+}
+
+/// Whether a field without fields is known to be disputed.
+fn is_told(key: &FlatKey, registers: &Registers, conflicts: &[Conflict]) -> bool {
+    let told = key.to_path().is_some_and(|path| conflicts.iter().any(|conflict| conflict.path == path.as_str()));
+    told && !registers.keys.range(key.below_range()).any(|(below, _)| FlatKey::from_document(below).is_below(key))
 }
 
 /// Whether a value lives above a field: two who did not know of each other may have written them.
@@ -346,7 +354,7 @@ mod tests {
         }
         assert!(in_line.events > 2_000 && in_line.inside > 700, "{in_line:?}");
         assert!(apart.events > 1_200 && apart.inside > 200, "{apart:?}");
-        assert!(apart.left > 500 && apart.ended > 100, "{apart:?}");
+        assert!(apart.left > 250 && apart.ended > 100, "{apart:?}");
     }
 
     fn path(text: &str) -> Path {
