@@ -1,4 +1,4 @@
-//! The bytes of events: the one place that knows bincode.
+//! The bytes of events: with [`binary`], which writes them by hand, the one place that knows bincode.
 //!
 //! An encoded event is `"SLEV"`, the version byte 1, and the bincode of [`Event`] (little endian, variable-length
 //! integers, at most [`limits::EVENT_BYTES`]). An event's id is the hash of these bytes and its ledger's id.
@@ -9,7 +9,7 @@
 use bincode::Options;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Event, EventId, LedgerId, hash, limits, validate::EventFault};
+use super::{Event, EventId, LedgerId, binary, hash, limits, validate::EventFault};
 
 const MAGIC: &[u8; 4] = b"SLEV";
 const VERSION: u8 = 1;
@@ -54,13 +54,9 @@ pub(crate) fn to_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, bincode::Erro
     options().serialize(value)
 }
 
-/// A flat value from exactly the bytes that [`to_bytes`] gives for it.
-pub(crate) fn from_bytes<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
-    let value: T = options().deserialize(bytes).map_err(|fault| decode_error(&fault))?;
-    match to_bytes(&value) {
-        Ok(again) if again == bytes => Ok(value),
-        _ => Err(DecodeError::NotCanonical),
-    }
+/// A value from bytes that are no more than its own, though not always the only ones for it.
+fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    options().deserialize(bytes).map_err(|fault| decode_error(&fault))
 }
 
 /// serde names an enum's unknown variant only in its message.
@@ -80,17 +76,26 @@ impl Event {
     /// # Errors
     /// When the event breaks a rule or is larger than [`limits::EVENT_BYTES`].
     pub fn encode(&self) -> Result<Vec<u8>, DecodeError> {
-        self.validate()?;
         let mut bytes = Vec::with_capacity(512);
-        bytes.extend_from_slice(MAGIC);
-        bytes.push(VERSION);
-        // With a limit bincode would go through the event once more, only to count.
-        let written = options().with_no_limit().serialize_into(&mut bytes, self);
-        written.map_err(|fault| DecodeError::Malformed(fault.to_string()))?;
+        self.encode_into(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Puts the event's bytes in the place of what a buffer held.
+    fn encode_into(&self, bytes: &mut Vec<u8>) -> Result<(), DecodeError> {
+        self.validate()?;
+        bytes.clear();
+        self.append_to(bytes);
         match bytes.len() {
             total if total > limits::EVENT_BYTES => Err(DecodeError::TooLarge(total)),
-            _ => Ok(bytes),
+            _ => Ok(()),
         }
+    }
+
+    fn append_to(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(MAGIC);
+        bytes.push(VERSION);
+        binary::put_event(bytes, self);
     }
 
     /// The event that `bytes` encode.
@@ -108,6 +113,11 @@ impl Event {
             _ => return Err(DecodeError::NotAnEvent),
         }
         let event: Self = from_bytes(payload)?;
+        let mut again = Vec::with_capacity(bytes.len());
+        event.append_to(&mut again);
+        if again != bytes {
+            return Err(DecodeError::NotCanonical);
+        }
         event.validate()?;
         Ok(event)
     }
@@ -119,6 +129,12 @@ impl Event {
     pub fn identify(&self, ledger: LedgerId) -> Result<(EventId, Vec<u8>), DecodeError> {
         let bytes = self.encode()?;
         Ok((hash::event_id(ledger, &bytes), bytes))
+    }
+
+    /// The event's id in `ledger`, whose bytes come into a buffer that is used again and again.
+    pub(crate) fn id_in(&self, ledger: LedgerId, buffer: &mut Vec<u8>) -> Result<EventId, DecodeError> {
+        self.encode_into(buffer)?;
+        Ok(hash::event_id(ledger, buffer))
     }
 }
 

@@ -18,11 +18,6 @@ impl Fields {
         Self(blake3::Hasher::new_derive_key(context))
     }
 
-    /// A hasher for a purpose whose context was hashed before.
-    fn of(context: &ContextKey) -> Self {
-        Self(blake3::Hasher::new_from_context_key(context))
-    }
-
     /// Adds a field of any length.
     pub(crate) fn field(mut self, bytes: &[u8]) -> Self {
         self.0.update(&(bytes.len() as u64).to_le_bytes());
@@ -50,7 +45,10 @@ const EVENT_ID: &str = "syncledger 2026-11 event id v1";
 pub fn event_id(ledger: LedgerId, encoded: &[u8]) -> EventId {
     // Every event is identified, most several times: the context alone would be a quarter of the hash.
     static CONTEXT: LazyLock<ContextKey> = LazyLock::new(|| hash_derive_key_context(EVENT_ID));
-    EventId(Fields::of(&CONTEXT).field(&ledger.0).field(encoded).finish())
+    let mut hasher = blake3::Hasher::new_from_context_key(&CONTEXT);
+    hasher.update(&(LedgerId::BYTES as u64).to_le_bytes()).update(&ledger.0);
+    hasher.update(&(encoded.len() as u64).to_le_bytes()).update(encoded);
+    EventId(*hasher.finalize().as_bytes())
 }
 
 /// The id of the conflict at a JSON Pointer of a record; a deletion's pointer is `/$deleted`.

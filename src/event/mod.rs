@@ -6,6 +6,7 @@
 //! Invariant: this module and everything in it is pure. It reads no clock, no randomness and no file, and whether an
 //! event is valid never depends on where or when it is asked.
 
+pub(crate) mod binary;
 mod clock;
 mod codec;
 pub mod diff;

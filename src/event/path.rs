@@ -89,13 +89,24 @@ impl Path {
     /// # Errors
     /// When the text is no JSON Pointer or exceeds a limit.
     pub fn parse(text: &str) -> Result<Self, PathError> {
+        Self::check(text)?;
+        Ok(Self(text.to_owned()))
+    }
+
+    /// Whether a text is a JSON Pointer within the limits.
+    pub(crate) fn check(text: &str) -> Result<(), PathError> {
         check_length(text)?;
         if !text.is_empty() && !text.starts_with('/') {
             return Err(PathError::MissingSlash { text: text.to_owned() });
         }
         check_escapes(text)?;
-        check_depth(text)?;
-        Ok(Self(text.to_owned()))
+        check_depth(text)
+    }
+
+    /// The path of a text that [`Path::check`] has found to be one.
+    pub(crate) fn checked(text: String) -> Self {
+        debug_assert!(Self::check(&text).is_ok(), "only what was checked is a path");
+        Self(text)
     }
 
     /// The path through these segments, which are names as they stand in the record, without escapes.
@@ -168,6 +179,12 @@ impl Path {
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl From<Path> for String {
+    fn from(path: Path) -> Self {
+        path.0
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reading the log: entry by entry, and record by record along their back pointers.
 
+use std::panic::resume_unwind;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, PoisonError};
 
@@ -77,10 +78,23 @@ impl<'a> Log<'a> {
         })
     }
 
-    /// Some entries after a position.
-    fn chunk(&self, position: u64) -> Result<Vec<Entry>> {
+    /// Whether every entry up to a position can be read, decoded and identified. Two parts of the log are read at once.
+    pub(crate) fn check(&self, until: u64) -> Result<()> {
+        let part = |after, until| Chunks { log: self, position: after, until }.try_for_each(|chunk| chunk.map(drop));
+        let half = until / 2;
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| part(0, half));
+            let second = part(half, until);
+            first.join().unwrap_or_else(|panic| resume_unwind(panic)).and(second)
+        })
+    }
+
+    /// Some entries after a position, up to about another.
+    fn chunk(&self, position: u64, until: u64) -> Result<Vec<Entry>> {
         let frames = match self.shared.journal.read_after(self.ledger, position, READ_BYTES) {
-            Err(JournalError::Dropped { .. }) => return self.shared.archives.starting_at(self.ledger, position + 1),
+            Err(JournalError::Dropped { .. }) => {
+                return self.shared.archives.starting_at(self.ledger, position + 1, until);
+            }
             frames => frames?,
         };
         self.shared.count(|work| work.frames += frames.len() as u64);
@@ -113,7 +127,7 @@ impl Iterator for Chunks<'_, '_> {
         if self.position >= self.until {
             return None;
         }
-        let chunk = self.log.chunk(self.position).map(|mut entries| {
+        let chunk = self.log.chunk(self.position, self.until).map(|mut entries| {
             entries.retain(|entry| entry.position <= self.until);
             entries
         });

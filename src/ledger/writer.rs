@@ -702,7 +702,7 @@ impl Writer {
         let _ = self.finish_checkpoint();
         let shared = self.shared.clone();
         // What cannot be read is not thrown away.
-        Log::new(&shared, ledger).each(0, head, |_| Ok(true))?;
+        Log::new(&shared, ledger).check(head)?;
         let derived = shared.alone(|| -> Result<()> {
             shared.forget_rows(ledger)?;
             self.derive_again(ledger)

@@ -35,24 +35,110 @@ pub(super) enum Fault {
 
 /// The events of a block's columns.
 pub(super) fn assemble(raw: &[u8], reading: Reading<'_>, held: &mut Held<'_>) -> Result<(Vec<Item>, Known), Fault> {
+    let mut items = Vec::with_capacity(reading.events);
+    let known = each(raw, reading, held, &mut Spare::default(), |item, _| items.push(item))?;
+    Ok((items, known))
+}
+
+/// Whether a block's columns are these events.
+pub(super) fn is_of(
+    raw: &[u8],
+    reading: Reading<'_>,
+    held: &mut Held<'_>,
+    items: &[Item],
+    spare: &mut Spare,
+) -> bool {
+    let (mut expected, mut same) = (items.iter(), reading.events == items.len());
+    let read = each(raw, reading, held, spare, |item, spare| {
+        same &= expected.next() == Some(&item);
+        spare.keep(item);
+    });
+    read.is_ok() && same
+}
+
+/// Gives the events of a block's columns one after another, with where to leave what is not used further.
+fn each(
+    raw: &[u8],
+    reading: Reading<'_>,
+    held: &mut Held<'_>,
+    spare: &mut Spare,
+    mut give: impl FnMut(Item, &mut Spare),
+) -> Result<Known, Fault> {
     let mut columns = Columns::read(raw).ok_or(Fault::Columns("it does not hold its columns"))?;
     let form = columns.number(Number::ReceivedForm);
-    let mut assembler = Assembler::new(columns, form, reading);
-    let (mut items, mut due) = (Vec::new(), reading.start.due);
+    let mut assembler = Assembler::new(columns, form, reading, spare);
+    let mut due = reading.start.due;
     for place in reading.start.place..reading.start.place + reading.events {
         let item = assembler.item(place, due, held)?;
         if !held.take(place, item.position, item.id) {
             return Err(Fault::Columns("an event stands in it twice, or is not the one that was read before"));
         }
         due = item.position.saturating_add(1);
-        items.push(item);
+        give(item, assembler.spare);
     }
-    Ok((items, assembler.known))
+    Ok(assembler.known)
 }
 
-struct Assembler<'a> {
+/// Memory of events that are read no more, for those that follow: whoever looks at one event after another asks for none.
+#[derive(Default)]
+pub(super) struct Spare {
+    texts: Vec<String>,
+    parents: Vec<EventId>,
+    ops: Vec<Op>,
+    /// Where events are encoded to be hashed.
+    bytes: Vec<u8>,
+}
+
+/// How many texts are kept at most.
+const SPARE_TEXTS: usize = 256;
+
+impl Spare {
+    fn text(&mut self, text: &str) -> String {
+        match self.texts.pop() {
+            Some(mut kept) => {
+                kept.clear();
+                kept.push_str(text);
+                kept
+            }
+            None => text.to_owned(),
+        }
+    }
+
+    fn keep(&mut self, item: Item) {
+        let Event { collection, key, mut parents, source, principal, reason, body, .. } = item.event;
+        let Body::Ops(mut ops) = body;
+        let texts = [collection, key, source].into_iter().chain(principal).chain(reason);
+        texts.for_each(|text| self.keep_text(text));
+        ops.drain(..).for_each(|op| self.keep_op(op));
+        parents.clear();
+        (self.parents, self.ops) = (parents, ops);
+    }
+
+    fn keep_op(&mut self, op: Op) {
+        let (path, value) = match op {
+            Op::Put { path, value } => (path, value),
+            Op::PutAtomic { path, json } => (path, Value::Atomic(json)),
+            Op::SetAdd { path, member } | Op::SetRemove { path, member } => (path, member),
+            _ => return,
+        };
+        self.keep_text(path.into());
+        if let Value::Text(text) | Value::Atomic(text) = value {
+            self.keep_text(text);
+        }
+    }
+
+    fn keep_text(&mut self, text: String) {
+        // A long one would be held for nothing.
+        if self.texts.len() < SPARE_TEXTS && text.capacity() <= 1_024 {
+            self.texts.push(text);
+        }
+    }
+}
+
+struct Assembler<'a, 's> {
     columns: Columns<'a>,
     reading: Reading<'a>,
+    spare: &'s mut Spare,
     apart: bool,
     received: i64,
     collections: Vec<&'a str>,
@@ -62,7 +148,7 @@ struct Assembler<'a> {
     principals: Vec<&'a str>,
     reasons: Vec<&'a str>,
     runs: Vec<RunId>,
-    paths: Vec<Path>,
+    paths: Vec<&'a str>,
     due: BTreeMap<WriterId, u64>,
     at: i64,
     batch: Option<BatchMember>,
@@ -95,13 +181,14 @@ fn entry<T: Clone>(dictionary: &mut Vec<T>, code: u64, new: impl FnOnce() -> Opt
     }
 }
 
-impl<'a> Assembler<'a> {
-    fn new(columns: Columns<'a>, form: Option<u64>, reading: Reading<'a>) -> Self {
+impl<'a, 's> Assembler<'a, 's> {
+    fn new(columns: Columns<'a>, form: Option<u64>, reading: Reading<'a>, spare: &'s mut Spare) -> Self {
         let (received, collections, records, writers, sources) = Default::default();
         let (principals, reasons, runs, paths, due, at, batch, known) = Default::default();
         Self {
             columns,
             reading,
+            spare,
             apart: form == Some(1),
             received,
             collections,
@@ -129,7 +216,7 @@ impl<'a> Assembler<'a> {
         }
         let position = item.position;
         let fault = |fault| Fault::Segment(SegmentFault::Event { position, fault });
-        item.id = item.event.identify(self.reading.ledger).map_err(fault)?.0;
+        item.id = item.event.id_in(self.reading.ledger, &mut self.spare.bytes).map_err(fault)?;
         Ok(item)
     }
 
@@ -157,7 +244,7 @@ impl<'a> Assembler<'a> {
 
     fn owned(&mut self, text: &str) -> Option<String> {
         self.pay(text.len())?;
-        Some(text.to_owned())
+        Some(self.spare.text(text))
     }
 
     fn read(&mut self, place: usize, due: u64, ids: &Places) -> Option<Item> {
@@ -236,16 +323,21 @@ impl<'a> Assembler<'a> {
     }
 
     fn sequence(&mut self, writer: WriterId) -> Option<u64> {
-        let due = self.due.get(&writer).copied().unwrap_or(0);
-        let sequence = due.wrapping_add(unzigzag(self.number(Number::Sequence)?) as u64);
-        self.due.insert(writer, sequence.wrapping_add(1));
+        let ahead = unzigzag(self.number(Number::Sequence)?) as u64;
+        let due = self.due.entry(writer).or_default();
+        let sequence = due.wrapping_add(ahead);
+        *due = sequence.wrapping_add(1);
         Some(sequence)
     }
 
     fn parents(&mut self, named: Named<'_>, ids: &Places) -> Option<Vec<EventId>> {
         let count = usize::try_from(self.number(Number::Parents)?).ok()?;
         self.pay(count.checked_mul(32)?)?;
-        (0..count).map(|_| self.reference(Number::Parent, named, ids)).collect()
+        let mut parents = std::mem::take(&mut self.spare.parents);
+        for _ in 0..count {
+            parents.push(self.reference(Number::Parent, named, ids)?);
+        }
+        Some(parents)
     }
 
     fn reference(&mut self, column: Number, named: Named<'_>, ids: &Places) -> Option<EventId> {
@@ -349,7 +441,11 @@ impl<'a> Assembler<'a> {
     fn ops(&mut self, named: Named<'_>, ids: &Places) -> Option<Vec<Op>> {
         let count = usize::try_from(self.number(Number::Ops)?).ok()?;
         self.pay(count.checked_mul(OP_WEIGHT)?)?;
-        (0..count).map(|_| self.op(named, ids)).collect()
+        let mut ops = std::mem::take(&mut self.spare.ops);
+        for _ in 0..count {
+            ops.push(self.op(named, ids)?);
+        }
+        Some(ops)
     }
 
     fn op(&mut self, named: Named<'_>, ids: &Places) -> Option<Op> {
@@ -384,10 +480,9 @@ impl<'a> Assembler<'a> {
         let code = self.number(Number::Path)?;
         let columns = &mut self.columns;
         let path = entry(&mut self.paths, code, || {
-            Path::parse(text(columns.sized(Number::PathBytes, Bytes::Paths)?)?).ok()
+            text(columns.sized(Number::PathBytes, Bytes::Paths)?).filter(|path| Path::check(path).is_ok())
         })?;
-        self.pay(path.as_str().len())?;
-        Some(path)
+        self.owned(path).map(Path::checked)
     }
 
     fn container(&mut self, named: Named<'_>, ids: &Places) -> Option<Container> {

@@ -37,6 +37,15 @@ pub(super) fn take(rest: &mut &[u8]) -> Option<u64> {
     None
 }
 
+/// Goes past numbers, whatever they are: each ends with the first byte below 128.
+fn skip(rest: &mut &[u8], count: u64) -> Option<()> {
+    let ends = |(at, byte): (usize, &u8)| (*byte < 0x80).then_some(at + 1);
+    let last = usize::try_from(count.checked_sub(1)?).ok()?;
+    let used = rest.iter().enumerate().filter_map(ends).nth(last)?;
+    *rest = rest.get(used..)?;
+    Some(())
+}
+
 /// How many bytes a number takes.
 pub(super) fn bytes(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
@@ -88,7 +97,7 @@ impl<'a> Column<'a> {
             _ => return None,
         };
         if constant.is_none() {
-            (0..left).try_for_each(|_| take(rest).map(drop))?;
+            skip(rest, left)?;
         }
         let used = start.len().checked_sub(rest.len())?;
         Some(Self { left, constant, rest: start.get(..used)? })

@@ -1,6 +1,9 @@
 //! What a segment holds of each event, and how the events of one segment find each other.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use foldhash::fast::RandomState;
 
 use crate::event::{Event, EventId, Op, RunId, Value, WriterId};
 
@@ -63,6 +66,11 @@ impl Places {
         self.0.get(place).map(|(_, id)| *id)
     }
 
+    /// The last position, and the id there.
+    pub(super) fn last(&self) -> Option<(u64, EventId)> {
+        self.0.last().copied()
+    }
+
     /// The ids of some places.
     pub(super) fn range(&self, places: std::ops::Range<usize>) -> &[(u64, EventId)] {
         self.0.get(places).unwrap_or_default()
@@ -83,16 +91,14 @@ impl Places {
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     pub(super) places: Places,
-    by_id: HashMap<EventId, usize>,
+    by_id: HashMap<EventId, usize, RandomState>,
 }
 
 impl Ids {
     /// Adds the next event; `false` where it is there already.
     pub(super) fn add(&mut self, position: u64, id: EventId) -> bool {
-        if self.by_id.contains_key(&id) {
-            return false;
-        }
-        self.by_id.insert(id, self.places.len());
+        let Entry::Vacant(free) = self.by_id.entry(id) else { return false };
+        free.insert(self.places.0.len());
         self.places.0.push((position, id));
         true
     }

@@ -7,6 +7,7 @@ use super::SegmentFault;
 use super::assemble::{Fault, Known, Reading, assemble};
 use super::head::{Block, Codec, Head};
 use super::item::{Alone, Held, Ids, Item, Past, Places};
+use super::sheet::Sheet;
 use super::shred::{Start, shred};
 use super::writer::block_hash;
 use crate::event::{Event, EventId, WriterId};
@@ -17,6 +18,8 @@ pub struct Reader<'a> {
     past: &'a dyn Past,
     ids: Ids,
     next: usize,
+    sheet: Sheet,
+    again: Vec<u8>,
 }
 
 impl Reader<'static> {
@@ -31,7 +34,8 @@ impl<'a> Reader<'a> {
     /// Reads a segment that names events of this past.
     #[must_use]
     pub fn with_past(head: Head, past: &'a dyn Past) -> Self {
-        Self { head, past, ids: Ids::default(), next: 0 }
+        let (ids, next, sheet, again) = Default::default();
+        Self { head, past, ids, next, sheet, again }
     }
 
     /// The segment's head.
@@ -54,7 +58,8 @@ impl<'a> Reader<'a> {
         let mut held = Held::Growing(&mut self.ids);
         let (items, known, raw) = read(&self.head, self.next, stored, self.past, &mut held)?;
         let start = start_of(&self.head, self.next);
-        if shred(&items, start, &self.ids, &Again(&known)) != *raw {
+        shred(&items, start, &self.ids, &Again(&known), &mut self.sheet, &mut self.again);
+        if self.again != *raw {
             return Err(fault(&self.head, self.next, "its columns are not canonical"));
         }
         self.next += 1;

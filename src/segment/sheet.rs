@@ -87,16 +87,16 @@ pub(super) enum Bytes {
 /// How many columns of bytes there are.
 const BYTES: usize = Bytes::Atomics as usize + 1;
 
-/// The columns of a block that is being written.
+/// The columns of a block that is being written; the same for one block after another, so that their memory stays.
 #[derive(Debug)]
 pub(super) struct Sheet {
-    numbers: Vec<Vec<u64>>,
-    bytes: Vec<Vec<u8>>,
+    numbers: [Vec<u64>; NUMBERS],
+    bytes: [Vec<u8>; BYTES],
 }
 
 impl Default for Sheet {
     fn default() -> Self {
-        Self { numbers: vec![Vec::new(); NUMBERS], bytes: vec![Vec::new(); BYTES] }
+        Self { numbers: std::array::from_fn(|_| Vec::new()), bytes: std::array::from_fn(|_| Vec::new()) }
     }
 }
 
@@ -117,31 +117,39 @@ impl Sheet {
         self.bytes(column, bytes);
     }
 
-    /// All columns as bytes.
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        self.numbers.iter().for_each(|values| column::write(&mut out, values));
-        for bytes in &self.bytes {
-            column::put(&mut out, bytes.len() as u64);
-            out.extend_from_slice(bytes);
+    /// Puts all columns as bytes in the place of what a buffer held, and empties them for the next block.
+    pub(super) fn encode(&mut self, out: &mut Vec<u8>) {
+        out.clear();
+        for values in &mut self.numbers {
+            column::write(out, values);
+            values.clear();
         }
-        out
+        for bytes in &mut self.bytes {
+            column::put(out, bytes.len() as u64);
+            out.extend_from_slice(bytes);
+            bytes.clear();
+        }
     }
 }
 
 /// The columns of a block that is being read.
 #[derive(Debug)]
 pub(super) struct Columns<'a> {
-    numbers: Vec<Column<'a>>,
-    bytes: Vec<&'a [u8]>,
+    numbers: [Column<'a>; NUMBERS],
+    bytes: [&'a [u8]; BYTES],
 }
 
 impl<'a> Columns<'a> {
     /// The columns that bytes hold; `None` where they are none.
     pub(super) fn read(mut rest: &'a [u8]) -> Option<Self> {
-        let numbers = (0..NUMBERS).map(|_| Column::read(&mut rest)).collect::<Option<_>>()?;
-        let bytes = (0..BYTES).map(|_| read_bytes(&mut rest)).collect::<Option<_>>()?;
-        rest.is_empty().then_some(Self { numbers, bytes })
+        let mut columns = Self { numbers: [Column::default(); NUMBERS], bytes: [&[]; BYTES] };
+        for column in &mut columns.numbers {
+            *column = Column::read(&mut rest)?;
+        }
+        for bytes in &mut columns.bytes {
+            *bytes = read_bytes(&mut rest)?;
+        }
+        rest.is_empty().then_some(columns)
     }
 
     /// The next number of a column.

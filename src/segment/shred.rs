@@ -1,11 +1,15 @@
 //! From events to columns.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::hash::Hash;
+
+use foldhash::fast::RandomState;
 
 use super::column::{self, zigzag};
 use super::item::{Ids, Item, Past};
 use super::sheet::{Bytes, Number, Sheet};
+use crate::event::binary::number;
 use crate::event::{BatchMember, BlobForm, Container, Event, EventId, Op, Path, RunId, Value, WriterId};
 
 /// Where a block begins in its segment.
@@ -17,42 +21,53 @@ pub(super) struct Start {
     pub(super) due: u64,
 }
 
-/// The columns of a block's events, which `ids` holds already.
-pub(super) fn shred(items: &[Item], start: Start, ids: &Ids, past: &dyn Past) -> Vec<u8> {
-    let mut shredder = Shredder::new(ids, past);
+/// Puts the columns of a block's events, which `ids` holds already, in the place of what a buffer held. The sheet is empty
+/// before and after.
+pub(super) fn shred(items: &[Item], start: Start, ids: &Ids, past: &dyn Past, sheet: &mut Sheet, out: &mut Vec<u8>) {
+    let mut shredder = Shredder::new(ids, past, sheet);
     let mut due = start.due;
     for (item, place) in items.iter().zip(start.place..) {
         shredder.item(item, place, due);
         due = item.position.saturating_add(1);
     }
     shredder.received(items);
-    shredder.sheet.encode()
+    sheet.encode(out);
 }
 
 /// What is new gets 0, what came before its number in the order of coming, from 1.
-struct Dictionary<K>(HashMap<K, u64>);
+struct Dictionary<K> {
+    codes: HashMap<K, u64, RandomState>,
+    /// What was asked for last: events that follow each other often have the same.
+    last: Option<(K, u64)>,
+}
 
 impl<K> Default for Dictionary<K> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self { codes: HashMap::default(), last: None }
     }
 }
 
-impl<K: Hash + Eq> Dictionary<K> {
+impl<K: Hash + Eq + Copy> Dictionary<K> {
     fn code(&mut self, key: K) -> u64 {
-        let next = self.0.len() as u64 + 1;
-        match self.0.entry(key) {
-            std::collections::hash_map::Entry::Occupied(known) => *known.get(),
-            std::collections::hash_map::Entry::Vacant(free) => {
-                free.insert(next);
-                0
-            }
+        match self.last {
+            Some((last, code)) if last == key => code,
+            _ => self.look_up(key),
         }
+    }
+
+    fn look_up(&mut self, key: K) -> u64 {
+        let next = self.codes.len() as u64 + 1;
+        let (code, known) = match self.codes.entry(key) {
+            Occupied(known) => (*known.get(), *known.get()),
+            Vacant(free) => (0, *free.insert(next)),
+        };
+        self.last = Some((key, known));
+        code
     }
 }
 
 struct Shredder<'a> {
-    sheet: Sheet,
+    sheet: &'a mut Sheet,
     ids: &'a Ids,
     past: &'a dyn Past,
     collections: Dictionary<&'a str>,
@@ -64,14 +79,14 @@ struct Shredder<'a> {
     runs: Dictionary<RunId>,
     paths: Dictionary<&'a Path>,
     /// The number that each writer's next event has if it leaves none out.
-    due: HashMap<WriterId, u64>,
+    due: HashMap<WriterId, u64, RandomState>,
     at: i64,
     batch: Option<BatchMember>,
 }
 
 impl<'a> Shredder<'a> {
-    fn new(ids: &'a Ids, past: &'a dyn Past) -> Self {
-        let (sheet, collections, records, writers, sources, principals) = Default::default();
+    fn new(ids: &'a Ids, past: &'a dyn Past, sheet: &'a mut Sheet) -> Self {
+        let (collections, records, writers, sources, principals) = Default::default();
         let (reasons, runs, paths, due, at, batch) = Default::default();
         Self {
             sheet,
@@ -181,24 +196,24 @@ impl<'a> Shredder<'a> {
             self.sheet.sized(Number::SourceBytes, Bytes::Sources, event.source.as_bytes());
         }
         let principal = event.principal.as_deref();
-        optional(&mut self.sheet, &mut self.principals, principal, Number::Principal, |sheet, text| {
+        optional(self.sheet, &mut self.principals, principal, Number::Principal, |sheet, text| {
             sheet.sized(Number::PrincipalBytes, Bytes::Principals, text.as_bytes());
         });
-        optional(&mut self.sheet, &mut self.reasons, event.reason.as_deref(), Number::Reason, |sheet, text| {
+        optional(self.sheet, &mut self.reasons, event.reason.as_deref(), Number::Reason, |sheet, text| {
             sheet.sized(Number::ReasonBytes, Bytes::Reasons, text.as_bytes());
         });
     }
 
     fn run(&mut self, made: Option<RunId>, brought: Option<RunId>) {
         let write = |sheet: &mut Sheet, run: RunId| sheet.bytes(Bytes::Runs, &run.0);
-        optional(&mut self.sheet, &mut self.runs, made, Number::Run, write);
+        optional(self.sheet, &mut self.runs, made, Number::Run, write);
         if brought == made {
             return self.sheet.number(Number::BroughtBy, 0);
         }
         let code = brought.map(|run| self.runs.code(run));
         self.sheet.number(Number::BroughtBy, code.map_or(1, |code| code + 2));
         if let (Some(run), Some(0)) = (brought, code) {
-            write(&mut self.sheet, run);
+            write(self.sheet, run);
         }
     }
 
@@ -237,7 +252,7 @@ impl<'a> Shredder<'a> {
     }
 
     fn op(&mut self, op: &'a Op, event: &Event, previous: u64, place: usize) {
-        self.sheet.number(Number::Op, kind(op));
+        self.sheet.number(Number::Op, number(op).into());
         if let Some(path) = op.path() {
             let code = self.paths.code(path);
             self.sheet.number(Number::Path, code);
@@ -281,7 +296,7 @@ impl<'a> Shredder<'a> {
     }
 
     fn value(&mut self, value: &Value) {
-        let sheet = &mut self.sheet;
+        let sheet = &mut *self.sheet;
         sheet.number(Number::Value, form(value));
         match value {
             Value::Null | Value::Bool(_) | Value::EmptyObject => {}
@@ -301,20 +316,20 @@ impl<'a> Shredder<'a> {
     /// When the events came: as differences (form 0), or as differences of what lies between stamp and arrival (form
     /// 1), whichever is shorter.
     fn received(&mut self, items: &[Item]) {
-        let differences = |of: &dyn Fn(&Item) -> i64| -> Vec<u64> {
-            let mut before = 0;
-            let next = |item| zigzag(of(item).wrapping_sub(std::mem::replace(&mut before, of(item))));
-            items.iter().map(next).collect()
-        };
-        let plain = differences(&|item| item.received_at);
-        let apart = differences(&|item| item.received_at.wrapping_sub(item.event.at.millis));
-        let bytes = |values: &[u64]| values.iter().map(|value| column::bytes(*value)).sum::<usize>();
-        let form = u64::from(bytes(&apart) < bytes(&plain));
-        self.sheet.number(Number::ReceivedForm, form);
-        for value in if form == 1 { apart } else { plain } {
-            self.sheet.number(Number::Received, value);
-        }
+        let plain = |item: &Item| item.received_at;
+        let apart = |item: &Item| item.received_at.wrapping_sub(item.event.at.millis);
+        let bytes = |of: &dyn Fn(&Item) -> i64| differences(items, of).map(column::bytes).sum::<usize>();
+        let is_apart = bytes(&apart) < bytes(&plain);
+        self.sheet.number(Number::ReceivedForm, is_apart.into());
+        let of: &dyn Fn(&Item) -> i64 = if is_apart { &apart } else { &plain };
+        differences(items, of).for_each(|value| self.sheet.number(Number::Received, value));
     }
+}
+
+/// What each item's figure is more than that of the item before.
+fn differences(items: &[Item], of: &dyn Fn(&Item) -> i64) -> impl Iterator<Item = u64> {
+    let before = std::iter::once(0).chain(items.iter().map(of));
+    items.iter().zip(before).map(move |(item, before)| zigzag(of(item).wrapping_sub(before)))
 }
 
 /// The place after one in its batch.
@@ -334,25 +349,6 @@ fn optional<K: Hash + Eq + Copy>(
     sheet.number(column, code.map_or(0, |code| code + 1));
     if let (Some(value), Some(0)) = (value, code) {
         write(sheet, value);
-    }
-}
-
-fn kind(op: &Op) -> u64 {
-    match op {
-        Op::Put { .. } => 0,
-        Op::PutAtomic { .. } => 1,
-        Op::Remove { .. } => 2,
-        Op::Increment { .. } => 3,
-        Op::SetAdd { .. } => 4,
-        Op::SetRemove { .. } => 5,
-        Op::MakeSet { .. } => 6,
-        Op::MakeList { .. } => 7,
-        Op::MakeText { .. } => 8,
-        Op::Insert { .. } => 9,
-        Op::RemoveAt { .. } => 10,
-        Op::SpliceText { .. } => 11,
-        Op::Delete => 12,
-        Op::Restore => 13,
     }
 }
 

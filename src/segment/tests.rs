@@ -1,4 +1,4 @@
-use super::assemble::{Reading, assemble};
+use super::assemble::{Reading, Spare, assemble};
 use super::item::{Held, Ids};
 use super::shred::Start;
 use super::writer::block_hash;
@@ -268,7 +268,8 @@ fn few_bytes_that_stand_for_very_many_are_refused() {
     for (count, fits) in [(20, true), (200, false)] {
         let (events, start, mut ids) = (events(count), Start { place: 0, due: 1 }, Ids::default());
         events.iter().for_each(|item| assert!(ids.add(item.position, item.id)));
-        let raw = super::shred::shred(&events, start, &ids, &Alone);
+        let mut raw = Vec::new();
+        super::shred::shred(&events, start, &ids, &Alone, &mut super::sheet::Sheet::default(), &mut raw);
         assert!(raw.len() < 40_000);
         let reading = Reading { ledger: LEDGER, start, events: events.len(), past: &Alone };
         assert_eq!(assemble(&raw, reading, &mut Held::Growing(&mut Ids::default())).is_ok(), fits);
@@ -387,4 +388,96 @@ fn a_patch_of_one_field_takes_few_bytes() {
     assert!(found.iter().zip(batch).all(|(found, item)| found.event == item.event && found.id == item.id));
     assert!(of_a_backup < 26.0, "{of_a_backup}");
     assert!(of_a_batch < 22.0, "{of_a_batch}");
+}
+
+/// A reader who knows other events than the writer thinks.
+struct Other<'a>(Both<'a>);
+
+impl Past for Other<'_> {
+    fn place(&self, event: &Event, of: &EventId) -> Option<(WriterId, u64)> {
+        self.0.place(event, of)
+    }
+
+    fn find(&self, _: &str, _: &str, _: WriterId, _: u64) -> Option<EventId> {
+        Some(EventId([1; 32]))
+    }
+}
+
+#[test]
+fn a_block_that_does_not_read_back_is_refused() {
+    let events = patches(50, 100);
+    let (before, after) = events.split_at(60);
+    let write = |past: &dyn Past, proved: bool| {
+        let writer = Writer::with_past(LEDGER, Shape::LARGE, past);
+        let mut writer = if proved { writer.proved() } else { writer };
+        after.iter().for_each(|item| writer.add(item.clone()).unwrap());
+        writer.finish().map(|segment| segment.unwrap().0.events())
+    };
+    assert_eq!(write(&Both(before), true), Ok(40));
+    assert_eq!(write(&Other(Both(before)), false), Ok(40), "what is not proved is written as it is");
+    let refusal = write(&Other(Both(before)), true).unwrap_err();
+    assert!(matches!(refusal, SegmentFault::Refused { position: 61, .. }), "{refusal}");
+}
+
+/// Changes one field of an event, or what stands beside it: another for each number.
+fn change(item: &mut Item, which: usize) {
+    let event = &mut item.event;
+    match which {
+        0 => event.key.push('x'),
+        1 => event.collection.push('x'),
+        2 => event.writer.0[0] ^= 1,
+        3 => event.sequence ^= 1,
+        4 => event.lane ^= 1,
+        5 => event.nth ^= 1,
+        6 => event.parents.push(EventId([255; 32])),
+        7 => event.at.millis ^= 1,
+        8 => event.at.counter ^= 1,
+        9 => event.occurred_at = event.occurred_at.xor(Some(3)),
+        10 => event.source.push('x'),
+        11 => event.principal = event.principal.take().xor(Some("x".into())),
+        12 => event.reason = event.reason.take().xor(Some("x".into())),
+        13 => event.run = event.run.xor(Some(RunId([77; 16]))),
+        14 => event.delivery ^= true,
+        15 => {
+            event.idempotency =
+                event.idempotency.take().xor(Some(Idempotency { key: "x".into(), request_hash: [1; 32] }))
+        }
+        16 => event.batch = event.batch.xor(Some(BatchMember { id: BatchId([1; 16]), index: 0, count: 1 })),
+        17 => event.resolves = event.resolves.xor(Some(ConflictId([1; 32]))),
+        18 => event.reverts = event.reverts.xor(Some(EventId([1; 32]))),
+        19 => {
+            let Body::Ops(ops) = &mut event.body;
+            ops.push(Op::Delete);
+        }
+        20 => item.id.0[31] ^= 1,
+        21 => item.received_at ^= 1,
+        22 => item.previous ^= 1,
+        23 => item.run = item.run.xor(Some(RunId([77; 16]))),
+        _ => item.position ^= 1,
+    }
+}
+
+#[test]
+fn reading_back_tells_every_field_of_every_event() {
+    let (mut sheet, mut raw, mut spare) = (super::sheet::Sheet::default(), Vec::new(), Spare::default());
+    for seed in 0..30 {
+        let events = items(seed, 9);
+        let mut ids = Ids::default();
+        events.iter().for_each(|item| assert!(ids.add(item.position, item.id)));
+        let start = Start { place: 0, due: events[0].position };
+        super::shred::shred(&events, start, &ids, &Alone, &mut sheet, &mut raw);
+        let reading = Reading { ledger: LEDGER, start, events: events.len(), past: &Alone };
+        let mut is_of =
+            |items: &[Item]| super::assemble::is_of(&raw, reading, &mut Held::Whole(&ids.places), items, &mut spare);
+        assert!(is_of(&events), "seed {seed}");
+        assert!(!is_of(&events[1..]) && !is_of(&[&events[..], &events[..1]].concat()));
+        for which in 0..25 {
+            for at in 0..events.len() {
+                let mut changed = events.clone();
+                change(&mut changed[at], which);
+                assert!(!is_of(&changed), "seed {seed}, event {at}, change {which}");
+            }
+        }
+        assert!(is_of(&events), "what was kept of events before changes none");
+    }
 }

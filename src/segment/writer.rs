@@ -1,9 +1,10 @@
 //! Writing a segment.
 
-use super::assemble::{Reading, assemble};
+use super::assemble::{Reading, Spare, is_of};
 use super::head::{Block, Codec, Head};
 use super::item::{Alone, Held, Ids, Item, Past, weight};
 use super::reader::decompress;
+use super::sheet::Sheet;
 use super::shred::{Start, shred};
 use super::{FULL_BYTES, MOST_BLOCK_EVENTS, MOST_EVENTS, SegmentFault};
 use crate::event::hash::Fields;
@@ -50,6 +51,16 @@ pub struct Writer<'a> {
     blocks: Vec<Block>,
     raw: usize,
     body: Vec<u8>,
+    memory: Memory,
+}
+
+/// What each block needs for a while, kept from the one to the next.
+#[derive(Default)]
+struct Memory {
+    sheet: Sheet,
+    raw: Vec<u8>,
+    stored: Vec<u8>,
+    spare: Spare,
 }
 
 impl Writer<'static> {
@@ -64,8 +75,8 @@ impl<'a> Writer<'a> {
     /// A segment for a reader who knows this past.
     #[must_use]
     pub fn with_past(ledger: LedgerId, shape: Shape, past: &'a dyn Past) -> Self {
-        let (proved, compressor, pending, weight, ids, blocks, raw, body) = Default::default();
-        Self { ledger, shape, past, proved, compressor, pending, weight, ids, blocks, raw, body }
+        let (proved, compressor, pending, weight, ids, blocks, raw, body, memory) = Default::default();
+        Self { ledger, shape, past, proved, compressor, pending, weight, ids, blocks, raw, body, memory }
     }
 
     /// Reads every block back as it is made, and compares its events with those that were added: for who lets go of them
@@ -94,12 +105,7 @@ impl<'a> Writer<'a> {
     /// full.
     pub fn add(&mut self, item: Item) -> Result<(), SegmentFault> {
         let refused = |what| Err(SegmentFault::Refused { position: item.position, what });
-        let last = self
-            .ids
-            .places
-            .range(self.ids.places.len().saturating_sub(1)..self.ids.places.len())
-            .first()
-            .map_or(0, |(at, _)| *at);
+        let last = self.ids.places.last().map_or(0, |(at, _)| at);
         if item.position <= last || item.position == u64::MAX {
             return refused("expected a position after that of the event before");
         }
@@ -123,40 +129,48 @@ impl<'a> Writer<'a> {
     }
 
     fn close_block(&mut self) -> Result<(), SegmentFault> {
-        let items = std::mem::take(&mut self.pending);
+        let mut items = std::mem::take(&mut self.pending);
         self.weight = 0;
         let Some(first) = items.first().map(|item| item.position) else { return Ok(()) };
-        let place = self.ids.places.len() - items.len();
-        let raw = shred(&items, Start { place, due: first }, &self.ids, self.past);
-        let (codec, stored) = self.compress(&raw);
+        let mut memory = std::mem::take(&mut self.memory);
+        let start = Start { place: self.ids.places.len() - items.len(), due: first };
+        shred(&items, start, &self.ids, self.past, &mut memory.sheet, &mut memory.raw);
+        let codec = self.compress(&memory.raw, &mut memory.stored);
+        let stored = if codec == Codec::Zstd { &memory.stored } else { &memory.raw };
         let ids = items.iter().map(|item| item.id);
-        let hash = block_hash(self.ledger, place, &stored, ids);
-        let block = Block { first, events: items.len(), raw: raw.len(), stored: stored.len(), codec, hash };
-        if self.proved && !self.reads_back(&block, &stored, &items) {
+        let hash = block_hash(self.ledger, start.place, stored, ids);
+        let (raw, bytes) = (memory.raw.len(), stored.len());
+        let block = Block { first, events: items.len(), raw, stored: bytes, codec, hash };
+        if self.proved && !self.reads_back(&block, stored, &items, &mut memory.spare) {
             let what = "the block that it is in does not read back as it was written";
             return Err(SegmentFault::Refused { position: first, what });
         }
         self.blocks.push(block);
-        self.raw += raw.len();
-        self.body.extend_from_slice(&stored);
+        self.raw += raw;
+        self.body.extend_from_slice(stored);
+        items.clear();
+        (self.pending, self.memory) = (items, memory);
         Ok(())
     }
 
-    fn reads_back(&self, block: &Block, stored: &[u8], items: &[Item]) -> bool {
+    /// Whether what is stored of a block, taken apart as a reader does it, gives the very events that were added.
+    fn reads_back(&self, block: &Block, stored: &[u8], items: &[Item], spare: &mut Spare) -> bool {
         let start = Start { place: self.ids.places.len() - items.len(), due: block.first };
         let reading = Reading { ledger: self.ledger, start, events: block.events, past: self.past };
-        let read = decompress(block, stored).map(|raw| assemble(&raw, reading, &mut Held::Whole(&self.ids.places)));
-        matches!(read, Ok(Ok((read, _))) if read == items)
+        decompress(block, stored)
+            .is_ok_and(|raw| is_of(&raw, reading, &mut Held::Whole(&self.ids.places), items, spare))
     }
 
-    /// The block's bytes as they are stored: as they are where compressing does not make them fewer.
-    fn compress(&mut self, raw: &[u8]) -> (Codec, Vec<u8>) {
+    /// Compresses a block into a buffer; not where that does not make its bytes fewer.
+    fn compress(&mut self, raw: &[u8], stored: &mut Vec<u8>) -> Codec {
         if self.compressor.is_none() && self.shape.codec == Codec::Zstd {
             self.compressor = zstd::bulk::Compressor::new(self.shape.level).ok();
         }
-        match self.compressor.as_mut().map(|compressor| compressor.compress(raw)) {
-            Some(Ok(stored)) if stored.len() < raw.len() => (Codec::Zstd, stored),
-            _ => (Codec::Plain, raw.to_vec()),
+        stored.clear();
+        stored.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        match self.compressor.as_mut().map(|compressor| compressor.compress_to_buffer(raw, stored)) {
+            Some(Ok(_)) if stored.len() < raw.len() => Codec::Zstd,
+            _ => Codec::Plain,
         }
     }
 
@@ -191,6 +205,7 @@ pub(super) fn block_hash(
     stored: &[u8],
     ids: impl Iterator<Item = EventId>,
 ) -> [u8; 32] {
-    let ids: Vec<u8> = ids.flat_map(|id| id.0).collect();
-    Fields::new(BLOCK).field(&ledger.0).field(&(place as u64).to_le_bytes()).field(stored).field(&ids).finish()
+    let mut bytes = Vec::with_capacity(ids.size_hint().0 * EventId::BYTES);
+    ids.for_each(|id| bytes.extend_from_slice(&id.0));
+    Fields::new(BLOCK).field(&ledger.0).field(&(place as u64).to_le_bytes()).field(stored).field(&bytes).finish()
 }

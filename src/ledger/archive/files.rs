@@ -24,6 +24,8 @@ const VERSION: u8 = 1;
 const OPEN: usize = 8;
 /// How many bytes of events are remembered of what was read, about.
 const BLOCK_BYTES: usize = 16 << 20;
+/// About how many events are read at once by who reads them one after another.
+const READ_AT_ONCE: usize = 256;
 /// About how many bytes of memory an event takes.
 const EVENT_BYTES: usize = 768;
 
@@ -80,7 +82,7 @@ pub(crate) struct Archives {
 /// What was read lately.
 struct Reading {
     /// The file that was used last comes last.
-    open: Vec<Opened>,
+    open: Vec<Arc<Opened>>,
     /// Blocks, by their ledger, whether they are sealed, and first position: a sealed file may hold what the archive
     /// holds too, in other blocks.
     blocks: TwoGenerations<(LedgerId, bool, u64), Arc<Vec<Entry>>>,
@@ -230,15 +232,29 @@ impl Archives {
 
     /// The event at a position.
     pub(crate) fn at(&self, ledger: LedgerId, position: u64) -> Result<Entry> {
-        let block = self.block(ledger, position)?;
+        let (opened, is_sealed) = self.opened(ledger, position)?;
+        let block = self.block(ledger, is_sealed, &opened, position)?;
         let found = block.iter().find(|entry| entry.position == position);
         found.cloned().ok_or_else(|| unknown(ledger, position))
     }
 
-    /// The event at a position and some that follow it.
-    pub(crate) fn starting_at(&self, ledger: LedgerId, position: u64) -> Result<Vec<Entry>> {
-        let block = self.block(ledger, position)?;
-        let found: Vec<Entry> = block.iter().filter(|entry| entry.position >= position).cloned().collect();
+    /// The event at a position and some that follow it, up to another.
+    pub(crate) fn starting_at(&self, ledger: LedgerId, position: u64, until: u64) -> Result<Vec<Entry>> {
+        let (opened, is_sealed) = self.opened(ledger, position)?;
+        let mut found: Vec<Entry> = Vec::new();
+        if opened.block_of(position) != Some(position) {
+            // Who begins within a block may have read its beginning just before.
+            let block = self.block(ledger, is_sealed, &opened, position)?;
+            found.extend(block.iter().filter(|entry| entry.position >= position).cloned());
+        }
+        // Who reads one block after another comes to none again: they are neither copied nor remembered.
+        while found.len() < READ_AT_ONCE {
+            let next = found.last().map_or(position, |entry| entry.position + 1);
+            if next > until || opened.block_of(next) != Some(next) {
+                break;
+            }
+            found.extend(opened.read(next)?.into_iter().map(backup::entry));
+        }
         if found.is_empty() { Err(unknown(ledger, position)) } else { Ok(found) }
     }
 
@@ -260,37 +276,48 @@ impl Archives {
         if path.exists() { Ok(Place { path, file, is_sealed: false }) } else { Err(archive.lacks(ledger, &file)) }
     }
 
-    /// The events of the block that holds a position.
-    fn block(&self, ledger: LedgerId, position: u64) -> Result<Arc<Vec<Entry>>> {
+    /// The file that holds a position, opened, and whether it is a sealed one.
+    fn opened(&self, ledger: LedgerId, position: u64) -> Result<(Arc<Opened>, bool)> {
         let place = self.place(ledger, position)?;
         let is_sealed = place.is_sealed;
-        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let opened = reading.opened(ledger, place)?;
+        let opened = self.reading.lock().unwrap_or_else(PoisonError::into_inner).opened(ledger, place)?;
+        Ok((opened, is_sealed))
+    }
+
+    /// The events of the block that holds a position. Others read meanwhile: who reads the same block at once reads it too.
+    fn block(&self, ledger: LedgerId, is_sealed: bool, opened: &Opened, position: u64) -> Result<Arc<Vec<Entry>>> {
         let first = opened.block_of(position).ok_or_else(|| unknown(ledger, position))?;
-        if let Some(block) = reading.blocks.get_mut(&(ledger, is_sealed, first)) {
-            return Ok(block.clone());
+        let key = (ledger, is_sealed, first);
+        let reading = || self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = reading().blocks.get_mut(&key).cloned();
+        if let Some(block) = known {
+            return Ok(block);
         }
-        let items = reading.open.last().map_or(Ok(Vec::new()), |opened| opened.read(position))?;
-        let block: Arc<Vec<Entry>> = Arc::new(items.into_iter().map(backup::entry).collect());
-        reading.blocks.insert((ledger, is_sealed, first), block.clone(), block.len() * EVENT_BYTES);
-        reading.blocks.trim();
+        let block: Arc<Vec<Entry>> = Arc::new(opened.read(position)?.into_iter().map(backup::entry).collect());
+        let mut reading = reading();
+        // Not where all was let go of meanwhile, and the file perhaps with it.
+        if reading.open.iter().any(|open| std::ptr::eq(&**open, opened)) {
+            reading.blocks.insert(key, block.clone(), block.len() * EVENT_BYTES);
+            reading.blocks.trim();
+        }
         Ok(block)
     }
 }
 
 impl Reading {
     /// A file, opened unless it is; it comes last then.
-    fn opened(&mut self, ledger: LedgerId, place: Place) -> Result<&Opened> {
+    fn opened(&mut self, ledger: LedgerId, place: Place) -> Result<Arc<Opened>> {
         let Place { path, file, is_sealed } = place;
         let opened = match self.open.iter().position(|opened| opened.path == path) {
             Some(index) => self.open.remove(index),
-            None if is_sealed => Opened::sealed(ledger, path, &file)?,
-            None => Opened::archived(ledger, path, &file)?,
+            None if is_sealed => Arc::new(Opened::sealed(ledger, path, &file)?),
+            None => Arc::new(Opened::archived(ledger, path, &file)?),
         };
         if self.open.len() >= OPEN {
             self.open.remove(0);
         }
-        Ok(self.open.push_mut(opened))
+        self.open.push(opened.clone());
+        Ok(opened)
     }
 }
 
