@@ -388,7 +388,10 @@ mod tests {
             Op::MakeSet { path: path("/f") },
         ] {
             let mut document = in_line(&[vec![op.clone()]]);
-            assert!(!follows(&[op.clone()], &[]) && !shown(&mut document, &Policy::default()).1, "{op:?}");
+            assert!(
+                !follows(std::slice::from_ref(&op), &[]) && !shown(&mut document, &Policy::default()).1,
+                "{op:?}"
+            );
         }
     }
 

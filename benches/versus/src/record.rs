@@ -69,7 +69,7 @@ pub fn one_field(nth: usize) -> Value {
     match nth % 4 {
         0 => json!({ "status": format!("state-{nth}") }),
         1 => json!({ "priority": 1_000 + nth }),
-        2 => json!({ "assignee": format!("person-{nth}") }),
+        2 => json!({ "assignee": format!("person-{}", 1_000 + nth) }),
         _ => json!({ "version": format!("5.{nth}") }),
     }
 }
