@@ -199,6 +199,23 @@ pub fn normalize(mut value: Value) -> Result<Value, JsonError> {
     }
 }
 
+/// [`normalize`] of a value that mostly is normal already: then it is not copied.
+///
+/// # Errors
+/// As [`normalize`].
+pub(crate) fn normalized(value: &Value) -> Result<Cow<'_, Value>, JsonError> {
+    if is_normal(value, JSON_DEPTH) { Ok(Cow::Borrowed(value)) } else { normalize(value.clone()).map(Cow::Owned) }
+}
+
+fn is_normal(value: &Value, depth: usize) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+        Value::Number(number) => normal(number).as_ref() == Some(number),
+        Value::Array(items) => depth > 0 && items.iter().all(|item| is_normal(item, depth - 1)),
+        Value::Object(members) => depth > 0 && members.values().all(|member| is_normal(member, depth - 1)),
+    }
+}
+
 fn normalize_in_place(value: &mut Value, depth: usize) -> Result<(), Fault> {
     if matches!(value, Value::Array(_) | Value::Object(_)) && depth == 0 {
         return Err(FaultKind::TooDeep.into());
@@ -945,6 +962,7 @@ pub(crate) mod tests {
         let floats = json!([-0.0, 1.5, 2f64.powi(63), 2f64.powi(64), -2f64.powi(63), 1e300]);
         let texts = "[0,1.5,9223372036854775808,18446744073709552000,-9223372036854775808,1e+300]";
         assert_eq!(canonical(&floats), texts);
+        assert_eq!(*normalized(&floats).unwrap(), normalize(floats.clone()).unwrap());
         assert_eq!(normalize(floats).unwrap(), parse(texts).unwrap());
     }
 
@@ -1010,7 +1028,9 @@ pub(crate) mod tests {
             let read = parse(&text).unwrap();
             prop_assert_eq!(&read, &value);
             prop_assert_eq!(canonical(&read), text.clone());
-            prop_assert_eq!(normalize(read).unwrap(), value);
+            let normal = normalize(read.clone());
+            prop_assert_eq!(normalized(&read).map(Cow::into_owned), normal.clone());
+            prop_assert_eq!(normal.unwrap(), value);
             prop_assert!(is_canonical(&text));
         }
 

@@ -11,7 +11,7 @@ use super::request::{Act, Edit, Place};
 use crate::document::{Cell, ContainerKind, Live, Registers, View};
 use crate::event::{
     BlobForm, BlobRef, Container, EventId, FlatKey, Op, Path, Value,
-    diff::{PatchOp, merge_patch, removed},
+    diff::{Leaf, PatchOp, merge_patch, removed},
     json, limits,
 };
 use crate::projection::{Blame, Conflict, Containers, Content, DELETED, Severity, plain};
@@ -454,7 +454,7 @@ impl Drafting<'_, '_> {
         let Json::Object(_) = value else {
             return Err(invalid("expected a JSON object: a record is one", &Path::root()));
         };
-        let value = json::normalize(value.clone())?;
+        let value = json::normalized(value)?;
         if self.shown.deleted && self.shown.exists {
             self.draft.ops.push(Op::Restore);
         }
@@ -462,7 +462,10 @@ impl Drafting<'_, '_> {
             return self.draft.put(&Path::root(), Value::EmptyObject);
         }
         let atoms = self.atoms();
-        let after = Content::of(value).leaves_above(&atoms)?;
+        if !self.shown.exists && atoms.is_empty() {
+            return leaves(&value, &[])?.into_iter().try_for_each(|(path, value)| self.put_leaf(&path, value));
+        }
+        let after = leaves_above(&value, &[], &atoms)?;
         let before = match self.shown.exists {
             true => self.shown.content.leaves_above(&atoms)?,
             false => BTreeMap::new(),
@@ -596,7 +599,7 @@ impl Drafting<'_, '_> {
         let Json::Object(_) = patch else {
             return Err(invalid("expected a JSON object: a merge patch of a record is one", &Path::root()));
         };
-        for (path, op) in merge_patch(&json::normalize(patch.clone())?)? {
+        for (path, op) in merge_patch(&*json::normalized(patch)?)? {
             match op {
                 PatchOp::Remove => self.remove(&path)?,
                 PatchOp::MergeObject if self.content_at(&path).is_some_and(|shown| shown.json.is_object()) => {}
@@ -647,14 +650,12 @@ impl Drafting<'_, '_> {
 
     fn put(&mut self, path: &Path, value: &Json) -> Result<()> {
         self.is_field(path)?;
-        let value = json::normalize(value.clone())?;
+        let value = json::normalized(value)?;
         if value.is_object() && self.kind(path) == Some(FieldKind::Atomic) {
             return self.put_atomic(path, &value);
         }
-        let fields = match &value {
-            Json::Object(fields) if !fields.is_empty() => {
-                Content::of(value.clone()).leaves_above(&self.whole_below(path))?
-            }
+        let fields = match &*value {
+            Json::Object(fields) if !fields.is_empty() => leaves_above(&value, &[], &self.whole_below(path))?,
             _ if path.is_root() && !value.is_object() => {
                 return Err(invalid("expected a JSON object at the root: a record is one", path));
             }
@@ -674,12 +675,12 @@ impl Drafting<'_, '_> {
 
     fn put_atomic(&mut self, path: &Path, value: &Json) -> Result<()> {
         self.is_field(path)?;
-        let json = json::normalize(value.clone())?;
+        let json = json::normalized(value)?;
         let before = self.draft.ops.len();
         self.put_value(path, Value::from_json(&json))?;
         // Later edits of the draft find it, unless it went into another one.
         if json.is_object() && self.draft.ops.len() > before && self.atom_above(path).is_none() {
-            self.atoms.insert(path.clone(), json);
+            self.atoms.insert(path.clone(), json.into_owned());
         }
         Ok(())
     }
@@ -744,7 +745,7 @@ impl Drafting<'_, '_> {
 
     fn member(&mut self, path: &Path, member: &Json, add: bool) -> Result<()> {
         self.is_free(path)?;
-        let member = json::normalize(member.clone())?;
+        let member = json::normalized(member)?;
         let text = json::canonical(&member);
         if !self.is_set(path) {
             if !add || self.touched.contains(path) || self.content_at(path).is_some() {
@@ -782,7 +783,7 @@ impl Drafting<'_, '_> {
 
     fn insert(&mut self, place: &Place, index: u64, value: &Json) -> Result<()> {
         let container = self.place(place, ContainerKind::List)?;
-        let value = Value::from_json(&json::normalize(value.clone())?);
+        let value = Value::from_json(&*json::normalized(value)?);
         let value = self.draft.inline(&Path::root(), value)?;
         *self.length(container) += 1;
         self.push(Op::Insert { container, index, value })
@@ -908,25 +909,34 @@ impl Content {
         self.json.pointer(pointer).map_or(Value::Null, Value::from_json)
     }
 
-    /// The fields of an object with their values; the object itself where it has none.
-    pub(crate) fn leaves(&self) -> Result<Vec<(Path, Value)>> {
-        let leaves = crate::event::diff::leaves(&self.json)?;
-        let value = |(path, leaf): (Path, crate::event::diff::Leaf<'_>)| {
-            let blob = self.blobs.iter().find(|(at, _)| at == path.as_str()).map(|(_, blob)| Value::Blob(*blob));
-            let value = blob.unwrap_or_else(|| Value::from_json(&leaf.to_value()));
-            (path, value)
-        };
-        Ok(leaves.into_iter().map(value).collect())
-    }
-
     /// The fields of an object with their values, where some fields are not taken apart.
     fn leaves_above(&self, whole: &BTreeSet<Path>) -> Result<BTreeMap<Path, Value>> {
-        let mut leaves: BTreeMap<Path, Value> = self.leaves()?.into_iter().collect();
-        for path in whole {
-            let Some(content) = self.at(path.as_str()) else { continue };
-            leaves.retain(|leaf, _| !path.is_prefix_of(leaf));
-            leaves.insert(path.clone(), content.leaf_value(""));
-        }
-        Ok(leaves)
+        leaves_above(&self.json, &self.blobs, whole)
     }
+}
+
+/// The fields of an object with their values, by path; the object itself where it has none.
+fn leaves(json: &Json, blobs: &[(String, BlobRef)]) -> Result<Vec<(Path, Value)>> {
+    let value = |(path, leaf): (Path, Leaf<'_>)| {
+        let blob = blobs.iter().find(|(at, _)| at == path.as_str()).map(|(_, blob)| Value::Blob(*blob));
+        let value = blob.unwrap_or_else(|| match leaf {
+            Leaf::Scalar(json) | Leaf::Array(json) => Value::from_json(json),
+            Leaf::EmptyObject => Value::EmptyObject,
+        });
+        (path, value)
+    };
+    Ok(crate::event::diff::leaves(json)?.into_iter().map(value).collect())
+}
+
+/// The fields of an object with their values, where some fields are not taken apart.
+fn leaves_above(json: &Json, blobs: &[(String, BlobRef)], whole: &BTreeSet<Path>) -> Result<BTreeMap<Path, Value>> {
+    let mut leaves: BTreeMap<Path, Value> = leaves(json, blobs)?.into_iter().collect();
+    let content =
+        if whole.is_empty() { Content::default() } else { Content { json: json.clone(), blobs: blobs.to_vec() } };
+    for path in whole {
+        let Some(content) = content.at(path.as_str()) else { continue };
+        leaves.retain(|leaf, _| !path.is_prefix_of(leaf));
+        leaves.insert(path.clone(), content.leaf_value(""));
+    }
+    Ok(leaves)
 }

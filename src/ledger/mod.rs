@@ -49,6 +49,7 @@ mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 use tracing::info_span;
@@ -187,8 +188,12 @@ impl Ledger {
         let id = self.id();
         let span = info_span!("append", ledger = %id, collection = single_collection(&writes), writes = writes.len());
         let _entered = span.enter();
-        let context = context.clone();
-        self.store.queue().run(id, move |writing| writing.write_all(&writes, &context))
+        let (context, writes) = (context.clone(), Arc::new(writes));
+        // What the caller made is let go of in the caller's thread: the writer has other things to do.
+        let lent = writes.clone();
+        let done = self.store.queue().run(id, move |writing| writing.write_all(&lent, &context));
+        drop(writes);
+        done
     }
 
     /// Makes a record this object: only what differs from what is shown becomes an edit.

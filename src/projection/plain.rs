@@ -183,11 +183,7 @@ pub(crate) fn set(json: &mut Json, path: &Path, value: Json) {
             *at = Json::Object(Map::new());
         }
         let Json::Object(fields) = at else { return };
-        if !fields.contains_key(name.as_ref()) {
-            fields.insert(name.to_string(), Json::Null);
-        }
-        let Some(field) = fields.get_mut(name.as_ref()) else { return };
-        at = field;
+        at = fields.entry(name).or_insert(Json::Null);
     }
     *at = value;
 }
