@@ -324,6 +324,10 @@ impl Writing<'_> {
             broken.extend(new.filter(|new| (is_written || counts_others) && (held == Held::All || is_own(new))));
         }
         for written in apart {
+            // Of most collections nothing is demanded: their records need not be looked at as of anything.
+            if !self.state.constraints.concern(&written.key.0) {
+                continue;
+            }
             let was = self.state.broken_as_of(shared, &written.key, &written.base)?;
             let now = self.state.broken_as_of(shared, &written.key, &[written.last])?;
             broken.extend(new_ones(&was, now));

@@ -553,7 +553,7 @@ impl State {
                 if self.checked {
                     self.check_row(shared, &key, &row)?;
                 }
-                self.lighten(shared, &key, &row);
+                self.lighten(shared, &key, &row)?;
                 rows.push((key, row));
                 continue;
             }
@@ -566,7 +566,7 @@ impl State {
                 if self.checked && !self.held(&key)?.document.is_whole() {
                     self.check_row(shared, &key, &row)?;
                 }
-                self.lighten(shared, &key, &row);
+                self.lighten(shared, &key, &row)?;
                 rows.push((key, Arc::new(row)));
             }
         }
@@ -576,9 +576,10 @@ impl State {
     }
 
     /// Counts what a record that is held has cost, lets it forget what no new event needs, and weighs it.
-    fn lighten(&mut self, shared: &Shared, key: &RecordKey, row: &Row) {
-        let needs_all = self.by_documents || key.0.starts_with('$') || self.constraints.concern(&key.0);
-        let Some(working) = self.records.get_mut(key) else { return };
+    fn lighten(&mut self, shared: &Shared, key: &RecordKey, row: &Row) -> Result<()> {
+        let by_record = self.policy(shared, &key.0)?.policy.has_record_scope();
+        let needs_all = by_record || self.by_documents || key.0.starts_with('$') || self.constraints.concern(&key.0);
+        let Some(working) = self.records.get_mut(key) else { return Ok(()) };
         working.count(shared);
         if !needs_all && !working.stays_whole {
             if row.conflicts.is_empty() {
@@ -588,6 +589,7 @@ impl State {
         }
         let weight = working.weight();
         self.records.reweigh(key, weight);
+        Ok(())
     }
 
     /// Compares a row that was made without its document, or from one that forgot its first events, with what all of the

@@ -1,7 +1,7 @@
 //! Nothing is quadratic: what one more change of a record costs, counted in events derived, changes handed to Automerge
 //! and frames of the log decoded, does not depend on how many changes it has.
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use syncledger::event::Path;
 use syncledger::ledger::{Act, AsOf, Context, Edit, Ledger, Look, Options, Place, Store, Work, Write};
 
@@ -97,8 +97,9 @@ fn a_change_costs_the_same_on_a_record_with_a_hundred_changes_and_with_ten_thous
 
 /// What edits cost of which every tenth is made on the state before the last, of a record with so many changes: in all, and
 /// how many bytes the writer holds at the end.
-fn apart(changes: usize) -> (Work, u64) {
+fn apart(changes: usize, policy: Json) -> (Work, u64) {
     let ledger = Store::in_memory(unchecked()).unwrap().create_ledger("main").unwrap();
+    ledger.put("$collections", "c", json!({ "policy": { "default": policy } }), &app()).unwrap();
     change(&ledger, changes);
     let mut states = vec![ledger.history("c", "k").unwrap().last().unwrap().entry.id];
     let mut edit = |ledger: &Ledger, nth: usize| {
@@ -116,10 +117,13 @@ fn apart(changes: usize) -> (Work, u64) {
 
 #[test]
 fn edits_apart_of_a_long_record_cost_and_hold_what_those_of_a_short_one_do() {
-    let (young, old) = (apart(YOUNG), apart(OLD));
+    let (young, old) = (apart(YOUNG, json!("merge")), apart(OLD, json!("merge")));
     assert_eq!(young, old);
     assert!(old.0.derived <= 2_000 && old.0.frames == 0 && old.0.materialised == 0, "{:?}", old.0);
     assert!(old.1 < 200_000, "{} bytes", old.1);
+    // Who follows whole records holds all of their events, but does not derive them again.
+    let by_record = apart(YOUNG, json!({ "strategy": "last_write_wins", "scope": "record" })).0;
+    assert!(by_record.derived <= 2_000 && by_record.frames == 0, "{by_record:?}");
 }
 
 /// The writing of a list and a text, after so many changes of them.
