@@ -8,6 +8,7 @@ use std::time::Duration;
 use bincode::Options as _;
 use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::archive::Archives;
 use super::cache::TwoGenerations;
@@ -18,7 +19,7 @@ use super::state::{COLLECTIONS, CollectionPolicy, Derived, RecordKey};
 use crate::blob::{BlobStore, MemoryBlobs};
 use crate::event::{BlobForm, BlobRef, Event, LedgerId, WriterId, hex};
 use crate::journal::Journal;
-use crate::journal::rows::{Changes, Rows};
+use crate::journal::rows::{Changes, Rows, RowsError};
 use crate::projection::Resolvers;
 use crate::schema::Index;
 use crate::{Error, ErrorKind, Result};
@@ -564,9 +565,11 @@ impl Shared {
         }
     }
 
-    /// Takes up a ledger's counts from the row file.
+    /// Takes up a ledger's counts from the row file. Where they are damaged there are none: all is derived again.
     pub(crate) fn load_meta(&self, ledger: LedgerId) {
-        let stored = self.rows.get(&row::key(Kind::Meta, ledger, "", "")).ok().flatten();
+        let stored = self.rows.get(&row::key(Kind::Meta, ledger, "", ""));
+        let told = |fault: &RowsError| warn!(%fault, "the counts of a ledger are damaged: it is derived again");
+        let stored = stored.inspect_err(told).ok().flatten();
         let meta: Option<Meta> = stored.and_then(|bytes| bincode_options().deserialize(&bytes).ok());
         self.metas.write().unwrap_or_else(PoisonError::into_inner).insert(ledger, meta.unwrap_or_default());
     }

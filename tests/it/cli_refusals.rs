@@ -320,6 +320,21 @@ fn a_damaged_store_exits_with_5_whichever_file_is_damaged() {
 }
 
 #[test]
+fn damage_to_the_counts_beside_a_row_is_told_and_all_is_derived_again() {
+    let bench = Bench::new();
+    bench.ok(["put", "c", "k", r#"{"text":"something"}"#]);
+    let files = walk(&bench.path("ledger/rows")).into_iter();
+    let file = files.max_by_key(|file| std::fs::metadata(file).unwrap().len()).unwrap();
+    let mut damaged = std::fs::read(&file).unwrap();
+    let place = damaged.len() - 40;
+    damaged[place] ^= 1;
+    std::fs::write(file, damaged).unwrap();
+    let run = bench.run(["get", "c", "k", "/text"]);
+    assert!(run.code == 0 && run.out.contains("something") && run.err.contains("derived again"), "{run:?}");
+    assert_eq!(bench.json(["verify"])["ok"], true);
+}
+
+#[test]
 fn damaged_rows_are_found_and_made_anew_from_the_log() {
     let bench = Bench::new();
     // Fields that compress badly, so that the row is a block alone, and the last one but for the counts.
