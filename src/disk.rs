@@ -6,7 +6,9 @@
 //! Invariant: a file written by [`replace`] is either the old one or the new one, never a mixture.
 
 use std::fs::{self, File};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::io;
+#[cfg(not(unix))]
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind};
@@ -134,9 +136,7 @@ impl<'a> Appender<'a> {
     }
 
     fn write(&mut self) -> Result<(), DiskError> {
-        let mut cursor = self.file;
-        let written = cursor.seek(SeekFrom::Start(self.end)).and_then(|_| cursor.write_all(&self.pending));
-        written.map_err(DiskError::of("write", self.path))?;
+        write_all_at(self.file, &self.pending, self.end).map_err(DiskError::of("write", self.path))?;
         self.file.sync_data().map_err(DiskError::of("fsync", self.path))?;
         self.end = self.end();
         self.pending.clear();
@@ -247,6 +247,26 @@ pub fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<
     let mut file = file;
     file.seek(SeekFrom::Start(offset))?;
     file.read_exact(buffer)
+}
+
+/// Writes `bytes` at `offset` without moving the file's own cursor.
+///
+/// # Errors
+/// What the operating system refuses.
+#[cfg(unix)]
+pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+/// Writes `bytes` at `offset`: nobody else may use the file's cursor meanwhile.
+///
+/// # Errors
+/// What the operating system refuses.
+#[cfg(not(unix))]
+pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut file = file;
+    file.seek(SeekFrom::Start(offset))?;
+    file.write_all(bytes)
 }
 
 fn unfinished(path: &Path) -> PathBuf {

@@ -33,10 +33,9 @@ impl LtHash {
             LazyLock::new(|| hash_derive_key_context("syncledger 2026-11 lthash v1"));
         let mut hasher = blake3::Hasher::new_from_context_key(&CONTEXT);
         hasher.update(&event.0).finalize_xof().fill(&mut expanded);
-        for (lane, bytes) in self.0.iter_mut().zip(expanded.chunks_exact(2)) {
-            if let [low, high] = bytes {
-                *lane = lane.wrapping_add(u16::from_le_bytes([*low, *high]));
-            }
+        // In pairs of a length that is known, so that many are added at once.
+        for (lane, bytes) in self.0.iter_mut().zip(expanded.as_chunks().0) {
+            *lane = lane.wrapping_add(u16::from_le_bytes(*bytes));
         }
     }
 

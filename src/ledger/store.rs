@@ -106,7 +106,8 @@ impl Store {
         let dir = dir.as_ref().to_path_buf();
         // A few small files are not worth a database of their own, in the default size that is never so.
         let journal = SledJournal::open(&dir, options.create)?;
-        let journal = journal.compacting_after(options.seal_events.saturating_mul(64).min(1 << 20));
+        let few = options.seal_events.saturating_mul(64);
+        let journal = journal.compacting_after(few.min(1 << 20)).settling_after(few);
         let blobs = Blobs::open(dir.join("blobs"))?;
         let rows = FileRows::open(dir.join("rows"))?;
         let engines = Engines { journal: Arc::new(journal), rows: Box::new(rows), blobs: Box::new(blobs) };

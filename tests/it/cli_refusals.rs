@@ -310,12 +310,16 @@ fn a_damaged_store_exits_with_5_whichever_file_is_damaged() {
         other[at + 2] ^= 1;
         std::fs::write(&file, &other).unwrap();
         let run = bench.run(["verify", "--json"]);
-        assert_eq!((run.code, run.error()["code"].as_str()), (5, Some("corrupt")), "{} {run:?}", file.display());
+        if file.file_name().unwrap().to_string_lossy().starts_with("front-") {
+            assert_eq!(run.code, 0, "the database holds what a closed store's front says: {run:?}");
+        } else {
+            assert_eq!((run.code, run.error()["code"].as_str()), (5, Some("corrupt")), "{} {run:?}", file.display());
+        }
         std::fs::write(&file, &bytes).unwrap();
         damaged.push(file);
     }
-    // The log and the rows: each holds the values.
-    assert!(damaged.len() >= 2, "{damaged:?}");
+    // The front, the log and the rows: each holds the values.
+    assert!(damaged.len() >= 3, "{damaged:?}");
     assert_eq!(bench.json(["verify"]), json!({ "ok": true, "events": 50, "problems": [] }));
 }
 

@@ -50,7 +50,7 @@ impl Sizes {
             patches: of(400_000),
             even: of(51_200),
             alone: of(1_024),
-            of_each: of(256),
+            of_each: of(1_024),
             gets: of(200_000),
             rebuilt: of(50_000),
             changed: of(1_000),

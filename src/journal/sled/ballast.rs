@@ -1,29 +1,42 @@
-//! A file that is there to be deleted: sled cannot even open on a full disk, so the store keeps 1 MiB in reserve.
+//! A file that is there to be deleted: sled cannot even open on a full disk, so the store keeps 1 MiB in reserve, and as
+//! much as sled may have to take from the front.
+//!
+//! Invariant: nothing is appended while the ballast is not there, so that what was appended can be read on a full disk.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::super::error::JournalError;
-use crate::disk;
+use crate::disk::{self, DiskError};
 
-const BYTES: usize = 1 << 20;
+const BYTES: u64 = 1 << 20;
 
 fn path(dir: &Path) -> PathBuf {
     dir.join("ballast")
 }
 
-/// Puts the ballast in place; that there is no room for it is only a warning.
-pub(super) fn keep(dir: &Path) {
+/// Puts the ballast in place for a front of so many bytes.
+pub(super) fn keep(dir: &Path, front: u64) -> Result<(), DiskError> {
     let path = path(dir);
-    if std::fs::metadata(&path).is_ok_and(|file| file.len() == BYTES as u64) {
-        return;
+    resize(&path, BYTES + front).inspect_err(|fault| {
+        tracing::warn!(%fault, "no room for the ballast file: nothing is appended before there is");
+        let _ = disk::remove(&path);
+    })
+}
+
+/// Makes the file as long as is wanted.
+fn resize(path: &Path, wanted: u64) -> Result<(), DiskError> {
+    let opened = File::options().write(true).create(true).truncate(false).open(path);
+    let file = opened.map_err(DiskError::of("open", path))?;
+    let length = file.metadata().map_err(DiskError::of("look at", path))?.len();
+    if length >= wanted {
+        return file.set_len(wanted).map_err(DiskError::of("shorten", path));
     }
     // Zeros may be stored as a hole or compressed by the file system; these bytes are not.
-    let mut bytes = vec![0; BYTES];
+    let mut bytes = vec![0; (wanted - length) as usize];
     blake3::Hasher::new().finalize_xof().fill(&mut bytes);
-    if let Err(fault) = disk::replace(&path, &bytes) {
-        tracing::warn!(%fault, "no room for the ballast file: free disk space soon");
-        let _ = disk::remove(&path);
-    }
+    disk::write_all_at(&file, &bytes, length).map_err(DiskError::of("write", path))?;
+    file.sync_all().map_err(DiskError::of("fsync", path))
 }
 
 /// Runs `open`; if the disk is full, once more with the ballast thrown off.
@@ -56,18 +69,22 @@ mod tests {
     #[test]
     fn a_full_disk_costs_the_ballast_and_the_next_opening_puts_it_back() {
         let dir = tempfile::tempdir().unwrap();
-        keep(dir.path());
-        assert_eq!(std::fs::metadata(path(dir.path())).unwrap().len(), BYTES as u64);
+        keep(dir.path(), 0).unwrap();
+        assert_eq!(std::fs::metadata(path(dir.path())).unwrap().len(), BYTES);
+        for front in [1_000, 500, 500, 2_000] {
+            keep(dir.path(), front).unwrap();
+            assert_eq!(std::fs::metadata(path(dir.path())).unwrap().len(), BYTES + front);
+        }
         with_reserve(dir.path(), || open_on_a_full_disk(dir.path())).unwrap();
         assert!(!path(dir.path()).exists());
-        keep(dir.path());
+        keep(dir.path(), 0).unwrap();
         assert!(path(dir.path()).exists());
     }
 
     #[test]
     fn other_faults_leave_the_ballast_alone() {
         let dir = tempfile::tempdir().unwrap();
-        keep(dir.path());
+        keep(dir.path(), 0).unwrap();
         assert!(with_reserve(dir.path(), || Err::<(), _>(JournalError::Closed)).is_err());
         assert!(path(dir.path()).exists());
     }

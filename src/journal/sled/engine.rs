@@ -1,6 +1,6 @@
 //! The only calls into sled, each with its panics caught and its errors made ours.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -9,12 +9,10 @@ use std::time::Duration;
 use super::super::error::JournalError;
 use super::super::sealed::corrupt;
 use super::parts::{self, Parts};
-use crate::disk::DiskError;
+use crate::disk::{self, DiskError};
 
 /// The default is 1 GiB; what is read often is cached above the journal.
 const CACHE_BYTES: u64 = 64 << 20;
-/// How often sled writes back by itself: only what we never acknowledged waits for it.
-const FLUSH_EVERY_MS: u64 = 200;
 /// sled lets go of its own lock a moment after its handle was dropped. We hold the store's lock here, so there is no
 /// other holder to wait for.
 const LOCK_TRIES: u32 = 500;
@@ -23,21 +21,25 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 const ERASE_KEYS: usize = 64;
 /// How many keys are copied at once.
 const COPIED_KEYS: usize = 256;
+/// Sled's own settings, which are always the same.
+pub(super) const CONF: &str = "conf";
 
 /// An open sled tree.
 pub(super) struct Engine {
     db: ::sled::Db,
     dir: PathBuf,
+    /// Our own handle of its data file, for `fdatasync`.
+    data: File,
 }
 
 impl Engine {
     /// Opens sled in `dir` and nothing else: no repair, no retry.
     pub(super) fn open(dir: &Path) -> Result<Self, JournalError> {
-        let config = ::sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
+        let config = ::sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let mut tries = 0;
         loop {
             match guarded(dir, || config.open().map_or_else(still_held, |db| Ok(Some(db))))? {
-                Some(db) => return Ok(Self { db, dir: dir.to_owned() }),
+                Some(db) => return Ok(Self { db, dir: dir.to_owned(), data: data_file(dir)? }),
                 None if tries == LOCK_TRIES => return Err(JournalError::Locked { path: dir.to_owned(), pid: None }),
                 None => std::thread::sleep(LOCK_PAUSE),
             }
@@ -45,23 +47,22 @@ impl Engine {
         }
     }
 
-    /// Sled's data file.
-    pub(super) fn data_path(&self) -> PathBuf {
-        self.dir.join("db")
+    /// Takes in an encoded frame, which is readable from then on and durable after [`Engine::make_durable`]. A crash before
+    /// that may leave a part of the frame, and then nothing of what was put after it. Sled writes each batch to the disk
+    /// by itself, with all its threads; this it does not.
+    pub(super) fn put(&self, number: u32, first: u64, encoded: &[u8]) -> Result<(), JournalError> {
+        parts::split(number, first, encoded)
+            .try_for_each(|(key, bytes)| guarded(&self.dir, || self.db.insert(key, bytes)).map(drop))
     }
 
-    pub(super) fn apply(&self, batch: ::sled::Batch) -> Result<(), JournalError> {
+    fn apply(&self, batch: ::sled::Batch) -> Result<(), JournalError> {
         guarded(&self.dir, || self.db.apply_batch(batch))
     }
 
-    /// Hands everything to the operating system, which is not yet durable.
-    pub(super) fn flush(&self) -> Result<(), JournalError> {
-        guarded(&self.dir, || self.db.flush()).map(|_| ())
-    }
-
-    /// Makes everything flushed durable.
-    pub(super) fn sync(&self, data: &File) -> Result<(), JournalError> {
-        Ok(data.sync_data().map_err(DiskError::of("fsync", &self.data_path()))?)
+    /// Makes everything durable that was applied before: sled's own flush does not fsync.
+    pub(super) fn make_durable(&self) -> Result<(), JournalError> {
+        guarded(&self.dir, || self.db.flush())?;
+        Ok(self.data.sync_data().map_err(DiskError::of("fsync", &data_path(&self.dir)))?)
     }
 
     /// The encoded frames of ledger `number`, from the one that should hold `position`.
@@ -141,6 +142,19 @@ impl Engine {
             self.apply(batch)?;
         }
     }
+}
+
+fn data_path(dir: &Path) -> PathBuf {
+    dir.join("db")
+}
+
+/// Sled's data file, once it is sure to be found again: sled fsyncs neither its settings nor its directory.
+fn data_file(dir: &Path) -> Result<File, JournalError> {
+    let (path, conf) = (data_path(dir), dir.join(CONF));
+    let file = OpenOptions::new().read(true).write(true).open(&path).map_err(DiskError::of("open", &path))?;
+    File::open(&conf).and_then(|conf| conf.sync_all()).map_err(DiskError::of("fsync", &conf))?;
+    disk::sync_dir(dir)?;
+    Ok(file)
 }
 
 /// Runs a call into sled: a panic there means files that it does not understand.

@@ -3,18 +3,22 @@
 //! ```text
 //! lock      who holds the store              store     magic, version, random id: written last at creation
 //! catalog   ledgers                          head      heads and running hashes at the last checkpoint
-//! journal/  the engine's own directory       ballast   1 MiB to give back when the disk is full
-//! floors    where logs begin                 generation   which directory of the engine is the present one
+//! journal/  the engine's own directory       ballast   to give back when the disk is full
+//! front-*   what the engine may lack         floors    where logs begin
+//! generation   which directory of the engine is the present one
 //! ```
-//! sled's `flush` does not fsync, it may truncate its log at damage without a word, and it may panic on damaged files.
-//! So each append is one atomic batch, a flush, and then our own `fdatasync` of its file; the head mark tells at
-//! opening whether anything is missing; and every call into it turns a panic into an error.
+//! Each append is one entry of the front, made durable by one `fdatasync`, and then handed to the engine, which is made
+//! durable when a file of the front is full. sled's `flush` does not fsync, it may truncate its log at damage
+//! without a word, and it may panic on damaged files: so our own `fdatasync` of its file follows each flush; what it
+//! lacks at opening comes from the front, and the head mark tells whether anything is missing; and every call into it
+//! turns a panic into an error.
 //!
-//! Invariant: a head is published only after the `fdatasync` that made it durable.
+//! Invariant: a head is published only after the `fdatasync` that made it durable, and once the engine has it.
 //! Invariant: after a failed write nothing is written again before the store was opened anew.
 
 mod ballast;
 mod engine;
+mod front;
 mod generation;
 mod lock;
 mod mark;
@@ -23,9 +27,8 @@ mod parts;
 mod preserve;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use super::catalog::Catalog;
@@ -34,6 +37,7 @@ use super::heads::Heads;
 use super::{Append, Ends, Frame, Journal, LedgerEntry, Page, sealed};
 use crate::event::LedgerId;
 use engine::Engine;
+use front::{Cover, Front};
 use lock::Lock;
 use mark::Tail;
 
@@ -71,21 +75,28 @@ struct Marks {
 
 /// What readers need, and what closing gives back.
 struct Store {
-    engine: Engine,
+    engine: Arc<Engine>,
     catalog: Catalog,
     _lock: Lock,
 }
 
 /// What only the one who writes touches.
 struct Writer {
-    /// Our own handle of the engine's data file, for `fdatasync`.
-    data: File,
+    front: Front,
     tails: BTreeMap<LedgerId, Tail>,
 }
 
+/// An encoded frame.
+struct Framed {
+    ledger: LedgerId,
+    number: u32,
+    first: u64,
+    encoded: Vec<u8>,
+}
+
 /// Encoded frames on their way to the disk, and the tails they lead to.
-struct Plan {
-    batch: ::sled::Batch,
+struct Planned {
+    frames: Vec<Framed>,
     tails: BTreeMap<LedgerId, Tail>,
 }
 
@@ -106,6 +117,14 @@ impl SledJournal {
     #[must_use]
     pub fn compacting_after(mut self, bytes: u64) -> Self {
         self.compact_after = bytes;
+        self
+    }
+
+    /// The same journal, which makes its engine durable each time so many bytes were appended: 1 MiB, and no more than
+    /// that, unless it is said otherwise.
+    #[must_use]
+    pub fn settling_after(self, bytes: u64) -> Self {
+        self.writer().front.turn_after(bytes);
         self
     }
 
@@ -154,9 +173,9 @@ impl SledJournal {
         Ok(self.store.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn plan(&self, store: &Store, writer: &Writer, batch: &[Append]) -> Result<Plan, JournalError> {
+    fn plan(&self, store: &Store, writer: &Writer, batch: &[Append]) -> Result<Planned, JournalError> {
         let mut ends = Ends::new(|ledger| self.heads.readable(ledger));
-        let mut plan = Plan { batch: ::sled::Batch::default(), tails: BTreeMap::new() };
+        let mut plan = Planned { frames: Vec::new(), tails: BTreeMap::new() };
         for append in batch {
             ends.admit(append)?;
             let number = store.catalog.find(append.ledger)?.number;
@@ -164,8 +183,8 @@ impl SledJournal {
             let mut tail = known.copied().unwrap_or_default();
             for frame in &append.frames {
                 let encoded = frame.encode(append.ledger)?;
-                parts::put(&mut plan.batch, number, frame.first, &encoded);
                 tail = tail.after(frame, &encoded);
+                plan.frames.push(Framed { ledger: append.ledger, number, first: frame.first, encoded });
             }
             plan.tails.insert(append.ledger, tail);
         }
@@ -249,13 +268,12 @@ impl SledJournal {
     fn compact(&self, marks: &mut Marks, next: u64) -> Result<(), JournalError> {
         let path = generation::path(&self.dir, next);
         generation::remove_others(&self.dir, marks.generation)?;
-        let (engine, data) = open::open_database(&path)?;
+        let engine = open::open_engine(&path)?;
         let mut copied = BTreeMap::new();
         // What comes while it is copied is less each time: appends wait only for the last round.
         for _ in 0..COPYING_ROUNDS {
             let bytes = self.copy_since(marks, &mut copied, &engine)?;
-            engine.flush()?;
-            engine.sync(&data)?;
+            engine.make_durable()?;
             if bytes < FEW_BYTES {
                 break;
             }
@@ -263,14 +281,14 @@ impl SledJournal {
         let mut writer = self.writer();
         self.heads.writable()?;
         self.copy_since(marks, &mut copied, &engine)?;
-        engine.flush()?;
-        engine.sync(&data)?;
+        engine.make_durable()?;
         self.check_copy(&engine, &writer)?;
         self.commit(|| generation::choose(&self.dir, next))?;
         marks.generation = next;
-        writer.data = data;
+        // The new one has everything: what became of the old one does not matter.
+        let _ = writer.front.covered();
         let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
-        let old = store.as_mut().map(|store| std::mem::replace(&mut store.engine, engine));
+        let old = store.as_mut().map(|store| std::mem::replace(&mut store.engine, Arc::new(engine)));
         drop((store, writer, old));
         // The engine may still write into the old one for a moment after it was let go of: then it goes the next time.
         let _ = generation::remove_others(&self.dir, next);
@@ -290,7 +308,7 @@ impl SledJournal {
     }
 
     /// Copies the frames after those that were copied already, and returns how many bytes they had; `copied` tells where
-    /// the last of each ledger begins.
+    /// the last of each ledger begins. That one is copied again: it may have been in the middle of being put.
     fn copy_since(
         &self,
         marks: &Marks,
@@ -301,24 +319,26 @@ impl SledJournal {
         let store = opened(&store)?;
         let mut bytes = 0;
         for entry in store.catalog.entries() {
-            let start = copied.get(&entry.id).map_or_else(|| begin(marks, entry), |last| last + 1);
+            let start = copied.get(&entry.id).copied().unwrap_or_else(|| begin(marks, entry));
             let (last, copied_bytes) = store.engine.copy_from(entry.number, start, to)?;
             bytes += copied_bytes;
             copied.extend(last.map(|last| (entry.id, last)));
         }
         Ok(bytes)
     }
-
-    /// Flushes and fdatasyncs: after this everything written before is durable.
-    fn make_durable(store: &Store, writer: &Writer) -> Result<(), JournalError> {
-        store.engine.flush()?;
-        store.engine.sync(&writer.data)
-    }
 }
 
 /// The first position that a ledger holds.
 fn begin(marks: &Marks, entry: &LedgerEntry) -> u64 {
     marks.floors.get(&entry.id).map_or(1, |floor| floor.head + 1)
+}
+
+impl Store {
+    /// Makes the engine durable as it is now, or as it is by then.
+    fn covering(&self) -> Cover {
+        let engine = self.engine.clone();
+        Box::new(move || engine.make_durable())
+    }
 }
 
 fn opened(store: &Option<Store>) -> Result<&Store, JournalError> {
@@ -332,9 +352,11 @@ impl Journal for SledJournal {
         let store = self.store()?;
         let store = opened(&store)?;
         let plan = self.plan(store, &writer, batch)?;
+        let encoded = plan.frames.iter().map(|frame| (frame.ledger, frame.encoded.as_slice()));
         self.commit(|| {
-            store.engine.apply(plan.batch)?;
-            Self::make_durable(store, &writer)
+            writer.front.append(encoded, || store.covering())?;
+            let mut frames = plan.frames.iter();
+            frames.try_for_each(|frame| store.engine.put(frame.number, frame.first, &frame.encoded))
         })?;
         self.heads.publish(plan.tails.iter().map(|(ledger, tail)| (*ledger, tail.head)));
         writer.tails.extend(plan.tails);
@@ -425,7 +447,9 @@ impl Journal for SledJournal {
         {
             let store = self.store()?;
             let store = opened(&store)?;
-            self.commit(|| open::finish_drops(&store.engine, &next, &writer.data))?;
+            self.commit(|| open::finish_drops(&store.engine, &next))?;
+            // Its frames must not come back should a ledger get its id.
+            self.commit(|| writer.front.clear())?;
         }
         drop(writer);
         self.write_mark(&next, &marks)?;
@@ -442,17 +466,17 @@ impl Journal for SledJournal {
 
     fn close(&self) -> Result<(), JournalError> {
         let marks = self.marks();
-        let writer = self.writer();
+        let mut writer = self.writer();
         if !self.heads.close() {
             return Ok(());
         }
         // Taken out of the lock first: whoever still reads has finished by now, and nobody begins.
         let store = self.store.write().unwrap_or_else(PoisonError::into_inner).take();
+        let covered = writer.front.covered();
+        let Some(store) = store.filter(|_| !self.heads.is_poisoned()) else { return Ok(()) };
+        self.commit(|| covered.and(store.engine.make_durable()).and_then(|()| writer.front.clear()))?;
         drop(writer);
-        match store {
-            Some(store) if !self.heads.is_poisoned() => self.write_mark(&store.catalog, &marks).map(drop),
-            _ => Ok(()),
-        }
+        self.write_mark(&store.catalog, &marks).map(drop)
     }
 }
 
@@ -468,7 +492,7 @@ impl Drop for SledJournal {
 impl SledJournal {
     /// Makes every later `fdatasync` fail: the null device cannot be synced.
     pub(super) fn break_disk(&self) {
-        self.writer().data = File::open("/dev/null").unwrap();
+        self.writer().front.break_disk();
     }
 
     /// Gives the directory back without a checkpoint, as a killed process does.

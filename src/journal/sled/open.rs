@@ -4,16 +4,17 @@
 //! durable first.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use super::super::catalog::{Catalog, LedgerEntry};
 use super::super::error::JournalError;
 use super::super::frame::Frame;
 use super::super::heads::Heads;
 use super::super::sealed;
-use super::engine::Engine;
+use super::engine::{CONF, Engine};
+use super::front::Found;
 use super::lock::Lock;
 use super::mark::{self, Mark, Tail};
 use super::preserve::Preserved;
@@ -24,6 +25,8 @@ use crate::event::LedgerId;
 
 pub(super) const CATALOG_MAGIC: [u8; 4] = *b"SLCT";
 const STORE_MAGIC: [u8; 4] = *b"SLST";
+/// Version 2 has the front, which a program for version 1 would not read.
+const STORE_VERSION: u8 = 2;
 
 pub(super) fn catalog_path(dir: &Path) -> PathBuf {
     dir.join("catalog")
@@ -35,6 +38,8 @@ fn store_path(dir: &Path) -> PathBuf {
 
 /// What our own small files say.
 struct Files {
+    /// Of the store.
+    version: u8,
     id: [u8; 16],
     catalog: Catalog,
     mark: Mark,
@@ -44,7 +49,7 @@ struct Files {
 }
 
 /// What opening comes to, with the ends of what was dropped.
-type Opened = (Files, Engine, Writer, Floors);
+type Opened = (Files, Arc<Engine>, Writer, Floors);
 
 pub(super) fn open(dir: &Path, create: bool) -> Result<SledJournal, JournalError> {
     let is_new = !store_path(dir).try_exists().map_err(DiskError::of("look for", &store_path(dir)))?;
@@ -54,8 +59,9 @@ pub(super) fn open(dir: &Path, create: bool) -> Result<SledJournal, JournalError
     disk::create_dir(dir)?;
     let lock = Lock::take(dir)?;
     let journal = ballast::with_reserve(dir, || open_locked(dir))?;
-    ballast::keep(dir);
-    let (files, engine, writer, floors) = journal;
+    let (files, engine, mut writer, floors) = journal;
+    // On a full disk the store can be read.
+    let _ = writer.front.reserve(0);
     let heads = Heads::default();
     heads.publish(files.catalog.entries().map(|entry| (entry.id, head(&writer, entry))));
     let store = Store { engine, catalog: files.catalog, _lock: lock };
@@ -97,22 +103,39 @@ fn open_locked(dir: &Path) -> Result<Opened, JournalError> {
 }
 
 fn open_files(dir: &Path, mut files: Files) -> Result<Opened, JournalError> {
-    let (engine, data) = open_database(&generation::path(dir, files.generation))?;
-    engine.flush()?;
-    engine.sync(&data)?;
-    settle_drops(dir, &engine, &mut files, &data)?;
+    let found = Found::read(dir, files.id)?;
+    let engine = open_engine(&generation::path(dir, files.generation))?;
+    engine.make_durable()?;
+    settle_drops(dir, &engine, &mut files)?;
+    take_up(&engine, &files, &found)?;
     let tails = verify(dir, &engine, &files)?;
     let known = |((_, ledger), tail): (&(u32, LedgerId), &Tail)| (*ledger, *tail);
     let floors =
         files.floors.iter().filter(|((number, id), _)| is_of(&files.catalog, *number, *id)).map(known).collect();
-    Ok((files, engine, Writer { data, tails }, floors))
+    if files.version < STORE_VERSION {
+        sealed::write_as(&store_path(dir), STORE_MAGIC, STORE_VERSION, &files.id)?;
+    }
+    let front = found.begin(dir, files.id)?;
+    Ok((files, Arc::new(engine), Writer { front, tails }, floors))
 }
 
-/// Opens a database of the engine, with a handle of its data file of our own.
-pub(super) fn open_database(dir: &Path) -> Result<(Engine, File), JournalError> {
-    let engine = open_engine(dir)?;
-    let data = data_file(&engine)?;
-    Ok((engine, data))
+/// Gives the engine what it lacks of the front, durably.
+fn take_up(engine: &Engine, files: &Files, found: &Found) -> Result<(), JournalError> {
+    let mut ends = BTreeMap::new();
+    for entry in files.catalog.entries() {
+        let floor = files.floors.get(&(entry.number, entry.id)).map_or(0, |floor| floor.head);
+        ends.insert(entry.id, (entry.number, engine.last_first(entry.number)?.unwrap_or(0).max(floor)));
+    }
+    for (ledger, encoded) in found.entries.iter().flatten() {
+        // Of a ledger that was dropped nothing is wanted.
+        let Some((number, end)) = ends.get(ledger) else { continue };
+        let first = Frame::decode(*ledger, encoded)?.first;
+        // The last frame that the engine has may be there in part.
+        if first >= *end {
+            engine.put(*number, first, encoded)?;
+        }
+    }
+    if found.entries.is_empty() { Ok(()) } else { engine.make_durable() }
 }
 
 /// Whether a ledger has this number: a floor of a ledger that is gone says nothing.
@@ -131,18 +154,19 @@ fn create_files(dir: &Path) -> Result<(), JournalError> {
     let mut id = [0; 16];
     let no_entropy = |fault: getrandom::Error| DiskError::of("draw an id for", dir)(std::io::Error::other(fault));
     getrandom::fill(&mut id).map_err(no_entropy)?;
-    sealed::write(&store_path(dir), STORE_MAGIC, &id)
+    sealed::write_as(&store_path(dir), STORE_MAGIC, STORE_VERSION, &id)
 }
 
 fn read_files(dir: &Path) -> Result<Files, JournalError> {
     let missing = |path: PathBuf| move || sealed::corrupt(&path, "it is missing");
     let path = store_path(dir);
-    let id = sealed::read(&path, STORE_MAGIC)?.ok_or_else(missing(path.clone()))?;
+    let found = sealed::read_up_to(&path, STORE_MAGIC, STORE_VERSION)?;
+    let (version, id) = found.ok_or_else(missing(path.clone()))?;
     let id = id.try_into().map_err(|_| sealed::corrupt(&path, "its id has another length than 16 bytes"))?;
     let catalog = read_catalog(dir)?.ok_or_else(missing(catalog_path(dir)))?;
     let mark = mark::read(dir)?.ok_or_else(missing(mark::path(dir)))?;
     let (floors, generation) = (mark::read_floors(dir)?, generation::current(dir)?);
-    Ok(Files { id, catalog, mark, floors, generation })
+    Ok(Files { version, id, catalog, mark, floors, generation })
 }
 
 fn read_catalog(dir: &Path) -> Result<Option<Catalog>, JournalError> {
@@ -151,12 +175,9 @@ fn read_catalog(dir: &Path) -> Result<Option<Catalog>, JournalError> {
     Catalog::decode(&body).map(Some).ok_or_else(|| sealed::corrupt(&path, "it breaks the rules of a catalogue"))
 }
 
-/// The engine's own settings, which are always the same.
-const CONF: &str = "conf";
-
 /// Opens sled around its known faults: a snapshot that was being written bricks it, and so may a damaged one, and a file
 /// of its settings that it never fsyncs.
-fn open_engine(dir: &Path) -> Result<Engine, JournalError> {
+pub(super) fn open_engine(dir: &Path) -> Result<Engine, JournalError> {
     disk::create_dir(dir)?;
     for name in snapshots(dir)?.iter().filter(|name| name.ends_with(".generating")) {
         disk::remove(&dir.join(name))?;
@@ -191,22 +212,12 @@ fn set_aside(dir: &Path) -> Result<bool, JournalError> {
     Ok(!names.is_empty())
 }
 
-fn data_file(engine: &Engine) -> Result<File, JournalError> {
-    let path = engine.data_path();
-    let file = OpenOptions::new().read(true).write(true).open(&path).map_err(DiskError::of("open", &path))?;
-    let dir = path.parent().unwrap_or(&path);
-    let conf = dir.join(CONF);
-    File::open(&conf).and_then(|conf| conf.sync_all()).map_err(DiskError::of("fsync", &conf))?;
-    disk::sync_dir(dir)?;
-    Ok(file)
-}
-
 /// Finishes what a crash interrupted in the dropping of ledgers.
-fn settle_drops(dir: &Path, engine: &Engine, files: &mut Files, data: &File) -> Result<(), JournalError> {
+fn settle_drops(dir: &Path, engine: &Engine, files: &mut Files) -> Result<(), JournalError> {
     if files.catalog.dropping().is_empty() {
         return Ok(());
     }
-    finish_drops(engine, &files.catalog, data)?;
+    finish_drops(engine, &files.catalog)?;
     files.catalog = files.catalog.dropped();
     files.mark.retain(|(number, _), _| files.catalog.by_number(*number).is_some());
     files.floors.retain(|(number, _), _| files.catalog.by_number(*number).is_some());
@@ -218,10 +229,9 @@ fn settle_drops(dir: &Path, engine: &Engine, files: &mut Files, data: &File) -> 
 }
 
 /// Removes the frames of the ledgers that the catalogue says are being dropped, durably.
-pub(super) fn finish_drops(engine: &Engine, catalog: &Catalog, data: &File) -> Result<(), JournalError> {
+pub(super) fn finish_drops(engine: &Engine, catalog: &Catalog) -> Result<(), JournalError> {
     catalog.dropping().into_iter().try_for_each(|number| engine.erase(number))?;
-    engine.flush()?;
-    engine.sync(data)
+    engine.make_durable()
 }
 
 /// Proves every log against the mark and its own checksums, and returns where each ends.

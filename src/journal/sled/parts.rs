@@ -45,11 +45,10 @@ pub(super) fn parse(dir: &Path, key: &[u8]) -> Result<Key, JournalError> {
     })
 }
 
-/// Adds an encoded frame to a batch.
-pub(super) fn put(batch: &mut ::sled::Batch, number: u32, first: u64, encoded: &[u8]) {
-    for (part, bytes) in (0..=u16::MAX).zip(encoded.chunks(PART_BYTES)) {
-        batch.insert(&key(number, first, part), bytes);
-    }
+/// The keys and values of an encoded frame.
+pub(super) fn split(number: u32, first: u64, encoded: &[u8]) -> impl Iterator<Item = ([u8; KEY_BYTES], &[u8])> {
+    let parts = (0..=u16::MAX).zip(encoded.chunks(PART_BYTES));
+    parts.map(move |(part, bytes)| (key(number, first, part), bytes))
 }
 
 /// Puts the parts of encoded frames together, in the order of their keys.

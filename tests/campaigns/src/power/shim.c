@@ -97,6 +97,12 @@ __attribute__((constructor)) static void begin(void) {
   append(BEGIN, 0, found.st_ino, 0, NULL, NULL, NULL, 0);
 }
 
+/* A process that ends while another of its threads works: what that thread changed has been recorded by now, and it
+ * changes nothing more. */
+__attribute__((destructor)) static void end(void) {
+  if (trace >= 0) pthread_mutex_lock(&alone);
+}
+
 /* The path below the directory, or NULL where it is elsewhere. */
 static const char *below(int dir, const char *path, char *whole) {
   if (trace < 0) return NULL;
