@@ -88,6 +88,38 @@ impl ErrorKind {
         }
     }
 
+    /// The kind with this stable name.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+
+    /// All kinds.
+    const ALL: [Self; 22] = [
+        Self::Network,
+        Self::Timeout,
+        Self::RateLimit,
+        Self::Server,
+        Self::Client,
+        Self::Authentication,
+        Self::Permission,
+        Self::Validation,
+        Self::Mapping,
+        Self::Conflict,
+        Self::Consistency,
+        Self::CircuitOpen,
+        Self::Cancelled,
+        Self::NotFound,
+        Self::Locked,
+        Self::Corrupt,
+        Self::UpgradeNeeded,
+        Self::ClockAhead,
+        Self::LedgerMismatch,
+        Self::IdempotencyMismatch,
+        Self::TooLarge,
+        Self::Storage,
+    ];
+
     /// Whether the same call can succeed later without being changed.
     #[must_use]
     pub fn is_retryable(self) -> bool {

@@ -58,6 +58,8 @@ pub mod journal;
 pub mod ledger;
 pub mod merge;
 pub mod projection;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod replication;
 pub mod schema;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod segment;

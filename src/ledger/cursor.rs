@@ -1,54 +1,46 @@
-//! How far the log of another replica was pulled: what it held up to there is here.
+//! How far the log of another replica was taken in: what it held up to there is here.
 //!
-//! Derived: without it a pull asks for everything once more, and finds it known.
+//! Derived: without it a session asks for everything once more, and finds it known.
 
 use super::Ledger;
 use super::row::{self, Kind};
 use super::shared::MARK;
 use crate::Result;
-use crate::event::EventId;
+use crate::event::{EventId, WriterId};
+use crate::replication::Cursor;
 
-/// A position of another replica's log, and the event there: a log that was restored or copied has another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cursor {
-    position: u64,
-    event: EventId,
+fn encode(cursor: Cursor) -> Vec<u8> {
+    [&cursor.position.to_le_bytes()[..], &cursor.event.0].concat()
 }
 
-impl Cursor {
-    fn encode(self) -> Vec<u8> {
-        [&self.position.to_le_bytes()[..], &self.event.0].concat()
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (position, event) = bytes.split_first_chunk::<8>()?;
-        Some(Self { position: u64::from_le_bytes(*position), event: EventId(event.try_into().ok()?) })
-    }
+fn decode(bytes: &[u8]) -> Option<Cursor> {
+    let (position, event) = bytes.split_first_chunk::<8>()?;
+    Some(Cursor { position: u64::from_le_bytes(*position), event: EventId(event.try_into().ok()?) })
 }
 
 impl Ledger {
-    /// Up to which position of another replica everything is here; 0 where that is not known.
-    pub(super) fn pulled(&self, other: &Self) -> Result<u64> {
-        let stored = self.shared().rows.get(&self.cursor_key(other))?;
-        let Some(cursor) = stored.as_deref().and_then(Cursor::decode) else { return Ok(0) };
-        // An event that cannot be read says nothing: the pull itself meets the same fault, or does not need it.
-        let there = other.log_reader().at(cursor.position).ok().flatten();
-        Ok(there.filter(|entry| entry.id == cursor.event).map_or(0, |_| cursor.position))
+    /// Up to which position of another replica's log everything is here, where that is known.
+    pub(super) fn held_of(&self, replica: WriterId) -> Result<Option<Cursor>> {
+        Ok(self.shared().rows.get(&self.cursor_key(replica))?.as_deref().and_then(decode))
     }
 
-    /// Notes that everything of another replica up to a position is here. Nothing that waits for a parent is.
-    pub(super) fn note_pulled(&self, other: &Self, position: u64) -> Result<()> {
-        let waits = self
-            .shared()
-            .gauges
-            .lock()
-            .map_or(true, |gauges| gauges.get(&self.id()).is_some_and(|(waiting, _)| *waiting > 0));
-        let Some(entry) = other.log_reader().at(position)?.filter(|_| !waits) else { return Ok(()) };
-        let cursor = Cursor { position, event: entry.id };
-        Ok(self.shared().rows.write(vec![(self.cursor_key(other), Some(cursor.encode()))], MARK)?)
+    /// Notes that everything of another replica up to a position is here.
+    pub(super) fn note_held(&self, replica: WriterId, cursor: Cursor) -> Result<()> {
+        Ok(self.shared().rows.write(vec![(self.cursor_key(replica), Some(encode(cursor)))], MARK)?)
     }
 
-    fn cursor_key(&self, other: &Self) -> Vec<u8> {
-        row::key(Kind::Cursor, self.id(), "", &other.info().writer.to_string())
+    /// Whether an event waits for its parents.
+    pub(super) fn holds_waiting(&self) -> bool {
+        let gauges = self.shared().gauges.lock();
+        gauges.map_or(true, |gauges| gauges.get(&self.id()).is_some_and(|(waiting, _)| *waiting > 0))
+    }
+
+    /// The place of a position in this log.
+    pub(super) fn cursor_at(&self, position: u64) -> Result<Option<Cursor>> {
+        Ok(self.log_reader().at(position)?.map(|entry| Cursor { position, event: entry.id }))
+    }
+
+    fn cursor_key(&self, replica: WriterId) -> Vec<u8> {
+        row::key(Kind::Cursor, self.id(), "", &replica.to_string())
     }
 }

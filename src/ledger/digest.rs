@@ -39,7 +39,7 @@ impl LtHash {
         }
     }
 
-    fn digest(&self) -> [u8; 32] {
+    pub(crate) fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("syncledger 2026-11 digest v1");
         for lane in &self.0 {
             hasher.update(&lane.to_le_bytes());

@@ -27,6 +27,7 @@ mod history;
 mod log;
 mod migrate;
 mod packing;
+mod peer;
 mod read;
 mod repair;
 mod replicate;
@@ -47,7 +48,7 @@ mod waiting;
 mod workflow;
 mod writer;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -60,6 +61,7 @@ pub use asynchronous::AsyncLedger;
 pub use backup::{BackupInfo, BackupOptions, Restored, verify_backup};
 pub use collection::Collection;
 pub use dry_run::{DryReceipt, DryRun, Planned};
+pub use peer::{Peer, SessionOptions};
 pub use request::*;
 pub use store::{Options, Store};
 pub use subscribe::Subscription;
@@ -419,53 +421,9 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::apply`]; what `progress` returns.
     pub fn pull_with(&self, other: &Self, progress: &mut dyn FnMut(Transfer) -> Result<()>) -> Result<Transfer> {
-        self.match_or_adopt(other.id())?;
         let span = info_span!("pull", ledger = %self.id());
         let _entered = span.enter();
-        let (until, alike) = self.alike(other);
-        self.pull_blobs(other)?;
-        let (run, since) = (Some(self.new_run()?), self.pulled(other)?.min(until));
-        let mut total = Transfer { offered: since, duplicates: since, ..Transfer::default() };
-        let mut chunk: Vec<Foreign> = Vec::new();
-        let log = log::Log::new(other.store.shared(), other.id());
-        log.each(since, until, |entry| {
-            let last = entry.position == until;
-            match alike.contains(&entry.event.collection) {
-                true => total.add(Transfer { offered: 1, duplicates: 1, ..Transfer::default() }),
-                false => chunk.push(Foreign::of(entry, run)),
-            }
-            if chunk.len() == PULL_EVENTS || last {
-                let events = std::mem::take(&mut chunk);
-                let done = self.store.queue().run(self.id(), move |writing| writing.apply(events))?;
-                total.add(done);
-                progress(total)?;
-            }
-            Ok(true)
-        })?;
-        if until > since {
-            self.note_pulled(other, until)?;
-        }
-        Ok(total)
-    }
-
-    /// Up to which position of another replica, and the collections of which both hold the same events up to there.
-    fn alike(&self, other: &Self) -> (u64, BTreeSet<String>) {
-        let (theirs, ours) = (other.shared().meta_added_up(other.id()), self.shared().meta_added_up(self.id()));
-        let ours = ours.sums.of_collections();
-        let same = theirs.sums.of_collections().iter().filter(|(name, sum)| ours.get(*name) == Some(*sum));
-        let (until, alike) = (theirs.position, same.map(|(name, _)| name.clone()).collect());
-        (until, alike)
-    }
-
-    /// Large values first: no event here names one that is not.
-    fn pull_blobs(&self, other: &Self) -> Result<()> {
-        let (from, to) = (&other.store.shared().blobs, &self.store.shared().blobs);
-        for hash in from.list()? {
-            if !to.contains(hash)? {
-                to.put_many(&[&from.get(hash)?])?;
-            }
-        }
-        Ok(())
+        peer::pull(self, other, progress)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Events of other replicas: taken in by the writer thread, or held until their parents come.
 
-use super::request::{Entry, Transfer};
+use super::request::Transfer;
 use super::writer::Writing;
 use crate::document::PlaceFault;
 use crate::event::{Event, EventId, RunId};
+use crate::segment::Item;
 use crate::{Error, ErrorKind, Result};
 
 /// An event from elsewhere, decoded and identified.
@@ -21,10 +22,10 @@ impl Foreign {
         Ok(Self { id, event, run })
     }
 
-    /// What another ledger of this program holds.
-    pub(crate) fn of(entry: Entry, run: Option<RunId>) -> Self {
-        let run = entry.run.filter(|_| entry.event.run.is_none() && entry.event.delivery).or(run);
-        Self { id: entry.id, event: entry.event, run }
+    /// What a segment holds, whose reader has identified it.
+    pub(crate) fn of(item: Item, run: Option<RunId>) -> Self {
+        let run = item.run.filter(|_| item.event.run.is_none() && item.event.delivery).or(run);
+        Self { id: item.id, event: item.event, run }
     }
 }
 

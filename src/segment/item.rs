@@ -141,7 +141,8 @@ impl Held<'_> {
 }
 
 /// About how many bytes an event takes, counted alike by who writes and by who reads: what bounds a block.
-pub(super) fn weight(event: &Event) -> usize {
+#[must_use]
+pub fn weight(event: &Event) -> usize {
     let texts = [&event.collection, &event.key, &event.source].map(String::len).iter().sum::<usize>();
     let options = [&event.principal, &event.reason].map(|text| text.as_ref().map_or(0, String::len));
     let key = event.idempotency.as_ref().map_or(0, |request| request.key.len());

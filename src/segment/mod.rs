@@ -29,7 +29,7 @@ mod tests;
 
 pub use fault::SegmentFault;
 pub use head::{Block, Codec, Head};
-pub use item::{Alone, Item, Past};
+pub use item::{Alone, Item, Past, weight};
 pub use reader::{Index, Reader};
 pub use writer::{Shape, Writer};
 

@@ -27,8 +27,9 @@ use crate::event::{BlobHash, EventId, LedgerId};
 use crate::segment::{Item, Shape, Writer};
 use crate::{Error, ErrorKind, Result};
 use file::Head;
+use source::Part;
 pub(super) use source::Source;
-use source::{Part, blobs_of};
+pub(super) use source::blobs_of;
 
 /// How a backup is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,7 +144,7 @@ impl Ledger {
             match part {
                 Some(Part::Blob(content)) => drop(self.shared().blobs.put(&content)?),
                 Some(Part::Events(items)) => {
-                    chunk.extend(items.into_iter().map(|item| Foreign::of(entry(item), run)));
+                    chunk.extend(items.into_iter().map(|item| Foreign::of(item, run)));
                 }
                 None => {}
             }

@@ -42,7 +42,7 @@ pub(in crate::ledger) struct Source {
 }
 
 /// The large values that an event names.
-pub(super) fn blobs_of(event: &Event) -> impl Iterator<Item = BlobHash> {
+pub(in crate::ledger) fn blobs_of(event: &Event) -> impl Iterator<Item = BlobHash> {
     event.ops().iter().filter_map(|op| match op.value() {
         Some(Value::Blob(blob)) => Some(blob.hash),
         _ => None,

@@ -1,0 +1,456 @@
+//! A ledger in a session with another replica: does what the session asks for.
+//!
+//! ```text
+//! message ──► Peer::hear ──► Session ──► read the log, take events in, … ──► messages
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::panic::resume_unwind;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::Ledger;
+use super::backup::blobs_of;
+use super::replicate::Foreign;
+use super::request::{AsOf, Entry, Look, Transfer};
+use super::state::RecordKey;
+use crate::event::{BlobHash, EventId, LedgerId, RunId, WriterId};
+use crate::replication::{
+    Applied, Condition, Cursor, Filter, Hello, Input, Message, Output, Session, Settings, ShortId, Wants,
+};
+use crate::segment::{self, Item};
+use crate::{Error, ErrorKind, Result};
+
+/// How many events a batch has at most.
+const BATCH_EVENTS: usize = 2_048;
+/// About how many bytes the events of a batch have at most, unless one alone has more.
+const BATCH_WEIGHT: usize = 4 << 20;
+/// How many positions are looked through for one batch at most.
+const LOOKED_THROUGH: u64 = 16_384;
+/// How many bytes of a large value are sent at once.
+const BLOB_BYTES: usize = 1 << 20;
+/// After how many batches it is noted how far the other log was taken in.
+const NOTED_AFTER: u32 = 32;
+/// A ledger with more events than these does not list them to answer offers.
+const MOST_LISTED: u64 = 1 << 23;
+
+/// What a session with another replica is for.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Whether this ledger's events are sent.
+    pub sends: bool,
+    /// Which of the other's records are wanted; `None` for nothing.
+    pub wants: Option<Filter>,
+    /// Whether the session goes on once both sides have what there is.
+    pub follows: bool,
+}
+
+impl Default for SessionOptions {
+    /// Both directions, everything, and done when both have it.
+    fn default() -> Self {
+        Self { sends: true, wants: Some(Filter::default()), follows: false }
+    }
+}
+
+/// One side of a session: a ledger, and what it says to another replica.
+pub struct Peer {
+    ledger: Ledger,
+    session: Session,
+    wants: Option<Filter>,
+    /// The other replica.
+    other: Option<WriterId>,
+    run: RunId,
+    transfer: Transfer,
+    /// Up to where the other log was offered.
+    offered: u64,
+    /// What is to be noted, and how many batches came since it was noted.
+    noted: (Option<Cursor>, u32),
+    /// The first halves of the ids of all events here, once an offer has to be answered.
+    listed: Option<HashSet<ShortId>>,
+    /// The large value that was read last.
+    blob: Option<(BlobHash, Vec<u8>)>,
+    outcome: Option<Result<()>>,
+}
+
+impl Ledger {
+    /// Begins a session with another replica of this ledger. What carries its messages is somebody else's.
+    ///
+    /// # Errors
+    /// `cancelled` where the store is closed.
+    pub fn session(&self, options: &SessionOptions) -> Result<Peer> {
+        let (id, replica) = self.ids();
+        let head = self.position();
+        // Who sends nothing yet, and wants something, becomes a replica of whatever it gets.
+        let ledger = Some(id).filter(|_| head > 0 || options.wants.is_none());
+        let settings = Settings { replica, ledger, head, sends: options.sends, follows: options.follows };
+        let session = Session::new(self.shared().now_ms(), settings);
+        let run = self.new_run()?;
+        let (other, transfer, offered, noted, listed, blob, outcome) = Default::default();
+        let wants = options.wants.clone();
+        let ledger = self.clone();
+        Ok(Peer { ledger, session, wants, other, run, transfer, offered, noted, listed, blob, outcome })
+    }
+}
+
+impl Peer {
+    /// What to say to the other side before anything was heard of it.
+    pub fn begin(&mut self) -> Vec<Message> {
+        self.go_on()
+    }
+
+    /// Hears the other side. Returns what to say to it.
+    pub fn hear(&mut self, message: Message) -> Vec<Message> {
+        self.tell(Input::Received(message))
+    }
+
+    /// This ledger's log may have grown. Returns what to say to the other side.
+    pub fn grown(&mut self) -> Vec<Message> {
+        self.tell(Input::Grown(self.ledger.position()))
+    }
+
+    /// Time went by. Returns what to say to the other side.
+    pub fn tick(&mut self) -> Vec<Message> {
+        self.tell(Input::Tick)
+    }
+
+    /// Ends the session because of an error. Returns what to say to the other side.
+    pub fn fail(&mut self, fault: Error) -> Vec<Message> {
+        self.tell(Input::Failed(fault))
+    }
+
+    /// When [`Peer::tick`] is due at the latest, in milliseconds since 1970.
+    #[must_use]
+    pub fn due(&self) -> u64 {
+        self.session.due()
+    }
+
+    /// What was taken in so far.
+    #[must_use]
+    pub fn transfer(&self) -> Transfer {
+        self.transfer
+    }
+
+    /// Whether the session has ended.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.session.is_ended()
+    }
+
+    /// How it ended; `cancelled` where it has not.
+    ///
+    /// # Errors
+    /// What ended it.
+    pub fn finish(self) -> Result<Transfer> {
+        let broken = || Error::new(ErrorKind::Cancelled, "the session broke off before its end");
+        self.outcome.unwrap_or_else(|| Err(broken())).map(|()| self.transfer)
+    }
+
+    /// The ledger that the messages are of, for who makes bytes of them.
+    #[must_use]
+    pub fn ledger(&self) -> Option<LedgerId> {
+        Some(self.ledger.id()).filter(|_| self.other.is_some())
+    }
+
+    fn tell(&mut self, input: Input) -> Vec<Message> {
+        self.session.handle(self.ledger.shared().now_ms(), input);
+        self.go_on()
+    }
+
+    fn go_on(&mut self) -> Vec<Message> {
+        let mut said = Vec::new();
+        while let Some(output) = self.session.poll() {
+            let answer = match output {
+                Output::Send(message) => {
+                    said.push(message);
+                    continue;
+                }
+                Output::Ended(outcome) => {
+                    let noted = self.note(true);
+                    self.outcome = Some(outcome.and(noted));
+                    continue;
+                }
+                output => self.answer(output),
+            };
+            match answer {
+                Ok(Some(input)) => self.session.handle(self.ledger.shared().now_ms(), input),
+                Ok(None) => {}
+                Err(fault) => self.session.handle(self.ledger.shared().now_ms(), Input::Failed(fault)),
+            }
+        }
+        said
+    }
+
+    fn answer(&mut self, output: Output) -> Result<Option<Input>> {
+        Ok(Some(match output {
+            Output::Adopt(id) => Input::Adopted(self.ledger.match_or_adopt(id)),
+            Output::Choose(hello) => Input::Chosen(self.choose(&hello)?),
+            Output::Begin(wants) => self.begin_sending(&wants)?,
+            Output::Read { after, filter } => {
+                let (events, upto) = self.ledger.read_for(after, &filter)?;
+                Input::Read { events, upto }
+            }
+            Output::Known { batch, ids } => Input::Known { batch, bits: self.lacking(&ids)? },
+            Output::Apply { batch, upto, events } => {
+                let outcome = self.apply(upto, events);
+                Input::Applied { batch, outcome }
+            }
+            Output::ReadBlob { hash, offset } => Input::BlobRead { hash, offset, part: self.part(hash, offset)? },
+            Output::StoreBlob { hash, bytes } => {
+                let outcome = self.ledger.shared().blobs.put_many(&[&bytes]).map(drop).map_err(Error::from);
+                Input::BlobStored { hash, outcome }
+            }
+            Output::Begun(after) => {
+                self.offered = after;
+                self.transfer.add(Transfer { offered: after, duplicates: after, ..Transfer::default() });
+                return Ok(None);
+            }
+            Output::Note(cursor) => {
+                self.noted = (Some(cursor), self.noted.1 + 1);
+                self.note(self.noted.1 >= NOTED_AFTER)?;
+                return Ok(None);
+            }
+            Output::Reached => {
+                self.note(true)?;
+                return Ok(None);
+            }
+            Output::Send(_) | Output::Ended(_) => return Ok(None),
+        }))
+    }
+
+    /// What is wanted of another replica, from where what is here of it ends.
+    fn choose(&mut self, hello: &Hello) -> Result<Option<Wants>> {
+        self.other = Some(hello.replica);
+        let Some(filter) = self.wants.clone().filter(|_| hello.sends) else { return Ok(None) };
+        // What another filter let through is not all that this one does.
+        let cursor = match filter.is_everything() {
+            true => self.ledger.held_of(hello.replica)?,
+            false => None,
+        };
+        let mut wants = Wants::after(cursor, filter);
+        let head = self.ledger.position();
+        wants.holds_events = cursor.is_none() && head > 0 && head <= MOST_LISTED;
+        if head > 0 {
+            wants.digests = self.ledger.digests().1.into_iter().collect();
+        }
+        Ok(Some(wants))
+    }
+
+    fn begin_sending(&self, wants: &Wants) -> Result<Input> {
+        let position = wants.cursor.map_or(Ok(0), |cursor| {
+            let here = self.ledger.cursor_at(cursor.position)?;
+            Ok::<_, Error>(if here == Some(cursor) { cursor.position } else { 0 })
+        })?;
+        let (upto, ours) = self.ledger.digests();
+        let same = wants.digests.iter().filter(|(name, digest)| ours.get(name) == Some(digest));
+        Ok(Input::From { position, alike: (upto, same.map(|(name, _)| name.clone()).collect()) })
+    }
+
+    /// A bit for each id of an event that is not here.
+    fn lacking(&mut self, ids: &[ShortId]) -> Result<Vec<u8>> {
+        if self.listed.is_none() {
+            let mut listed = HashSet::new();
+            self.ledger.log_reader().each(0, self.ledger.position(), |entry| {
+                listed.insert(short(&entry.id));
+                Ok(true)
+            })?;
+            self.listed = Some(listed);
+        }
+        let mut bits = vec![0_u8; ids.len().div_ceil(8)];
+        for (nth, id) in ids.iter().enumerate() {
+            let is_here = self.listed.as_ref().is_some_and(|listed| listed.contains(id));
+            if let Some(byte) = bits.get_mut(nth / 8).filter(|_| !is_here) {
+                *byte |= 1 << (nth % 8);
+            }
+        }
+        Ok(bits)
+    }
+
+    fn apply(&mut self, upto: Cursor, events: Vec<Item>) -> Result<Applied> {
+        let lacks = self.ledger.lacks(&events)?;
+        if !lacks.is_empty() {
+            return Ok(Applied::Lacks { events, blobs: lacks });
+        }
+        let sent = events.len() as u64;
+        if let Some(listed) = &mut self.listed {
+            listed.extend(events.iter().map(|item| short(&item.id)));
+        }
+        let run = Some(self.run);
+        let foreign: Vec<Foreign> = events.into_iter().map(|item| Foreign::of(item, run)).collect();
+        if !foreign.is_empty() {
+            let id = self.ledger.id();
+            let done = self.ledger.store.queue().run(id, move |writing| writing.apply(foreign))?;
+            self.transfer.add(done);
+        }
+        if self.wants.as_ref().is_some_and(Filter::is_everything) {
+            // What was not sent is known to be here.
+            let known = upto.position.saturating_sub(self.offered).saturating_sub(sent);
+            self.transfer.add(Transfer { offered: known, duplicates: known, ..Transfer::default() });
+        }
+        self.offered = self.offered.max(upto.position);
+        Ok(Applied::Whole { waits: self.ledger.holds_waiting() })
+    }
+
+    fn part(&mut self, hash: BlobHash, offset: u64) -> Result<Option<(u64, Vec<u8>)>> {
+        if self.blob.as_ref().is_none_or(|(read, _)| *read != hash) {
+            let blobs = &self.ledger.shared().blobs;
+            if !blobs.contains(hash)? {
+                return Ok(None);
+            }
+            self.blob = Some((hash, blobs.get(hash)?));
+        }
+        let Some((_, bytes)) = &self.blob else { return Ok(None) };
+        let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
+        let (total, part) = (bytes.len() as u64, rest.get(..BLOB_BYTES).unwrap_or(rest).to_vec());
+        if offset + part.len() as u64 == total {
+            self.blob = None;
+        }
+        Ok(Some((total, part)))
+    }
+
+    /// Writes down how far the other log was taken in, where that is due.
+    fn note(&mut self, is_due: bool) -> Result<()> {
+        let (Some(cursor), Some(other), true) = (self.noted.0, self.other, is_due) else { return Ok(()) };
+        self.noted = (None, 0);
+        match self.wants.as_ref().is_some_and(Filter::is_everything) {
+            true => self.ledger.note_held(other, cursor),
+            false => Ok(()),
+        }
+    }
+}
+
+fn short(id: &EventId) -> ShortId {
+    id.0.first_chunk().copied().unwrap_or_default()
+}
+
+impl Ledger {
+    /// The digest of what is here of each collection, up to a position.
+    fn digests(&self) -> (u64, BTreeMap<String, [u8; 32]>) {
+        let meta = self.shared().meta_added_up(self.id());
+        let of = |(name, sum): (&String, &super::digest::LtHash)| (name.clone(), sum.digest());
+        (meta.position, meta.sums.of_collections().iter().map(of).collect())
+    }
+
+    /// Large values that events name and that are not here.
+    fn lacks(&self, events: &[Item]) -> Result<Vec<BlobHash>> {
+        let named: BTreeSet<BlobHash> = events.iter().flat_map(|item| blobs_of(&item.event)).collect();
+        let mut lacks = Vec::new();
+        for hash in named {
+            if !self.shared().blobs.contains(hash)? {
+                lacks.push(hash);
+            }
+        }
+        Ok(lacks)
+    }
+
+    /// The events of a batch for who has what lies before a position, and up to where the log was looked through.
+    fn read_for(&self, after: u64, filter: &Filter) -> Result<(Vec<Item>, Cursor)> {
+        let until = self.position().min(after.saturating_add(LOOKED_THROUGH));
+        let mut batch =
+            Reading { ledger: self, filter, after, whole: BTreeSet::new(), events: Vec::new(), weight: 0 };
+        let mut upto = None;
+        self.log_reader().each(after, until, |entry| {
+            upto = Some(Cursor { position: entry.position, event: entry.id });
+            batch.take(entry)?;
+            Ok(batch.events.len() < BATCH_EVENTS && batch.weight < BATCH_WEIGHT)
+        })?;
+        let nothing = || Error::new(ErrorKind::Consistency, format!("the log ends at position {after}"));
+        let mut events = batch.events;
+        // Earlier events of a record that came to be wanted lie before those that follow the position.
+        events.sort_by_key(|item| item.position);
+        Ok((events, upto.ok_or_else(nothing)?))
+    }
+}
+
+/// The events of a batch while they are read.
+struct Reading<'a> {
+    ledger: &'a Ledger,
+    filter: &'a Filter,
+    /// What lies before is there.
+    after: u64,
+    /// Records that came to be wanted, of which everything is sent.
+    whole: BTreeSet<RecordKey>,
+    events: Vec<Item>,
+    weight: usize,
+}
+
+impl Reading<'_> {
+    fn take(&mut self, entry: Entry) -> Result<()> {
+        let Some(conditions) = self.filter.conditions(&entry.event.collection) else { return Ok(()) };
+        let key = (entry.event.collection.clone(), entry.event.key.clone());
+        if conditions.is_empty() || self.whole.contains(&key) {
+            self.push(entry);
+            return Ok(());
+        }
+        // One that is not wanted any more is sent up to the event that made it so.
+        let was_wanted = self.after > 0 && self.meets(&key, conditions, Some(AsOf::Position(self.after)))?;
+        if was_wanted {
+            self.push(entry);
+        } else if self.meets(&key, conditions, None)? {
+            let earlier = self.ledger.log_reader().record(entry.previous, 0)?;
+            earlier.into_iter().for_each(|entry| self.push(entry));
+            self.push(entry);
+            self.whole.insert(key);
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.weight += segment::weight(&entry.event);
+        let Entry { position, id, run, event, .. } = entry;
+        // When it arrived here, and what came before it here, is nobody else's business.
+        self.events.push(Item { position, previous: 0, received_at: 0, run, id, event });
+    }
+
+    fn meets(&self, key: &RecordKey, conditions: &[Condition], as_of: Option<AsOf>) -> Result<bool> {
+        let found = self.ledger.look(&key.0, &key.1, &Look { as_of, ..Look::default() })?;
+        Ok(found.is_some_and(|record| conditions.iter().all(|condition| condition.is_met(&record.value))))
+    }
+}
+
+/// Takes in what another ledger of this program holds, in a session of two threads.
+pub(super) fn pull(
+    ours: &Ledger,
+    theirs: &Ledger,
+    progress: &mut dyn FnMut(Transfer) -> Result<()>,
+) -> Result<Transfer> {
+    let wants = Some(Filter::default());
+    let mut receiver = ours.session(&SessionOptions { sends: false, wants, follows: false })?;
+    let mut sender = theirs.session(&SessionOptions { sends: true, wants: None, follows: false })?;
+    let ((to_sender, from_receiver), (to_receiver, from_sender)) = (channel(), channel());
+    std::thread::scope(|scope| {
+        let other = scope.spawn(move || {
+            talk(&mut sender, &from_receiver, &to_receiver, &mut |_| Ok(()));
+            sender.finish()
+        });
+        talk(&mut receiver, &from_sender, &to_sender, progress);
+        // Who still waits for a word hears that nobody is there.
+        drop(to_sender);
+        let other = other.join().unwrap_or_else(|panic| resume_unwind(panic));
+        match (receiver.finish(), other) {
+            // What went wrong there is told in its own words.
+            (Err(heard), Err(fault)) if heard.kind() == fault.kind() => Err(fault),
+            (ours, _) => ours,
+        }
+    })
+}
+
+/// Talks until the session ends, or nobody answers.
+fn talk(
+    peer: &mut Peer,
+    heard: &Receiver<Message>,
+    said: &Sender<Message>,
+    progress: &mut dyn FnMut(Transfer) -> Result<()>,
+) {
+    // Who has hung up hears no more.
+    let say = |messages: Vec<Message>| messages.into_iter().for_each(|message| drop(said.send(message)));
+    say(peer.begin());
+    while !peer.is_ended() {
+        let Ok(message) = heard.recv() else { return };
+        let before = peer.transfer();
+        say(peer.hear(message));
+        if peer.transfer() != before
+            && let Err(fault) = progress(peer.transfer())
+        {
+            say(peer.fail(fault));
+        }
+    }
+}

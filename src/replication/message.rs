@@ -1,0 +1,147 @@
+//! What two replicas say to each other.
+
+use serde::{Deserialize, Serialize};
+
+use super::Filter;
+use crate::event::{BlobHash, EventId, LedgerId, WriterId};
+use crate::segment::Item;
+use crate::{Error, ErrorKind};
+
+/// A place in a log: a position, and the event there. A log that was restored or copied has another event there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// The position; everything up to it is meant.
+    pub position: u64,
+    /// The id of the event there.
+    pub event: EventId,
+}
+
+/// The first half of an event's id: enough to tell it from all others.
+pub type ShortId = [u8; 16];
+
+/// The number of a batch in its direction of a session, from 1.
+pub type BatchNumber = u64;
+
+/// What each side says first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The oldest and the newest version of the protocol that it speaks.
+    pub versions: (u16, u16),
+    /// The ledger; `None` where it holds no event yet and becomes a replica of any.
+    pub ledger: Option<LedgerId>,
+    /// The writer of its own events: what the other side knows it by.
+    pub replica: WriterId,
+    /// Whether it sends its events.
+    pub sends: bool,
+}
+
+/// What a side wants to be sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wants {
+    /// Which records.
+    pub filter: Filter,
+    /// Up to where it has all of them; `None` from the beginning.
+    pub cursor: Option<Cursor>,
+    /// How many batches may be under way at once.
+    pub window: u16,
+    /// Whether it holds events already though it has no cursor: then ids are offered before bodies.
+    pub holds_events: bool,
+    /// Collections with the digest of what it holds of them, where it has no cursor.
+    pub digests: Vec<(String, [u8; 32])>,
+}
+
+/// How a session ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bye {
+    /// The stable name of the kind of error; `None` where all went well.
+    pub code: Option<String>,
+    /// What was wrong, for people.
+    pub message: String,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    /// Who it is.
+    Hello(Hello),
+    /// What it wants to be sent; `None` for nothing. Said once, after the other side's hello.
+    Wants(Option<Wants>),
+    /// After which position of its log a side sends: the cursor's, or 0 where that is none of its places.
+    Begins(u64),
+    /// Ids of events, oldest first: which of them are wanted?
+    Offer {
+        /// The batch that they are of.
+        batch: BatchNumber,
+        /// The ids.
+        ids: Vec<ShortId>,
+    },
+    /// Which events of an offer are wanted, one bit for each, the lowest of a byte first.
+    Want {
+        /// The batch.
+        batch: BatchNumber,
+        /// The bits.
+        bits: Vec<u8>,
+    },
+    /// Events, in the order of the sender's log.
+    Batch {
+        /// Its number.
+        batch: BatchNumber,
+        /// Up to where of the sender's log everything that is wanted was sent with this, and the event there.
+        upto: Cursor,
+        /// The events: none where none up to there is wanted, or all are known.
+        events: Vec<Item>,
+    },
+    /// A batch was taken in, durably, so that another may be sent.
+    Ack {
+        /// The batch.
+        batch: BatchNumber,
+        /// Up to where everything is here, and nothing waits for its parents.
+        cursor: Option<Cursor>,
+    },
+    /// Everything up to the end of the sender's log was sent.
+    Reached,
+    /// A large value is wanted, from a byte on.
+    WantBlob {
+        /// Its hash.
+        hash: BlobHash,
+        /// How many of its bytes are here.
+        offset: u64,
+    },
+    /// A part of a large value.
+    Blob {
+        /// Its hash.
+        hash: BlobHash,
+        /// How many bytes it has as a whole.
+        total: u64,
+        /// Where the part begins.
+        offset: u64,
+        /// The part.
+        bytes: Vec<u8>,
+    },
+    /// A large value is not here.
+    NoBlob(BlobHash),
+    /// Is anybody there?
+    Ping,
+    /// Yes.
+    Pong,
+    /// Nothing more is said.
+    Bye(Bye),
+}
+
+impl Bye {
+    /// All went well.
+    pub(super) fn well() -> Self {
+        Self { code: None, message: String::new() }
+    }
+
+    pub(super) fn of(fault: &Error) -> Self {
+        Self { code: Some(fault.kind().code().to_owned()), message: fault.message().to_owned() }
+    }
+
+    /// The error that the other side ended with.
+    pub(super) fn into_error(self) -> Option<Error> {
+        let code = self.code?;
+        let kind = ErrorKind::from_code(&code).unwrap_or(ErrorKind::Server);
+        Some(Error::new(kind, format!("the other replica ended the session: {}", self.message)))
+    }
+}

@@ -1,0 +1,232 @@
+//! The half of a session that receives.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::message::{BatchNumber, Cursor, Message, ShortId};
+use super::sending::{broken, misused};
+use super::session::{Applied, Output};
+use crate::event::BlobHash;
+use crate::segment::Item;
+use crate::{Error, ErrorKind, Result};
+
+/// The most bytes of a large value: who names one of more is refused by the ledger anyway.
+const MOST_BLOB_BYTES: u64 = 1 << 30;
+
+/// A batch that came.
+struct Batch {
+    number: BatchNumber,
+    upto: Cursor,
+    events: Vec<Item>,
+}
+
+/// A large value that is on its way.
+struct Fetching {
+    hash: BlobHash,
+    bytes: Vec<u8>,
+}
+
+/// What came from the other side, and how far that is.
+pub(super) struct Receiving {
+    window: u16,
+    /// The number of the batch, or offer, that comes next.
+    due: BatchNumber,
+    /// Batches that were offered, whose bodies did not come.
+    offered: VecDeque<BatchNumber>,
+    pending: VecDeque<Batch>,
+    is_applying: bool,
+    lacking: BTreeSet<BlobHash>,
+    fetching: Option<Fetching>,
+    /// Up to where everything is here.
+    cursor: Option<Cursor>,
+    /// After which position the other side sends, and up to where it did; `None` before it has said so.
+    sent: Option<u64>,
+    /// Whether the other side said that there is no more.
+    reached: bool,
+    told: bool,
+}
+
+impl Receiving {
+    pub(super) fn new(window: u16, cursor: Option<Cursor>) -> Self {
+        let (offered, pending, is_applying, lacking, fetching, reached, told) = Default::default();
+        let (due, sent) = (1, None);
+        Self { window, due, offered, pending, is_applying, lacking, fetching, cursor, sent, reached, told }
+    }
+
+    pub(super) fn begun(&mut self, after: u64, outputs: &mut VecDeque<Output>) -> Result<()> {
+        let ours = self.cursor.map_or(0, |cursor| cursor.position);
+        if self.sent.is_some() || (after != 0 && after != ours) {
+            return Err(broken("it begins twice, or where nobody asked it to"));
+        }
+        self.sent = Some(after);
+        self.cursor = self.cursor.filter(|_| after != 0);
+        outputs.push_back(Output::Begun(after));
+        Ok(())
+    }
+
+    /// Whether everything came that there is.
+    pub(super) fn is_done(&self) -> bool {
+        self.reached && self.pending.is_empty()
+    }
+
+    /// An offer, or a batch that was not offered, has to be the next.
+    fn take_number(&mut self, batch: BatchNumber) -> Result<()> {
+        if batch != self.due {
+            return Err(broken(&format!("expected batch {}, got {batch}", self.due)));
+        }
+        if self.pending.len() + self.offered.len() >= usize::from(self.window.max(1)) {
+            return Err(broken("more batches are under way than were allowed"));
+        }
+        self.due += 1;
+        (self.reached, self.told) = (false, false);
+        Ok(())
+    }
+
+    pub(super) fn offer(
+        &mut self,
+        batch: BatchNumber,
+        ids: Vec<ShortId>,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<()> {
+        self.take_number(batch)?;
+        self.offered.push_back(batch);
+        outputs.push_back(Output::Known { batch, ids });
+        Ok(())
+    }
+
+    pub(super) fn batch(
+        &mut self,
+        number: BatchNumber,
+        upto: Cursor,
+        events: Vec<Item>,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<()> {
+        match self.offered.front() {
+            Some(offered) if *offered == number => drop(self.offered.pop_front()),
+            // Bodies come in the order of their numbers.
+            Some(offered) => return Err(broken(&format!("expected batch {offered}, got {number}"))),
+            None => self.take_number(number)?,
+        }
+        if self.sent.is_none_or(|sent| sent >= upto.position) {
+            return Err(broken("a batch goes back, or comes before its beginning"));
+        }
+        self.sent = Some(upto.position);
+        self.pending.push_back(Batch { number, upto, events });
+        self.go_on(outputs);
+        Ok(())
+    }
+
+    /// Has the next batch taken in.
+    fn go_on(&mut self, outputs: &mut VecDeque<Output>) {
+        if let Some(batch) = self.pending.front_mut().filter(|_| !self.is_applying) {
+            self.is_applying = true;
+            let events = std::mem::take(&mut batch.events);
+            outputs.push_back(Output::Apply { batch: batch.number, upto: batch.upto, events });
+        } else if self.is_done() && !self.told {
+            self.told = true;
+            outputs.push_back(Output::Reached);
+        }
+    }
+
+    /// A batch was taken in, or lacks large values.
+    pub(super) fn applied(
+        &mut self,
+        batch: BatchNumber,
+        applied: Applied,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<()> {
+        let Some(front) = self.pending.front_mut().filter(|front| front.number == batch && self.is_applying) else {
+            return Err(misused("the outcome of a batch that was not to be applied"));
+        };
+        match applied {
+            Applied::Lacks { events, blobs } => {
+                if blobs.is_empty() {
+                    return Err(misused("a batch that lacks nothing"));
+                }
+                front.events = events;
+                self.lacking = blobs.into_iter().collect();
+                self.fetch(outputs);
+            }
+            Applied::Whole { waits } => {
+                let upto = front.upto;
+                self.pending.pop_front();
+                self.is_applying = false;
+                if !waits {
+                    self.cursor = Some(upto);
+                    outputs.push_back(Output::Note(upto));
+                }
+                outputs.push_back(Output::Send(Message::Ack { batch, cursor: self.cursor }));
+                self.go_on(outputs);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the next large value that is lacking, or has the batch taken in.
+    fn fetch(&mut self, outputs: &mut VecDeque<Output>) {
+        match self.lacking.first() {
+            Some(hash) => {
+                self.fetching = Some(Fetching { hash: *hash, bytes: Vec::new() });
+                outputs.push_back(Output::Send(Message::WantBlob { hash: *hash, offset: 0 }));
+            }
+            None => {
+                self.is_applying = false;
+                self.go_on(outputs);
+            }
+        }
+    }
+
+    /// A part of a large value came.
+    pub(super) fn blob(
+        &mut self,
+        hash: BlobHash,
+        (total, offset): (u64, u64),
+        part: &[u8],
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<()> {
+        let Some(fetching) = self.fetching.as_mut().filter(|fetching| fetching.hash == hash) else {
+            return Err(broken("a large value came that was not asked for"));
+        };
+        let held = fetching.bytes.len() as u64;
+        let fits = total <= MOST_BLOB_BYTES && offset == held && held + part.len() as u64 <= total;
+        if !fits || (part.is_empty() && held < total) {
+            return Err(broken("a part of a large value does not follow the one before"));
+        }
+        fetching.bytes.extend_from_slice(part);
+        let held = fetching.bytes.len() as u64;
+        if held < total {
+            outputs.push_back(Output::Send(Message::WantBlob { hash, offset: held }));
+            return Ok(());
+        }
+        let bytes = self.fetching.take().map(|fetching| fetching.bytes).unwrap_or_default();
+        if BlobHash::of(&bytes) != hash {
+            return Err(broken("a large value has another hash than it was asked for by"));
+        }
+        outputs.push_back(Output::StoreBlob { hash, bytes });
+        Ok(())
+    }
+
+    /// A large value was stored.
+    pub(super) fn stored(&mut self, hash: BlobHash, outputs: &mut VecDeque<Output>) -> Result<()> {
+        if !self.lacking.remove(&hash) {
+            return Err(misused("a large value that was not to be stored"));
+        }
+        self.fetch(outputs);
+        Ok(())
+    }
+
+    /// The other side has no more.
+    pub(super) fn reached(&mut self, outputs: &mut VecDeque<Output>) -> Result<()> {
+        if !self.offered.is_empty() {
+            return Err(broken("it has no more, but did not send what it offered"));
+        }
+        self.reached = true;
+        self.go_on(outputs);
+        Ok(())
+    }
+}
+
+/// A large value that events name is nowhere.
+pub(super) fn no_blob(hash: BlobHash) -> Error {
+    Error::new(ErrorKind::NotFound, format!("the other replica lacks the large value {hash}, which its events name"))
+        .with_hint("pull from a replica that has it")
+}

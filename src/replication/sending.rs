@@ -1,0 +1,188 @@
+//! The half of a session that sends.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::message::{BatchNumber, Cursor, Message, ShortId, Wants};
+use super::session::Output;
+use crate::event::EventId;
+use crate::segment::Item;
+use crate::{Error, ErrorKind, Result};
+
+/// How many of the events that came from the other side are remembered, so as not to be sent back.
+const REMEMBERED: usize = 1 << 16;
+/// After so many offers of which everything was wanted, bodies are sent at once.
+const VAIN_OFFERS: u32 = 4;
+
+/// Events that came from the other side; of too many the oldest are forgotten, and sent back.
+#[derive(Default)]
+struct Echoes {
+    ids: BTreeSet<EventId>,
+    order: VecDeque<EventId>,
+}
+
+impl Echoes {
+    fn add(&mut self, id: EventId) {
+        if self.ids.insert(id) {
+            self.order.push_back(id);
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+}
+
+/// What is sent to the other side, and how far that is.
+pub(super) struct Sending {
+    wants: Wants,
+    /// Everything up to here was read.
+    read: u64,
+    /// The last position of the log, and where to stop where nobody follows.
+    head: u64,
+    is_reading: bool,
+    /// The number of the last batch, and how many of them are not acknowledged.
+    batch: BatchNumber,
+    acknowledged: BatchNumber,
+    /// Batches of which the ids were offered.
+    offered: BTreeMap<BatchNumber, (Cursor, Vec<Item>)>,
+    offers: bool,
+    vain: u32,
+    /// Up to where collections are alike on both sides, and which.
+    alike: (u64, BTreeSet<String>),
+    echoes: Echoes,
+    /// Whether the other side was told that there is no more.
+    said_reached: bool,
+}
+
+impl Sending {
+    /// Sends what is wanted after a position of a log that ends at `head`.
+    pub(super) fn new(wants: Wants, from: u64, head: u64, alike: (u64, BTreeSet<String>)) -> Self {
+        let offers = wants.holds_events && wants.cursor.is_none();
+        let (batch, acknowledged, vain, is_reading, said_reached) = Default::default();
+        let (offered, echoes) = Default::default();
+        Self {
+            wants,
+            read: from.min(head),
+            head,
+            is_reading,
+            batch,
+            acknowledged,
+            offered,
+            offers,
+            vain,
+            alike,
+            echoes,
+            said_reached,
+        }
+    }
+
+    /// The log has grown.
+    pub(super) fn grown(&mut self, head: u64, outputs: &mut VecDeque<Output>) {
+        self.head = self.head.max(head);
+        self.go_on(outputs);
+    }
+
+    /// Remembers what came from the other side.
+    pub(super) fn came(&mut self, id: EventId) {
+        self.echoes.add(id);
+    }
+
+    /// Whether everything was sent and taken in.
+    pub(super) fn is_done(&self) -> bool {
+        self.said_reached && self.acknowledged == self.batch
+    }
+
+    /// Reads on where that is due, and says so where there is no more.
+    pub(super) fn go_on(&mut self, outputs: &mut VecDeque<Output>) {
+        let under_way = self.batch - self.acknowledged;
+        if self.is_reading || under_way >= u64::from(self.wants.window.max(1)) {
+            return;
+        }
+        if self.read < self.head {
+            self.is_reading = true;
+            self.said_reached = false;
+            outputs.push_back(Output::Read { after: self.read, filter: self.wants.filter.clone() });
+        } else if !self.said_reached && self.offered.is_empty() {
+            self.said_reached = true;
+            outputs.push_back(Output::Send(Message::Reached));
+        }
+    }
+
+    /// Sends what was read.
+    pub(super) fn was_read(&mut self, upto: Cursor, events: Vec<Item>, outputs: &mut VecDeque<Output>) -> Result<()> {
+        if !self.is_reading || upto.position <= self.read {
+            return Err(misused("a read that was not asked for, or that went no further"));
+        }
+        self.is_reading = false;
+        self.read = upto.position;
+        let wanted = |item: &Item| {
+            let is_alike = item.position <= self.alike.0 && self.alike.1.contains(&item.event.collection);
+            !is_alike && !self.echoes.ids.contains(&item.id)
+        };
+        let events: Vec<Item> = events.into_iter().filter(wanted).collect();
+        // What is left out tells the other side nothing but how far it came, which it should learn once in a while.
+        self.batch += 1;
+        if self.offers && !events.is_empty() {
+            let ids = events.iter().map(|item| short(&item.id)).collect();
+            self.offered.insert(self.batch, (upto, events));
+            outputs.push_back(Output::Send(Message::Offer { batch: self.batch, ids }));
+        } else {
+            outputs.push_back(Output::Send(Message::Batch { batch: self.batch, upto, events }));
+        }
+        self.go_on(outputs);
+        Ok(())
+    }
+
+    /// Sends what is wanted of an offer.
+    pub(super) fn wanted(&mut self, batch: BatchNumber, bits: &[u8], outputs: &mut VecDeque<Output>) -> Result<()> {
+        let Some((upto, mut events)) = self.offered.remove(&batch) else {
+            return Err(broken(&format!("an offer {batch}, of which nothing is known, is answered")));
+        };
+        if bits.len() != events.len().div_ceil(8) {
+            return Err(broken("an offer is answered for another number of events"));
+        }
+        let offered = events.len();
+        let mut nth = 0;
+        events.retain(|_| {
+            nth += 1;
+            bit(bits, nth - 1)
+        });
+        self.vain = if events.len() == offered { self.vain + 1 } else { 0 };
+        self.offers = self.vain < VAIN_OFFERS;
+        outputs.push_back(Output::Send(Message::Batch { batch, upto, events }));
+        self.go_on(outputs);
+        Ok(())
+    }
+
+    /// A batch was taken in.
+    pub(super) fn acked(&mut self, batch: BatchNumber, outputs: &mut VecDeque<Output>) -> Result<()> {
+        if batch != self.acknowledged + 1 || batch > self.batch || self.offered.contains_key(&batch) {
+            return Err(broken(&format!("batch {batch} is acknowledged, after {}", self.acknowledged)));
+        }
+        self.acknowledged = batch;
+        self.go_on(outputs);
+        Ok(())
+    }
+}
+
+/// The first half of an id.
+pub(super) fn short(id: &EventId) -> ShortId {
+    id.0.first_chunk().copied().unwrap_or_default()
+}
+
+/// Whether a bit is set.
+pub(super) fn bit(bits: &[u8], nth: usize) -> bool {
+    bits.get(nth / 8).is_some_and(|byte| byte >> (nth % 8) & 1 == 1)
+}
+
+/// The other side broke a rule.
+pub(super) fn broken(what: &str) -> Error {
+    Error::new(ErrorKind::Consistency, format!("the other replica breaks the rules of the protocol: {what}"))
+        .with_hint("connect again; if it goes on, one of the two programs has a fault")
+}
+
+/// Who runs the session broke a rule.
+pub(super) fn misused(what: &str) -> Error {
+    Error::new(ErrorKind::Consistency, format!("the session was given {what}"))
+}
