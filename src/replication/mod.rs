@@ -22,8 +22,6 @@ mod message;
 mod receiving;
 mod sending;
 mod session;
-#[cfg(test)]
-mod tests;
 mod wire;
 
 pub use filter::{Condition, Filter};

@@ -5,12 +5,9 @@ use std::collections::{BTreeSet, VecDeque};
 use super::message::{BatchNumber, Cursor, Message, ShortId};
 use super::sending::{broken, misused};
 use super::session::{Applied, Output};
-use crate::event::BlobHash;
+use crate::event::{BlobHash, limits};
 use crate::segment::Item;
 use crate::{Error, ErrorKind, Result};
-
-/// The most bytes of a large value: who names one of more is refused by the ledger anyway.
-const MOST_BLOB_BYTES: u64 = 1 << 30;
 
 /// A batch that came.
 struct Batch {
@@ -187,7 +184,7 @@ impl Receiving {
             return Err(broken("a large value came that was not asked for"));
         };
         let held = fetching.bytes.len() as u64;
-        let fits = total <= MOST_BLOB_BYTES && offset == held && held + part.len() as u64 <= total;
+        let fits = total <= limits::BLOB_BYTES && offset == held && held + part.len() as u64 <= total;
         if !fits || (part.is_empty() && held < total) {
             return Err(broken("a part of a large value does not follow the one before"));
         }

@@ -328,7 +328,7 @@ impl Session {
             }
             (Message::Pong, _) => Ok(()),
             (message, Stage::Open) => self.converse(message),
-            _ => Err(broken("it speaks before it has said who it is, or says so twice")),
+            _ => Err(broken("it speaks before it has said who it is")),
         }
     }
 
@@ -358,8 +358,9 @@ impl Session {
                 receiving(&mut self.receiving)?.blob(hash, (total, offset), &bytes, outputs)
             }
             Message::NoBlob(hash) => Err(no_blob(hash)),
+            Message::Hello(_) => Err(broken("it says twice who it is")),
             // These were heard before.
-            Message::Hello(_) | Message::Ping | Message::Pong | Message::Bye(_) => Ok(()),
+            Message::Ping | Message::Pong | Message::Bye(_) => Ok(()),
         }
     }
 

@@ -41,6 +41,7 @@ mod reference;
 mod replicas;
 mod schemas;
 mod sealing;
+mod sessions;
 mod settling;
 mod spans;
 mod texts;

@@ -4,6 +4,8 @@
 //! message ──► Peer::hear ──► Session ──► read the log, take events in, … ──► messages
 //! ```
 
+mod stream;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -56,6 +58,7 @@ pub struct Peer {
     ledger: Ledger,
     session: Session,
     wants: Option<Filter>,
+    follows: bool,
     /// The other replica.
     other: Option<WriterId>,
     run: RunId,
@@ -87,7 +90,8 @@ impl Ledger {
         let (other, transfer, offered, noted, listed, blob, outcome) = Default::default();
         let wants = options.wants.clone();
         let ledger = self.clone();
-        Ok(Peer { ledger, session, wants, other, run, transfer, offered, noted, listed, blob, outcome })
+        let follows = options.follows;
+        Ok(Peer { ledger, session, wants, follows, other, run, transfer, offered, noted, listed, blob, outcome })
     }
 }
 

@@ -1,0 +1,182 @@
+//! Carrying a session over byte streams: a socket, a pipe, the standard input and output of another program.
+
+use std::io::{ErrorKind as IoKind, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use super::Peer;
+use crate::ledger::{Ledger, Transfer};
+use crate::replication::{Framing, MOST_MESSAGE_BYTES, Message, decode, encode};
+use crate::segment::Alone;
+use crate::{Error, ErrorKind, Result};
+
+/// How many messages are read ahead: as many batches as may be under way, and some words.
+const AHEAD: usize = 8;
+/// How long one wait for growth takes: only to notice that the session has ended.
+const WAIT: Duration = Duration::from_millis(500);
+
+/// What happens while a session is carried.
+enum Happened {
+    Came(Vec<u8>),
+    Broke(Error),
+    Grown,
+}
+
+impl Peer {
+    /// Carries the session over two byte streams until it ends: a message is its length (u32, little-endian) and its
+    /// bytes. `progress` is told after each batch, and may end the session by an error.
+    ///
+    /// `input` is read in a thread of its own, which ends when the stream does: whoever wants to have it back closes it.
+    /// A stream that says nothing for 45 seconds is given up, whatever its own limits of time are.
+    ///
+    /// # Errors
+    /// What ended the session; `network` where a stream broke off before its end; `timeout`; what `progress` returns.
+    pub fn carry(
+        mut self,
+        input: impl Read + Send + 'static,
+        mut output: impl Write,
+        progress: &mut dyn FnMut(Transfer) -> Result<()>,
+    ) -> Result<Transfer> {
+        let (tell, told) = sync_channel(AHEAD);
+        let ended = Arc::new(AtomicBool::new(false));
+        spawn("syncledger-input", {
+            let tell = tell.clone();
+            move || read_messages(input, &tell)
+        })?;
+        if self.follows {
+            let (ledger, ended) = (self.ledger.clone(), ended.clone());
+            spawn("syncledger-growth", move || watch(&ledger, &tell, &ended))?;
+        }
+        let outcome = self.converse(&told, &mut output, progress);
+        ended.store(true, Ordering::Relaxed);
+        outcome.and_then(|()| self.finish())
+    }
+
+    /// Talks until the session ends. An error is one of the streams.
+    fn converse(
+        &mut self,
+        told: &Receiver<Happened>,
+        output: &mut impl Write,
+        progress: &mut dyn FnMut(Transfer) -> Result<()>,
+    ) -> Result<()> {
+        let mut said = self.begin();
+        loop {
+            match self.say(said, output) {
+                // Whether its last word is heard does not matter to who has ended.
+                _ if self.is_ended() => return Ok(()),
+                Err(fault) => return self.hear_last_words(told, fault),
+                Ok(()) => {}
+            }
+            let before = self.transfer();
+            said = match told.recv_timeout(self.patience()) {
+                Ok(Happened::Came(bytes)) => match decode(&bytes, &self.framing()) {
+                    Ok(message) => self.hear(message),
+                    Err(fault) => self.fail(fault),
+                },
+                Ok(Happened::Grown) => self.grown(),
+                Ok(Happened::Broke(fault)) => return Err(fault),
+                Err(RecvTimeoutError::Timeout) => self.tick(),
+                Err(RecvTimeoutError::Disconnected) => return Err(broke_off("it was closed")),
+            };
+            if self.transfer() != before
+                && let Err(fault) = progress(self.transfer())
+            {
+                said.extend(self.fail(fault));
+            }
+        }
+    }
+
+    /// The other side hears nothing any more: it may have said why.
+    fn hear_last_words(&mut self, told: &Receiver<Happened>, fault: Error) -> Result<()> {
+        while let Ok(happened) = told.recv_timeout(WAIT) {
+            match happened {
+                Happened::Came(bytes) => {
+                    if let Ok(bye @ Message::Bye(_)) = decode(&bytes, &self.framing()) {
+                        self.hear(bye);
+                        return Ok(());
+                    }
+                }
+                Happened::Broke(_) => break,
+                Happened::Grown => {}
+            }
+        }
+        Err(fault)
+    }
+
+    /// How long to wait for a word.
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.due().saturating_sub(self.ledger.shared().now_ms()).max(1))
+    }
+
+    fn framing(&self) -> Framing<'static> {
+        Framing { ledger: self.ledger(), past: &Alone }
+    }
+
+    fn say(&self, messages: Vec<Message>, output: &mut impl Write) -> Result<()> {
+        for message in messages {
+            let bytes = encode(&message, &self.framing())?;
+            let length = (bytes.len() as u32).to_le_bytes();
+            let written = output.write_all(&length).and_then(|()| output.write_all(&bytes));
+            written.map_err(|fault| broke_off(&fault.to_string()))?;
+        }
+        output.flush().map_err(|fault| broke_off(&fault.to_string()))
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    let no_thread = |fault| Error::new(ErrorKind::Storage, format!("no thread could be started: {fault}"));
+    started.map(drop).map_err(no_thread)
+}
+
+fn broke_off(what: &str) -> Error {
+    Error::new(ErrorKind::Network, format!("the connection to the other replica broke off: {what}"))
+        .with_hint("connect again: what was taken in stays")
+}
+
+/// Reads messages until the stream ends, or nobody wants them.
+fn read_messages(mut input: impl Read, tell: &SyncSender<Happened>) {
+    loop {
+        let happened = read_message(&mut input).map_or_else(Happened::Broke, Happened::Came);
+        let ends = matches!(happened, Happened::Broke(_));
+        if tell.send(happened).is_err() || ends {
+            return;
+        }
+    }
+}
+
+fn read_message(input: &mut impl Read) -> Result<Vec<u8>> {
+    let of_stream = |fault: std::io::Error| match fault.kind() {
+        IoKind::UnexpectedEof => broke_off("it ended before the session did"),
+        _ => broke_off(&fault.to_string()),
+    };
+    let mut length = [0; 4];
+    input.read_exact(&mut length).map_err(of_stream)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MOST_MESSAGE_BYTES {
+        let limit = MOST_MESSAGE_BYTES >> 20;
+        let message = format!("a message has at most {limit} MiB, and this one is said to have {length} bytes");
+        return Err(Error::new(ErrorKind::TooLarge, message).with_hint("is the other side a syncledger replica?"));
+    }
+    // Memory grows with what comes, not with what is promised.
+    let mut bytes = Vec::new();
+    let read = input.take(length as u64).read_to_end(&mut bytes).map_err(of_stream)?;
+    if read < length { Err(broke_off("it ended in a message")) } else { Ok(bytes) }
+}
+
+/// Tells of each growth of a log until the session has ended.
+fn watch(ledger: &Ledger, tell: &SyncSender<Happened>, ended: &AtomicBool) {
+    // Also of what came between the session's beginning and this.
+    let mut seen = 0;
+    while !ended.load(Ordering::Relaxed) {
+        let position = ledger.shared().await_shown(ledger.id(), seen + 1, WAIT);
+        if position > seen {
+            seen = position;
+            if tell.send(Happened::Grown).is_err() {
+                return;
+            }
+        }
+    }
+}

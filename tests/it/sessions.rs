@@ -1,0 +1,506 @@
+//! Two replicas in a session: every message goes over as bytes.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::json;
+use syncledger::ledger::{Context, Ledger, Options, Peer, SessionOptions, Store, Transfer, Which};
+use syncledger::replication::{self, Bye, Cursor, Filter, Framing, Hello, Message, Wants, decode, encode};
+use syncledger::segment::{Alone, Item};
+use syncledger::{Error, ErrorKind};
+
+fn ledger() -> Ledger {
+    Store::in_memory(Options::default()).unwrap().create_ledger("main").unwrap()
+}
+
+fn context(source: &str) -> Context {
+    Context::from_source(source)
+}
+
+/// What went over the link, one way.
+#[derive(Default, Debug)]
+struct Way {
+    messages: usize,
+    bytes: usize,
+    events: usize,
+    offered: usize,
+    blobs: usize,
+}
+
+/// A link between two replicas that takes messages over as bytes, and may break.
+struct Link {
+    peers: [Peer; 2],
+    /// What is under way to each.
+    under_way: [VecDeque<Vec<u8>>; 2],
+    ways: [Way; 2],
+}
+
+impl Link {
+    fn new(here: &Ledger, there: &Ledger, options: [&SessionOptions; 2]) -> Self {
+        let peers = [here.session(options[0]).unwrap(), there.session(options[1]).unwrap()];
+        let mut link = Self { peers, under_way: Default::default(), ways: Default::default() };
+        for side in [0, 1] {
+            let said = link.peers[side].begin();
+            link.say(side, said);
+        }
+        link
+    }
+
+    fn say(&mut self, side: usize, messages: Vec<Message>) {
+        for message in messages {
+            let framing = Framing { ledger: self.peers[side].ledger(), past: &Alone };
+            let bytes = encode(&message, &framing).unwrap();
+            let way = &mut self.ways[side];
+            way.messages += 1;
+            way.bytes += bytes.len();
+            match message {
+                Message::Batch { events, .. } => way.events += events.len(),
+                Message::Offer { ids, .. } => way.offered += ids.len(),
+                Message::Blob { .. } => way.blobs += 1,
+                _ => {}
+            }
+            self.under_way[1 - side].push_back(bytes);
+        }
+    }
+
+    /// Delivers one message to a side, if there is any.
+    fn deliver(&mut self, side: usize) -> bool {
+        let Some(bytes) = self.under_way[side].pop_front() else { return false };
+        let framing = Framing { ledger: self.peers[side].ledger(), past: &Alone };
+        let message = decode(&bytes, &framing).unwrap();
+        let said = self.peers[side].hear(message);
+        self.say(side, said);
+        true
+    }
+
+    /// Delivers until nothing is under way, or so many messages were delivered.
+    fn run(&mut self, most: usize) {
+        let mut side = 0;
+        for _ in 0..most {
+            if !self.deliver(side) && !self.deliver(1 - side) {
+                return;
+            }
+            side = 1 - side;
+        }
+    }
+
+    fn finish(self) -> ([Result<Transfer, Error>; 2], [Way; 2]) {
+        let [here, there] = self.peers;
+        ([here.finish(), there.finish()], self.ways)
+    }
+}
+
+/// A session to its end, in both directions.
+fn sync(here: &Ledger, there: &Ledger) -> ([Transfer; 2], [Way; 2]) {
+    sync_with(here, there, [&SessionOptions::default(); 2])
+}
+
+fn sync_with(here: &Ledger, there: &Ledger, options: [&SessionOptions; 2]) -> ([Transfer; 2], [Way; 2]) {
+    let mut link = Link::new(here, there, options);
+    link.run(usize::MAX);
+    let (outcomes, ways) = link.finish();
+    (outcomes.map(Result::unwrap), ways)
+}
+
+fn digest(ledger: &Ledger) -> String {
+    ledger.digest().unwrap().digest
+}
+
+fn edit(ledger: &Ledger, source: &str, key: usize, field: usize, value: usize) {
+    let (key, value) = (format!("k{key}"), json!({ format!("field{field}"): format!("{source}-{value}") }));
+    match ledger.get("c", &key).unwrap() {
+        None => ledger.put("c", &key, value, &context(source)).unwrap(),
+        Some(_) => ledger.patch("c", &key, value, &context(source)).unwrap(),
+    };
+}
+
+#[test]
+fn both_sides_give_and_take_in_one_session_and_nothing_is_sent_back() {
+    let (here, there) = (ledger(), ledger());
+    edit(&here, "a", 1, 1, 1);
+    sync(&here, &there);
+    (0..20).for_each(|nth| edit(&here, "a", nth, 1, 100 + nth));
+    (0..30).for_each(|nth| edit(&there, "b", nth % 25, nth % 3, nth));
+    let ([to_here, to_there], [from_here, from_there]) = sync(&here, &there);
+    assert_eq!((from_here.events, from_there.events), (20, 30));
+    assert_eq!((to_here.applied, to_there.applied, to_here.waiting), (30, 20, 0));
+    assert_eq!(digest(&here), digest(&there));
+    let conflicts = |ledger: &Ledger| ledger.conflicts(None, Which::Open, None).unwrap().len();
+    assert!(conflicts(&here) > 0 && conflicts(&here) == conflicts(&there));
+    let (_, ways) = sync(&here, &there);
+    assert_eq!(ways.map(|way| (way.events, way.offered)), [(0, 0); 2], "both know how far the other is");
+}
+
+#[test]
+fn an_empty_replica_becomes_one_of_the_other_ledger_and_another_ledger_is_refused() {
+    let (here, empty, other) = (ledger(), ledger(), ledger());
+    edit(&here, "a", 1, 1, 1);
+    edit(&other, "x", 1, 1, 1);
+    sync(&empty, &here);
+    assert_eq!(empty.info().id, here.info().id);
+    let mut link = Link::new(&here, &other, [&SessionOptions::default(); 2]);
+    link.run(usize::MAX);
+    for outcome in link.finish().0 {
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::LedgerMismatch);
+    }
+    let (first, second) = (ledger(), ledger());
+    sync(&first, &second);
+    assert_ne!(first.info().id, second.info().id, "two that are empty have nothing to agree on");
+}
+
+#[test]
+fn who_only_sends_gets_nothing_and_who_only_wants_gives_nothing() {
+    let (here, there) = (ledger(), ledger());
+    edit(&here, "a", 1, 1, 1);
+    sync(&here, &there);
+    edit(&here, "a", 2, 1, 2);
+    edit(&there, "b", 3, 1, 3);
+    let sends = SessionOptions { sends: true, wants: None, follows: false };
+    let wants = SessionOptions { sends: false, wants: Some(Filter::default()), follows: false };
+    let ([to_here, to_there], _) = sync_with(&here, &there, [&sends, &wants]);
+    assert_eq!((to_here.applied, to_there.applied), (0, 1));
+    assert_eq!((here.position(), there.position()), (2, 3));
+    let silent = SessionOptions { sends: false, wants: None, follows: false };
+    sync_with(&here, &there, [&silent, &silent]);
+    sync_with(&here, &there, [&wants, &wants]);
+    assert_eq!((here.position(), there.position()), (2, 3));
+}
+
+#[test]
+fn only_wanted_collections_and_records_are_sent_and_one_that_comes_to_be_wanted_is_sent_whole() {
+    let (server, device) = (ledger(), ledger());
+    let app = context("app");
+    let put = |key: &str, owner: &str| server.put("issues", key, json!({ "owner": owner, "n": 1 }), &app).unwrap();
+    put("mine", "ann");
+    put("theirs", "ravi");
+    server.put("notes", "n", json!({ "text": "all" }), &app).unwrap();
+    server.put("secret", "s", json!({ "text": "none" }), &app).unwrap();
+    let filter = Filter::of(["notes"]).and_where("issues", "/owner", &[json!("ann")]);
+    let wants = SessionOptions { sends: false, wants: Some(filter), follows: true };
+    let sends = SessionOptions { sends: true, wants: None, follows: true };
+    let mut link = Link::new(&server, &device, [&sends, &wants]);
+    link.run(usize::MAX);
+    let value = |key: &str| device.get("issues", key).unwrap().map(|record| record.value);
+    assert_eq!((value("mine"), value("theirs")), (Some(json!({ "owner": "ann", "n": 1 })), None));
+    assert!(device.get("notes", "n").unwrap().is_some() && device.get("secret", "s").unwrap().is_none());
+
+    // It came to be wanted, by the last of its events; and another is not any more, from the last of its events on.
+    server.patch("issues", "theirs", json!({ "n": 2 }), &app).unwrap();
+    server.patch("issues", "theirs", json!({ "owner": "ann" }), &app).unwrap();
+    let grow = |link: &mut Link| {
+        let said = link.peers[0].grown();
+        link.say(0, said);
+        link.run(usize::MAX);
+    };
+    grow(&mut link);
+    assert_eq!(value("theirs"), Some(json!({ "owner": "ann", "n": 2 })));
+    server.patch("issues", "mine", json!({ "owner": "ravi" }), &app).unwrap();
+    grow(&mut link);
+    server.patch("issues", "mine", json!({ "n": 3 }), &app).unwrap();
+    grow(&mut link);
+    assert_eq!(value("mine"), Some(json!({ "owner": "ravi", "n": 1 })));
+    assert_eq!(link.peers[1].transfer().waiting, 0);
+}
+
+#[test]
+fn who_follows_hears_of_each_event_and_sends_none_back() {
+    let (here, there) = (ledger(), ledger());
+    edit(&here, "a", 1, 1, 1);
+    let follows = SessionOptions { follows: true, ..SessionOptions::default() };
+    let mut link = Link::new(&here, &there, [&follows, &follows]);
+    link.run(usize::MAX);
+    assert!(!link.peers[0].is_ended() && there.position() == 1);
+    for nth in 0..5 {
+        edit(&here, "a", nth, 2, nth);
+        let said = link.peers[0].grown();
+        let is_one = |events: &[Item]| events.len() == 1;
+        assert!(matches!(&said[..], [Message::Batch { events, .. }, Message::Reached] if is_one(events)), "{said:?}");
+        link.say(0, said);
+        link.run(usize::MAX);
+        assert_eq!(there.position(), 2 + nth as u64);
+        // What came is not sent back.
+        let back = link.peers[1].grown();
+        let is_none = |events: &[Item]| events.is_empty();
+        assert!(
+            matches!(&back[..], [Message::Batch { events, .. }, Message::Reached] if is_none(events)),
+            "{back:?}"
+        );
+        link.say(1, back);
+        link.run(usize::MAX);
+    }
+}
+
+#[test]
+fn large_values_come_in_parts_and_before_what_names_them() {
+    let (here, there) = (ledger(), ledger());
+    let text: String = (0..400_000).map(|n| format!("{n:07} ")).collect();
+    here.put("c", "large", json!({ "text": text, "same": text }), &context("a")).unwrap();
+    let ([_, to_there], [from_here, _]) = sync(&here, &there);
+    assert_eq!((to_there.applied, from_here.blobs), (1, 4), "3.2 MB in parts of 1 MiB");
+    assert_eq!(there.get("c", "large").unwrap().unwrap().value["text"], json!(text));
+}
+
+#[test]
+fn replicas_that_have_most_of_it_already_are_offered_ids_before_bodies() {
+    let (origin, here, there) = (ledger(), ledger(), ledger());
+    (0..40).for_each(|nth| edit(&origin, "o", nth, 1, nth));
+    sync(&origin, &here);
+    sync(&origin, &there);
+    (0..3).for_each(|nth| edit(&here, "h", nth, 2, nth));
+    // Neither knows anything of the other.
+    let ([_, to_there], [from_here, from_there]) = sync(&here, &there);
+    assert_eq!((from_here.offered, from_here.events, to_there.applied), (43, 3, 3));
+    assert_eq!((from_there.events, digest(&here)), (0, digest(&there)));
+}
+
+#[test]
+fn another_version_and_words_out_of_turn_end_the_session_with_an_error_on_both_sides() {
+    let here = ledger();
+    edit(&here, "a", 1, 1, 1);
+    let hello = |versions| Hello { versions, ledger: Some(here.info().id), replica: here.info().writer, sends: true };
+    let cursor = Cursor { position: 1, event: here.log(&Default::default()).unwrap()[0].id };
+    let batch = |batch| Message::Batch { batch, upto: cursor, events: Vec::new() };
+    let ready = || vec![Message::Hello(hello((1, 1))), Message::Wants(None), Message::Begins(0)];
+    let after = |message: Message| [ready(), vec![message]].concat();
+    for (words, kind) in [
+        (vec![Message::Hello(hello((2, 3)))], ErrorKind::UpgradeNeeded),
+        (vec![Message::Reached], ErrorKind::Consistency),
+        (after(Message::Hello(hello((1, 1)))), ErrorKind::Consistency),
+        (after(Message::Wants(None)), ErrorKind::Consistency),
+        (after(Message::Begins(0)), ErrorKind::Consistency),
+        (after(batch(2)), ErrorKind::Consistency),
+        (after(Message::Ack { batch: 1, cursor: None }), ErrorKind::Consistency),
+        (after(Message::Want { batch: 1, bits: vec![1] }), ErrorKind::Consistency),
+        (after(Message::Bye(Bye { code: Some("storage".into()), message: "full".into() })), ErrorKind::Storage),
+        (after(Message::Bye(Bye { code: Some("unheard_of".into()), message: "?".into() })), ErrorKind::Server),
+        (vec![Message::Hello(hello((1, 1))), Message::Wants(None), Message::Begins(7)], ErrorKind::Consistency),
+    ] {
+        let mut peer = here.session(&SessionOptions { follows: true, ..SessionOptions::default() }).unwrap();
+        peer.begin();
+        let said: Vec<Message> = words.iter().flat_map(|word| peer.hear(word.clone())).collect();
+        let told = matches!(said.last(), Some(Message::Bye(bye)) if bye.code.is_some());
+        assert!(peer.is_ended() && (told || matches!(words.last(), Some(Message::Bye(_)))), "{words:?}: {said:?}");
+        assert_eq!(peer.hear(Message::Ping), [], "who has left hears nothing");
+        assert_eq!(peer.finish().unwrap_err().kind(), kind, "{words:?}");
+    }
+}
+
+/// One thing that happens to two replicas.
+#[derive(Clone, Debug)]
+enum Step {
+    Edit {
+        there: bool,
+        key: usize,
+        field: usize,
+    },
+    /// A session that breaks off after so many messages.
+    Broken(usize),
+    Whole,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (any::<bool>(), 0..6_usize, 0..3_usize).prop_map(|(there, key, field)| Step::Edit { there, key, field }),
+        2 => (0..14_usize).prop_map(Step::Broken),
+        1 => Just(Step::Whole),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Wherever sessions break off, the next goes on, and one whole session makes both alike.
+    #[test]
+    fn sessions_that_break_off_anywhere_lose_nothing(steps in proptest::collection::vec(step(), 1..40)) {
+        let replicas = [ledger(), ledger()];
+        edit(&replicas[0], "first", 0, 0, 0);
+        sync(&replicas[0], &replicas[1]);
+        for (nth, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Edit { there, key, field } => {
+                    edit(&replicas[usize::from(there)], ["a", "b"][usize::from(there)], key, field, nth);
+                }
+                Step::Broken(after) => {
+                    let mut link = Link::new(&replicas[0], &replicas[1], [&SessionOptions::default(); 2]);
+                    link.run(after);
+                }
+                Step::Whole => {
+                    sync(&replicas[0], &replicas[1]);
+                    prop_assert_eq!(digest(&replicas[0]), digest(&replicas[1]));
+                }
+            }
+        }
+        sync(&replicas[0], &replicas[1]);
+        prop_assert_eq!(digest(&replicas[0]), digest(&replicas[1]));
+        prop_assert!(replicas.iter().all(|replica| replica.verify().unwrap().problems.is_empty()));
+    }
+
+    /// Whatever is said, in whatever order: at worst the session ends.
+    #[test]
+    fn words_of_any_kind_in_any_order_end_a_session_at_worst(
+        words in proptest::collection::vec((0..13_u8, 0..4_u64, any::<bool>()), 1..20),
+        polite: bool,
+    ) {
+        let here = ledger();
+        edit(&here, "a", 1, 1, 1);
+        let id = here.log(&Default::default()).unwrap()[0].id;
+        let mut peer = here.session(&SessionOptions { follows: true, ..SessionOptions::default() }).unwrap();
+        peer.begin();
+        let hello = Hello { versions: (1, 1), ledger: Some(here.info().id), replica: here.info().writer, sends: true };
+        if polite {
+            peer.hear(Message::Hello(hello.clone()));
+            peer.hear(Message::Wants(Some(Wants::after(None, Filter::default()))));
+            peer.hear(Message::Begins(0));
+        }
+        for (kind, number, flag) in words {
+            let upto = Cursor { position: number, event: id };
+            let hash = syncledger::event::BlobHash([number as u8; 32]);
+            peer.hear(match kind {
+                0 => Message::Hello(hello.clone()),
+                1 => Message::Wants(flag.then(|| Wants::after(Some(upto), Filter::default()))),
+                2 => Message::Begins(number),
+                3 => Message::Offer { batch: number, ids: vec![[number as u8; 16]; number as usize] },
+                4 => Message::Want { batch: number, bits: vec![255; number as usize] },
+                5 => Message::Batch { batch: number, upto, events: Vec::new() },
+                6 => Message::Ack { batch: number, cursor: flag.then_some(upto) },
+                7 => Message::Reached,
+                8 => Message::WantBlob { hash, offset: number },
+                9 => Message::Blob { hash, total: number, offset: 0, bytes: vec![1; number as usize] },
+                10 => Message::NoBlob(hash),
+                11 => Message::Ping,
+                _ => Message::Pong,
+            });
+        }
+        prop_assert_eq!(here.position(), 1);
+        edit(&here, "a", 2, 2, 2);
+    }
+
+    #[test]
+    fn arbitrary_bytes_and_changed_ones_are_messages_or_errors(bytes: Vec<u8>, at: usize, bit in 0..8_u32) {
+        let here = ledger();
+        edit(&here, "a", 1, 1, 1);
+        let framing = Framing { ledger: Some(here.info().id), past: &Alone };
+        let _ = decode(&bytes, &framing);
+        let mut peer = here.session(&SessionOptions::default()).unwrap();
+        let messages = [peer.begin(), vec![Message::Reached, Message::Ping]].concat();
+        for message in messages {
+            let mut bytes = encode(&message, &framing).unwrap();
+            prop_assert_eq!(decode(&bytes, &framing).unwrap(), message);
+            let place = at % bytes.len();
+            bytes[place] ^= 1 << bit;
+            let _ = decode(&bytes, &framing);
+            prop_assert!(bytes.is_empty() || decode(&bytes[..place], &framing).is_err());
+        }
+        prop_assert!(decode(&vec![0; replication::MOST_MESSAGE_BYTES + 1], &framing).is_err());
+    }
+}
+
+/// A carrier that breaks off after so many bytes, one way.
+struct Breaking<S>(S, usize);
+
+impl<S: Write> Write for Breaking<S> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let some = &bytes[..bytes.len().min(self.1)];
+        if some.is_empty() {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        }
+        let written = self.0.write(some)?;
+        self.1 -= written;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Runs a session over a socket that breaks off after so many bytes of the first side.
+fn over_a_socket(
+    here: &Ledger,
+    there: &Ledger,
+    options: &SessionOptions,
+    bytes: usize,
+) -> [Result<Transfer, Error>; 2] {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let theirs = listener.accept().unwrap().0;
+    let (here, there) = (here.session(options).unwrap(), there.session(options).unwrap());
+    let run = |peer: Peer, stream: TcpStream, bytes: usize| {
+        let outcome = peer.carry(stream.try_clone().unwrap(), Breaking(&stream, bytes), &mut |_| Ok(()));
+        stream.shutdown(Shutdown::Both).ok();
+        outcome
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| run(there, theirs, usize::MAX));
+        [run(here, ours, bytes), other.join().unwrap()]
+    })
+}
+
+#[test]
+fn a_session_over_a_socket_that_breaks_off_anywhere_goes_on_the_next_time() {
+    let (here, there) = (ledger(), ledger());
+    (0..300).for_each(|nth| edit(&here, "a", nth, 1, nth));
+    (0..200).for_each(|nth| edit(&there, "a", nth, 1, nth));
+    let copy = ledger();
+    sync(&here, &copy);
+    (0..100).for_each(|nth| edit(&copy, "b", nth, 2, nth));
+    let options = SessionOptions::default();
+    for bytes in (0..4_000).step_by(130) {
+        edit(&here, "a", bytes, 3, bytes);
+        let outcomes = over_a_socket(&here, &copy, &options, bytes);
+        for fault in outcomes.into_iter().filter_map(Result::err) {
+            assert!([ErrorKind::Network, ErrorKind::Cancelled].contains(&fault.kind()), "{bytes}: {fault}");
+        }
+    }
+    let outcomes = over_a_socket(&here, &copy, &options, usize::MAX);
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(digest(&here), digest(&copy));
+    assert_eq!(
+        over_a_socket(&here, &there, &options, usize::MAX).map(|o| o.unwrap_err().kind()),
+        [ErrorKind::LedgerMismatch; 2]
+    );
+}
+
+#[test]
+fn a_follower_over_a_socket_hears_of_what_is_written_and_what_is_no_session_is_refused() {
+    let (here, there) = (ledger(), ledger());
+    edit(&here, "a", 1, 1, 1);
+    let follows = SessionOptions { follows: true, ..SessionOptions::default() };
+    std::thread::scope(|scope| {
+        let writer = here.clone();
+        let session = scope.spawn(|| {
+            let mut seen = 0;
+            // Ends once all five came.
+            let mut progress = |transfer: Transfer| {
+                seen = transfer.applied;
+                if seen == 6 { Err(Error::new(ErrorKind::Cancelled, "enough")) } else { Ok(()) }
+            };
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let theirs = listener.accept().unwrap().0;
+            let sender = here.session(&follows).unwrap();
+            let other = std::thread::spawn(move || sender.carry(ours.try_clone().unwrap(), &ours, &mut |_| Ok(())));
+            let receiver = there.session(&follows).unwrap();
+            let outcome = receiver.carry(theirs.try_clone().unwrap(), &theirs, &mut progress);
+            (outcome.unwrap_err().kind(), other.join().unwrap().unwrap_err().kind())
+        });
+        for nth in 0..5 {
+            std::thread::sleep(Duration::from_millis(20));
+            edit(&writer, "a", nth, 2, nth);
+        }
+        assert_eq!(session.join().unwrap(), (ErrorKind::Cancelled, ErrorKind::Cancelled));
+    });
+    assert_eq!((there.position(), digest(&there)), (6, digest(&here)));
+    for (words, kind) in [
+        (&b"GET / HTTP/1.1\r\n\r\n"[..], ErrorKind::TooLarge),
+        (b"\x03\0\0\0abc", ErrorKind::Validation),
+        (b"\x03\0\0\0a", ErrorKind::Network),
+        (b"", ErrorKind::Network),
+    ] {
+        let peer = here.session(&SessionOptions::default()).unwrap();
+        assert_eq!(peer.carry(words, std::io::sink(), &mut |_| Ok(())).unwrap_err().kind(), kind);
+    }
+}
