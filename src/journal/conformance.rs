@@ -679,6 +679,9 @@ fn what_the_engine_had_not_made_durable_comes_from_the_front() {
         fill(journal, A, 40);
         journal.append(&[append(B, 3, vec![frame(4, 4)]), append(A, 43, vec![frame(44, 50)])]).unwrap();
         journal.checkpoint().unwrap();
+        // An append of nothing says nothing of what came before it.
+        journal.append(&[]).unwrap();
+        journal.append(&[append(A, 50, Vec::new())]).unwrap();
     });
     for _ in 0..2 {
         bench.journal = Some(Arc::new(bench.open().unwrap()));

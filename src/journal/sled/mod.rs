@@ -352,6 +352,10 @@ impl Journal for SledJournal {
         let store = self.store()?;
         let store = opened(&store)?;
         let plan = self.plan(store, &writer, batch)?;
+        if plan.frames.is_empty() {
+            // In the front, an entry without frames says something else.
+            return Ok(());
+        }
         let encoded = plan.frames.iter().map(|frame| (frame.ledger, frame.encoded.as_slice()));
         self.commit(|| {
             writer.front.append(encoded, || store.covering())?;
