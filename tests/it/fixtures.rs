@@ -275,3 +275,20 @@ fn a_store_that_an_earlier_program_wrote_opens_and_goes_on() {
         ledger.put("pages", "next", json!({ "n": round }), &Context::default()).unwrap();
     }
 }
+
+/// A process that was killed after it had appended: only the front has its events.
+#[test]
+fn a_store_of_version_2_whose_database_lacks_what_its_front_holds_opens_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let stored = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v2/store");
+    crate::work::copy(&stored, dir.path());
+    for _ in 0..2 {
+        let ledger = Ledger::open(dir.path()).unwrap();
+        let digest = ledger.digest().unwrap().digest;
+        assert_eq!(digest, "6e79636002a93374bfa68ac673e50078c4f8869db2025e9643e506c0b950b347");
+        let found = ledger.get("issues", "3").unwrap().unwrap();
+        assert_eq!(found.value, json!({ "id": 3, "title": "issue 3", "tags": ["a", 3] }));
+        assert_eq!(ledger.position(), 6);
+        assert_eq!(ledger.verify().unwrap().problems, Vec::<String>::new());
+    }
+}
