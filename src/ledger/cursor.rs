@@ -7,7 +7,7 @@ use super::row::{self, Kind};
 use super::shared::MARK;
 use crate::Result;
 use crate::event::{EventId, WriterId};
-use crate::replication::Cursor;
+use crate::replication::{Cursor, Filter};
 
 fn encode(cursor: Cursor) -> Vec<u8> {
     [&cursor.position.to_le_bytes()[..], &cursor.event.0].concat()
@@ -19,14 +19,14 @@ fn decode(bytes: &[u8]) -> Option<Cursor> {
 }
 
 impl Ledger {
-    /// Up to which position of another replica's log everything is here, where that is known.
-    pub(super) fn held_of(&self, replica: WriterId) -> Result<Option<Cursor>> {
-        Ok(self.shared().rows.get(&self.cursor_key(replica))?.as_deref().and_then(decode))
+    /// Up to which position of another replica's log everything is here that a filter wants, where that is known.
+    pub(super) fn held_of(&self, replica: WriterId, filter: &Filter) -> Result<Option<Cursor>> {
+        Ok(self.shared().rows.get(&self.cursor_key(replica, filter))?.as_deref().and_then(decode))
     }
 
-    /// Notes that everything of another replica up to a position is here.
-    pub(super) fn note_held(&self, replica: WriterId, cursor: Cursor) -> Result<()> {
-        Ok(self.shared().rows.write(vec![(self.cursor_key(replica), Some(encode(cursor)))], MARK)?)
+    /// Notes that everything of another replica up to a position is here that a filter wants.
+    pub(super) fn note_held(&self, replica: WriterId, filter: &Filter, cursor: Cursor) -> Result<()> {
+        Ok(self.shared().rows.write(vec![(self.cursor_key(replica, filter), Some(encode(cursor)))], MARK)?)
     }
 
     /// Whether an event waits for its parents.
@@ -40,7 +40,7 @@ impl Ledger {
         Ok(self.log_reader().at(position)?.map(|entry| Cursor { position, event: entry.id }))
     }
 
-    fn cursor_key(&self, replica: WriterId) -> Vec<u8> {
-        row::key(Kind::Cursor, self.id(), "", &replica.to_string())
+    fn cursor_key(&self, replica: WriterId, filter: &Filter) -> Vec<u8> {
+        row::key(Kind::Cursor, self.id(), &filter.name(), &replica.to_string())
     }
 }

@@ -524,7 +524,10 @@ fn a_dropped_ledger_leaves_nothing_behind_for_one_of_the_same_id() {
     // Only an empty ledger becomes a replica of another.
     let third = store.create_ledger("third").unwrap();
     put(&third, "k", json!({})).unwrap();
-    assert_eq!(third.pull(&copy).unwrap_err().kind(), ErrorKind::LedgerMismatch);
+    let refused = third.pull(&copy).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::LedgerMismatch);
+    let words = format!("expected events of ledger {}, got those of {}", third.info().id, copy.info().id);
+    assert_eq!(refused.message(), words, "seen from here");
     put(&third, "k", json!({"still": "here"})).unwrap();
 }
 

@@ -47,6 +47,27 @@ impl Filter {
         }
     }
 
+    /// A short name of the filter, the same for equal ones: what cursors of filtered sessions are kept by. Empty where
+    /// everything is wanted.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let Some(collections) = &self.collections else { return String::new() };
+        let mut hasher = blake3::Hasher::new_derive_key("syncledger 2026-11 replication filter v1");
+        let mut put = |text: &str| {
+            hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        };
+        for (collection, conditions) in collections {
+            put(collection);
+            put(&conditions.len().to_string());
+            for condition in conditions {
+                put(&condition.path);
+                put(&condition.any_of.len().to_string());
+                condition.any_of.iter().for_each(|one| put(one));
+            }
+        }
+        hasher.finalize().to_hex().chars().take(16).collect()
+    }
+
     /// Whether everything is wanted.
     #[must_use]
     pub fn is_everything(&self) -> bool {
@@ -77,5 +98,8 @@ mod tests {
         assert!(condition.is_met(&json!({ "owner": "ann" })) && condition.is_met(&json!({})));
         assert!(!condition.is_met(&json!({ "owner": "ravi" })));
         assert!(Filter::default().is_everything() && Filter::default().conditions("any").is_some());
+        assert_eq!((Filter::default().name().as_str(), filter.name().len()), ("", 16));
+        assert_eq!(Filter::of(["b", "a"]).name(), Filter::of(["a", "b"]).name());
+        assert_ne!(Filter::of(["a"]).name(), Filter::of(["a"]).and_where("a", "/x", &[json!(1)]).name());
     }
 }

@@ -203,6 +203,7 @@ pub struct Session {
     sending: Option<Sending>,
     receiving: Option<Receiving>,
     other: Option<Hello>,
+    was_left: bool,
     heard: u64,
     said: u64,
 }
@@ -215,8 +216,8 @@ impl Session {
             Hello { versions: VERSIONS, ledger: settings.ledger, replica: settings.replica, sends: settings.sends };
         let outputs = VecDeque::from([Output::Send(Message::Hello(hello))]);
         let (stage, heard, said) = (Stage::Greeting, now, now);
-        let (chosen, beginning, sending, receiving, other) = Default::default();
-        Self { settings, stage, outputs, chosen, beginning, sending, receiving, other, heard, said }
+        let (chosen, beginning, sending, receiving, other, was_left) = Default::default();
+        Self { settings, stage, outputs, chosen, beginning, sending, receiving, other, was_left, heard, said }
     }
 
     /// What to do next.
@@ -228,6 +229,12 @@ impl Session {
     #[must_use]
     pub fn other(&self) -> Option<&Hello> {
         self.other.as_ref()
+    }
+
+    /// Whether the other side ended it.
+    #[must_use]
+    pub fn was_left(&self) -> bool {
+        self.was_left
     }
 
     /// Whether it has ended.
@@ -319,6 +326,7 @@ impl Session {
         match (message, &self.stage) {
             (Message::Hello(hello), Stage::Greeting) => self.greet(hello),
             (Message::Bye(bye), _) => {
+                self.was_left = true;
                 self.end(bye.into_error().map_or(Ok(()), Err));
                 Ok(())
             }

@@ -203,6 +203,22 @@ fn only_wanted_collections_and_records_are_sent_and_one_that_comes_to_be_wanted_
     grow(&mut link);
     assert_eq!(value("mine"), Some(json!({ "owner": "ravi", "n": 1 })));
     assert_eq!(link.peers[1].transfer().waiting, 0);
+
+    // Another session with the same filter goes on where this one came.
+    server.put("notes", "later", json!({}), &app).unwrap();
+    let filters = [
+        Filter::of(["notes"]).and_where("issues", "/owner", &[json!("ann")]),
+        Filter::of(["notes"]),
+        Filter::of(["notes"]),
+    ];
+    let sent = filters.map(|filter| {
+        let once = |sends, wants| SessionOptions { sends, wants, follows: false };
+        let mut link = Link::new(&server, &device, [&once(true, None), &once(false, Some(filter))]);
+        link.run(usize::MAX);
+        let (_, [from_server, _]) = link.finish();
+        (from_server.events, from_server.offered)
+    });
+    assert_eq!(sent, [(1, 0), (0, 0), (0, 0)], "what is alike on both sides is left out");
 }
 
 #[test]

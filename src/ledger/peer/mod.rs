@@ -224,11 +224,7 @@ impl Peer {
     fn choose(&mut self, hello: &Hello) -> Result<Option<Wants>> {
         self.other = Some(hello.replica);
         let Some(filter) = self.wants.clone().filter(|_| hello.sends) else { return Ok(None) };
-        // What another filter let through is not all that this one does.
-        let cursor = match filter.is_everything() {
-            true => self.ledger.held_of(hello.replica)?,
-            false => None,
-        };
+        let cursor = self.ledger.held_of(hello.replica, &filter)?;
         let mut wants = Wants::after(cursor, filter);
         let head = self.ledger.position();
         wants.holds_events = cursor.is_none() && head > 0 && head <= MOST_LISTED;
@@ -314,10 +310,7 @@ impl Peer {
     fn note(&mut self, is_due: bool) -> Result<()> {
         let (Some(cursor), Some(other), true) = (self.noted.0, self.other, is_due) else { return Ok(()) };
         self.noted = (None, 0);
-        match self.wants.as_ref().is_some_and(Filter::is_everything) {
-            true => self.ledger.note_held(other, cursor),
-            false => Ok(()),
-        }
+        self.wants.as_ref().map_or(Ok(()), |filter| self.ledger.note_held(other, filter, cursor))
     }
 }
 
@@ -429,9 +422,10 @@ pub(super) fn pull(
         // Who still waits for a word hears that nobody is there.
         drop(to_sender);
         let other = other.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let was_left = receiver.session.was_left();
         match (receiver.finish(), other) {
             // What went wrong there is told in its own words.
-            (Err(heard), Err(fault)) if heard.kind() == fault.kind() => Err(fault),
+            (Err(_), Err(fault)) if was_left => Err(fault),
             (ours, _) => ours,
         }
     })
