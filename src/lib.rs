@@ -4,8 +4,8 @@
 //! document per record. Edits made apart merge field by field; what really conflicts stays visible as a value, and
 //! *strategies* are projections over the same events: they can be changed afterwards, and no losing value is ever lost.
 //!
-//! It is not a database to query, not a server, and not a network protocol: a service embeds a [`Ledger`], and replicas
-//! exchange its events however they like.
+//! It is not a database to query, and not a server: a service embeds a [`Ledger`], and replicas exchange its events in
+//! sessions ([`replication`]), over whatever carries their messages.
 //!
 //! ```
 //! use serde_json::json;
@@ -35,8 +35,8 @@
 //! ```
 //!
 //! The layers, each using only those below it: `cli`, [`ledger`], [`projection`], [`document`], [`event`], [`error`];
-//! beside them [`merge`], which needs no store, [`schema`], [`segment`], and [`journal`] and [`blob`], the storage seams.
-//! `docs/architecture.md` tells the rest.
+//! beside them [`merge`], which needs no store, [`schema`], [`segment`], [`replication`], and [`journal`] and [`blob`], the
+//! storage seams. `docs/architecture.md` tells the rest.
 
 #![cfg_attr(
     target_arch = "wasm32",

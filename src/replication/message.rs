@@ -19,6 +19,11 @@ pub struct Cursor {
 /// The first half of an event's id: enough to tell it from all others.
 pub type ShortId = [u8; 16];
 
+/// The first half of an id.
+pub(crate) fn short(id: &EventId) -> ShortId {
+    id.0.first_chunk().copied().unwrap_or_default()
+}
+
 /// The number of a batch in its direction of a session, from 1.
 pub type BatchNumber = u64;
 
@@ -27,8 +32,10 @@ pub type BatchNumber = u64;
 pub struct Hello {
     /// The oldest and the newest version of the protocol that it speaks.
     pub versions: (u16, u16),
-    /// The ledger; `None` where it holds no event yet and becomes a replica of any.
-    pub ledger: Option<LedgerId>,
+    /// The ledger.
+    pub ledger: LedgerId,
+    /// Whether it holds no event yet, and becomes a replica of another ledger.
+    pub adopts: bool,
     /// The writer of its own events: what the other side knows it by.
     pub replica: WriterId,
     /// Whether it sends its events.

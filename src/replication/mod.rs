@@ -25,6 +25,7 @@ mod session;
 mod wire;
 
 pub use filter::{Condition, Filter};
+pub(crate) use message::short;
 pub use message::{BatchNumber, Bye, Cursor, Hello, Message, ShortId, Wants};
 pub use session::{Applied, Input, Output, Session, Settings};
 pub use wire::{Framing, MOST_MESSAGE_BYTES, decode, encode};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::message::{BatchNumber, Cursor, Message, ShortId, Wants};
+use super::message::{BatchNumber, Cursor, Message, Wants, short};
 use super::session::Output;
 use crate::event::EventId;
 use crate::segment::Item;
@@ -121,7 +121,7 @@ impl Sending {
             !is_alike && !self.echoes.ids.contains(&item.id)
         };
         let events: Vec<Item> = events.into_iter().filter(wanted).collect();
-        // What is left out tells the other side nothing but how far it came, which it should learn once in a while.
+        // Also where all of it is left out: the other side's cursor comes further.
         self.batch += 1;
         if self.offers && !events.is_empty() {
             let ids = events.iter().map(|item| short(&item.id)).collect();
@@ -164,11 +164,6 @@ impl Sending {
         self.go_on(outputs);
         Ok(())
     }
-}
-
-/// The first half of an id.
-pub(super) fn short(id: &EventId) -> ShortId {
-    id.0.first_chunk().copied().unwrap_or_default()
 }
 
 /// Whether a bit is set.

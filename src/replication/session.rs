@@ -22,8 +22,10 @@ const WINDOW: u16 = 4;
 pub struct Settings {
     /// This replica.
     pub replica: WriterId,
-    /// The ledger; `None` where it holds no event yet.
-    pub ledger: Option<LedgerId>,
+    /// The ledger.
+    pub ledger: LedgerId,
+    /// Whether it holds no event yet, and becomes a replica of another.
+    pub adopts: bool,
     /// The last position of its log.
     pub head: u64,
     /// Whether its events are sent.
@@ -212,8 +214,8 @@ impl Session {
     /// Begins a session at a moment, in milliseconds.
     #[must_use]
     pub fn new(now: u64, settings: Settings) -> Self {
-        let hello =
-            Hello { versions: VERSIONS, ledger: settings.ledger, replica: settings.replica, sends: settings.sends };
+        let Settings { replica, ledger, adopts, sends, .. } = settings;
+        let hello = Hello { versions: VERSIONS, ledger, adopts, replica, sends };
         let outputs = VecDeque::from([Output::Send(Message::Hello(hello))]);
         let (stage, heard, said) = (Stage::Greeting, now, now);
         let (chosen, beginning, sending, receiving, other, was_left) = Default::default();
@@ -380,25 +382,25 @@ impl Session {
             );
             return Err(Error::new(ErrorKind::UpgradeNeeded, message).with_hint("upgrade the older of the two"));
         }
-        match (self.settings.ledger, hello.ledger) {
-            (Some(ours), Some(theirs)) if ours != theirs => {
-                let message = format!("expected events of ledger {ours}, got those of {theirs}");
-                Err(Error::new(ErrorKind::LedgerMismatch, message)
-                    .with_hint("pull into an empty ledger: it becomes a replica of the one that it pulls first"))
-            }
-            (None, Some(theirs)) => {
-                self.stage = Stage::Adopting(hello);
-                self.outputs.push_back(Output::Adopt(theirs));
-                Ok(())
-            }
-            _ => self.open(hello),
+        let (ours, theirs) = (self.settings.ledger, hello.ledger);
+        // Of two that are empty, one becomes a replica of the other: both know which.
+        let adopts = ours != theirs && self.settings.adopts && (!hello.adopts || ours > theirs);
+        if adopts {
+            self.stage = Stage::Adopting(hello);
+            self.outputs.push_back(Output::Adopt(theirs));
+            return Ok(());
         }
+        if ours != theirs && !hello.adopts {
+            let message = format!("expected events of ledger {ours}, got those of {theirs}");
+            return Err(Error::new(ErrorKind::LedgerMismatch, message)
+                .with_hint("pull into an empty ledger: it becomes a replica of the one that it pulls first"));
+        }
+        self.open(hello)
     }
 
     /// Both know who the other is.
     fn open(&mut self, hello: Hello) -> Result<()> {
         self.stage = Stage::Open;
-        self.settings.ledger = self.settings.ledger.or(hello.ledger);
         self.other = Some(hello.clone());
         self.outputs.push_back(Output::Choose(hello));
         Ok(())

@@ -1,14 +1,17 @@
 //! Two replicas in a session: every message goes over as bytes.
 
 use std::collections::VecDeque;
-use std::io::Write;
+use std::io::{self, Read};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::json;
-use syncledger::ledger::{Context, Ledger, Options, Peer, SessionOptions, Store, Transfer, Which};
-use syncledger::replication::{self, Bye, Cursor, Filter, Framing, Hello, Message, Wants, decode, encode};
+use syncledger::ledger::{Act, Context, Ledger, Options, Peer, SessionOptions, Store, Transfer, Which, Write};
+use syncledger::replication::{
+    self, Bye, Cursor, Filter, Framing, Hello, Input, Message, Output, Session, Settings, Wants, decode, encode,
+};
 use syncledger::segment::{Alone, Item};
 use syncledger::{Error, ErrorKind};
 
@@ -148,7 +151,7 @@ fn an_empty_replica_becomes_one_of_the_other_ledger_and_another_ledger_is_refuse
     }
     let (first, second) = (ledger(), ledger());
     sync(&first, &second);
-    assert_ne!(first.info().id, second.info().id, "two that are empty have nothing to agree on");
+    assert_eq!(first.info().id, second.info().id, "two that are empty agree on one of theirs");
 }
 
 #[test]
@@ -221,6 +224,107 @@ fn only_wanted_collections_and_records_are_sent_and_one_that_comes_to_be_wanted_
     assert_eq!(sent, [(1, 0), (0, 0), (0, 0)], "what is alike on both sides is left out");
 }
 
+/// A record that comes to be wanted and is not wanted any more before either is sent, in two batches.
+#[test]
+fn a_record_that_was_wanted_for_a_moment_leaves_nothing_waiting() {
+    let (server, device) = (ledger(), ledger());
+    let app = context("app");
+    let owner = |owner: &str| server.patch("issues", "r", json!({ "owner": owner }), &app).unwrap();
+    server.put("issues", "r", json!({ "owner": "ravi", "n": 1 }), &app).unwrap();
+    server.put("notes", "n", json!({ "n": 0 }), &app).unwrap();
+    let filter = || Some(Filter::of(["notes"]).and_where("issues", "/owner", &[json!("ann")]));
+    let sends = SessionOptions { sends: true, wants: None, follows: false };
+    let wants = SessionOptions { sends: false, wants: filter(), follows: false };
+    sync_with(&server, &device, [&sends, &wants]);
+    owner("ann");
+    let notes = (0..2_100).map(|n| Write::new("notes", "n", Act::Patch(json!({ "n": n + 1 }))));
+    server.write_all(notes.collect(), &app).unwrap();
+    owner("ravi");
+    server.patch("issues", "r", json!({ "secret": true }), &app).unwrap();
+    let ([_, to_device], _) = sync_with(&server, &device, [&sends, &wants]);
+    assert_eq!((to_device.waiting, device.status().unwrap().waiting), (0, 0));
+    let shown = device.get("issues", "r").unwrap().unwrap().value;
+    assert_eq!(shown, json!({ "owner": "ravi", "n": 1 }), "up to the event that made it not wanted");
+    let (_, [from_server, _]) = sync_with(&server, &device, [&sends, &wants]);
+    assert_eq!(from_server.events, 0, "the cursor came to the end");
+}
+
+#[test]
+fn two_empty_replicas_that_follow_each_other_become_replicas_of_one_ledger() {
+    let (here, there) = (ledger(), ledger());
+    let follows = SessionOptions { follows: true, ..SessionOptions::default() };
+    let mut link = Link::new(&here, &there, [&follows, &follows]);
+    link.run(usize::MAX);
+    assert_eq!(here.info().id, there.info().id);
+    edit(&there, "b", 1, 1, 1);
+    let said = link.peers[1].grown();
+    link.say(1, said);
+    link.run(usize::MAX);
+    assert_eq!((here.position(), digest(&here)), (1, digest(&there)));
+}
+
+#[test]
+fn who_says_nothing_is_asked_and_then_given_up() {
+    let id = ledger().info();
+    let settings = Settings { replica: id.writer, ledger: id.id, adopts: false, head: 0, sends: true, follows: true };
+    let mut session = Session::new(1_000, settings);
+    let said = |session: &mut Session, now| {
+        session.handle(now, Input::Tick);
+        std::iter::from_fn(|| session.poll()).collect::<Vec<_>>()
+    };
+    assert_eq!(session.due(), 16_000);
+    assert!(matches!(&said(&mut session, 15_999)[..], [Output::Send(Message::Hello(_))]));
+    assert!(matches!(&said(&mut session, 16_000)[..], [Output::Send(Message::Ping)]));
+    session.handle(20_000, Input::Received(Message::Ping));
+    assert!(matches!(&said(&mut session, 30_000)[..], [Output::Send(Message::Pong)]));
+    assert_eq!(session.due(), 35_000);
+    assert!(matches!(&said(&mut session, 64_999)[..], [Output::Send(Message::Ping)]));
+    let last = said(&mut session, 65_000);
+    let [Output::Send(Message::Bye(_)), Output::Ended(Err(fault))] = &last[..] else { panic!("{last:?}") };
+    assert_eq!(fault.kind(), ErrorKind::Timeout);
+    assert!(session.is_ended() && said(&mut session, 99_000).is_empty());
+}
+
+/// Takes nothing, and does not say so.
+struct Stuck(std::sync::mpsc::Receiver<()>);
+
+impl io::Write for Stuck {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        let _ = self.0.recv();
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Stuck {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        let _ = self.0.recv();
+        Ok(0)
+    }
+}
+
+#[test]
+fn who_asks_and_asks_and_does_not_read_the_answers_is_given_up() {
+    let here = ledger();
+    edit(&here, "a", 1, 1, 1);
+    let (framing, mut words) = (Framing { ledger: None, past: &Alone }, Vec::new());
+    for _ in 0..1_000 {
+        let bytes = encode(&Message::Ping, &framing).unwrap();
+        words.extend((bytes.len() as u32).to_le_bytes());
+        words.extend(bytes);
+    }
+    let ((let_go, stuck), (let_go_too, silent)) = (channel(), channel());
+    let input = io::Cursor::new(words).chain(Stuck(silent));
+    let peer = here.session(&SessionOptions { follows: true, ..SessionOptions::default() }).unwrap();
+    let fault = peer.carry(input, Stuck(stuck), &mut |_| Ok(())).unwrap_err();
+    assert_eq!(fault.kind(), ErrorKind::Network);
+    assert!(fault.message().contains("does not read"), "{fault}");
+    drop((let_go, let_go_too));
+}
+
 #[test]
 fn who_follows_hears_of_each_event_and_sends_none_back() {
     let (here, there) = (ledger(), ledger());
@@ -276,7 +380,13 @@ fn replicas_that_have_most_of_it_already_are_offered_ids_before_bodies() {
 fn another_version_and_words_out_of_turn_end_the_session_with_an_error_on_both_sides() {
     let here = ledger();
     edit(&here, "a", 1, 1, 1);
-    let hello = |versions| Hello { versions, ledger: Some(here.info().id), replica: here.info().writer, sends: true };
+    let hello = |versions| Hello {
+        versions,
+        ledger: here.info().id,
+        adopts: false,
+        replica: here.info().writer,
+        sends: true,
+    };
     let cursor = Cursor { position: 1, event: here.log(&Default::default()).unwrap()[0].id };
     let batch = |batch| Message::Batch { batch, upto: cursor, events: Vec::new() };
     let ready = || vec![Message::Hello(hello((1, 1))), Message::Wants(None), Message::Begins(0)];
@@ -365,7 +475,7 @@ proptest! {
         let id = here.log(&Default::default()).unwrap()[0].id;
         let mut peer = here.session(&SessionOptions { follows: true, ..SessionOptions::default() }).unwrap();
         peer.begin();
-        let hello = Hello { versions: (1, 1), ledger: Some(here.info().id), replica: here.info().writer, sends: true };
+        let hello = Hello { versions: (1, 1), ledger: here.info().id, adopts: false, replica: here.info().writer, sends: true };
         if polite {
             peer.hear(Message::Hello(hello.clone()));
             peer.hear(Message::Wants(Some(Wants::after(None, Filter::default()))));
@@ -417,18 +527,18 @@ proptest! {
 /// A carrier that breaks off after so many bytes, one way.
 struct Breaking<S>(S, usize);
 
-impl<S: Write> Write for Breaking<S> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+impl<S: io::Write> io::Write for Breaking<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let some = &bytes[..bytes.len().min(self.1)];
         if some.is_empty() {
-            return Err(std::io::ErrorKind::BrokenPipe.into());
+            return Err(io::ErrorKind::BrokenPipe.into());
         }
         let written = self.0.write(some)?;
         self.1 -= written;
         Ok(written)
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
     }
 }
@@ -440,12 +550,11 @@ fn over_a_socket(
     options: &SessionOptions,
     bytes: usize,
 ) -> [Result<Transfer, Error>; 2] {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let theirs = listener.accept().unwrap().0;
+    let (ours, theirs) = connected();
     let (here, there) = (here.session(options).unwrap(), there.session(options).unwrap());
     let run = |peer: Peer, stream: TcpStream, bytes: usize| {
-        let outcome = peer.carry(stream.try_clone().unwrap(), Breaking(&stream, bytes), &mut |_| Ok(()));
+        let output = Breaking(stream.try_clone().unwrap(), bytes);
+        let outcome = peer.carry(stream.try_clone().unwrap(), output, &mut |_| Ok(()));
         stream.shutdown(Shutdown::Both).ok();
         outcome
     };
@@ -453,6 +562,38 @@ fn over_a_socket(
         let other = scope.spawn(|| run(there, theirs, usize::MAX));
         [run(here, ours, bytes), other.join().unwrap()]
     })
+}
+
+fn connected() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (ours, listener.accept().unwrap().0)
+}
+
+#[test]
+fn much_goes_both_ways_over_a_socket_at_once() {
+    let (here, there) = (ledger(), ledger());
+    edit(&here, "a", 0, 0, 0);
+    sync(&here, &there);
+    for (replica, source) in [(&here, "a"), (&there, "b")] {
+        for batch in 0..40 {
+            let mut number = batch as u64 * 7 + source.len() as u64;
+            let mut noise = || -> String {
+                (0..600)
+                    .map(|_| {
+                        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        format!("{number:016x}")
+                    })
+                    .collect()
+            };
+            let writes = (0..32)
+                .map(|nth| Write::new("c", format!("{source}{batch}-{nth}"), Act::Put(json!({ "noise": noise() }))));
+            replica.write_all(writes.collect(), &context(source)).unwrap();
+        }
+    }
+    let outcomes = over_a_socket(&here, &there, &SessionOptions::default(), usize::MAX);
+    assert_eq!(outcomes.map(|outcome| outcome.unwrap().applied), [1_280; 2]);
+    assert_eq!(digest(&here), digest(&there));
 }
 
 #[test]
@@ -494,13 +635,11 @@ fn a_follower_over_a_socket_hears_of_what_is_written_and_what_is_no_session_is_r
                 seen = transfer.applied;
                 if seen == 6 { Err(Error::new(ErrorKind::Cancelled, "enough")) } else { Ok(()) }
             };
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let theirs = listener.accept().unwrap().0;
+            let (ours, theirs) = connected();
             let sender = here.session(&follows).unwrap();
-            let other = std::thread::spawn(move || sender.carry(ours.try_clone().unwrap(), &ours, &mut |_| Ok(())));
+            let other = std::thread::spawn(move || sender.carry(ours.try_clone().unwrap(), ours, &mut |_| Ok(())));
             let receiver = there.session(&follows).unwrap();
-            let outcome = receiver.carry(theirs.try_clone().unwrap(), &theirs, &mut progress);
+            let outcome = receiver.carry(theirs.try_clone().unwrap(), theirs, &mut progress);
             (outcome.unwrap_err().kind(), other.join().unwrap().unwrap_err().kind())
         });
         for nth in 0..5 {
@@ -517,6 +656,6 @@ fn a_follower_over_a_socket_hears_of_what_is_written_and_what_is_no_session_is_r
         (b"", ErrorKind::Network),
     ] {
         let peer = here.session(&SessionOptions::default()).unwrap();
-        assert_eq!(peer.carry(words, std::io::sink(), &mut |_| Ok(())).unwrap_err().kind(), kind);
+        assert_eq!(peer.carry(words, io::sink(), &mut |_| Ok(())).unwrap_err().kind(), kind);
     }
 }

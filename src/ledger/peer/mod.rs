@@ -15,9 +15,9 @@ use super::backup::blobs_of;
 use super::replicate::Foreign;
 use super::request::{AsOf, Entry, Look, Transfer};
 use super::state::RecordKey;
-use crate::event::{BlobHash, EventId, LedgerId, RunId, WriterId};
+use crate::event::{BlobHash, LedgerId, RunId, WriterId};
 use crate::replication::{
-    Applied, Condition, Cursor, Filter, Hello, Input, Message, Output, Session, Settings, ShortId, Wants,
+    Applied, Condition, Cursor, Filter, Hello, Input, Message, Output, Session, Settings, ShortId, Wants, short,
 };
 use crate::segment::{self, Item};
 use crate::{Error, ErrorKind, Result};
@@ -32,6 +32,8 @@ const LOOKED_THROUGH: u64 = 16_384;
 const BLOB_BYTES: usize = 1 << 20;
 /// After how many batches it is noted how far the other log was taken in.
 const NOTED_AFTER: u32 = 32;
+/// How many records it is remembered of that everything of them was sent.
+const MOST_WHOLE: usize = 1 << 16;
 /// A ledger with more events than these does not list them to answer offers.
 const MOST_LISTED: u64 = 1 << 23;
 
@@ -67,6 +69,8 @@ pub struct Peer {
     offered: u64,
     /// What is to be noted, and how many batches came since it was noted.
     noted: (Option<Cursor>, u32),
+    /// Records under conditions of which the other side was sent everything, in this session.
+    whole: BTreeSet<RecordKey>,
     /// The first halves of the ids of all events here, once an offer has to be answered.
     listed: Option<HashSet<ShortId>>,
     /// The large value that was read last.
@@ -82,16 +86,30 @@ impl Ledger {
     pub fn session(&self, options: &SessionOptions) -> Result<Peer> {
         let (id, replica) = self.ids();
         let head = self.position();
-        // Who sends nothing yet, and wants something, becomes a replica of whatever it gets.
-        let ledger = Some(id).filter(|_| head > 0 || options.wants.is_none());
-        let settings = Settings { replica, ledger, head, sends: options.sends, follows: options.follows };
+        // Who has nothing yet, and wants something, becomes a replica of whatever it gets.
+        let adopts = head == 0 && options.wants.is_some();
+        let (sends, follows) = (options.sends, options.follows);
+        let settings = Settings { replica, ledger: id, adopts, head, sends, follows };
         let session = Session::new(self.shared().now_ms(), settings);
         let run = self.new_run()?;
-        let (other, transfer, offered, noted, listed, blob, outcome) = Default::default();
-        let wants = options.wants.clone();
-        let ledger = self.clone();
-        let follows = options.follows;
-        Ok(Peer { ledger, session, wants, follows, other, run, transfer, offered, noted, listed, blob, outcome })
+        let (other, transfer, offered, noted, whole, listed, blob, outcome) = Default::default();
+        let (ledger, wants) = (self.clone(), options.wants.clone());
+        let peer = Peer {
+            ledger,
+            session,
+            wants,
+            follows,
+            other,
+            run,
+            transfer,
+            offered,
+            noted,
+            whole,
+            listed,
+            blob,
+            outcome,
+        };
+        Ok(peer)
     }
 }
 
@@ -189,7 +207,7 @@ impl Peer {
             Output::Choose(hello) => Input::Chosen(self.choose(&hello)?),
             Output::Begin(wants) => self.begin_sending(&wants)?,
             Output::Read { after, filter } => {
-                let (events, upto) = self.ledger.read_for(after, &filter)?;
+                let (events, upto) = self.ledger.read_for(after, &filter, &mut self.whole)?;
                 Input::Read { events, upto }
             }
             Output::Known { batch, ids } => Input::Known { batch, bits: self.lacking(&ids)? },
@@ -235,10 +253,11 @@ impl Peer {
     }
 
     fn begin_sending(&self, wants: &Wants) -> Result<Input> {
-        let position = wants.cursor.map_or(Ok(0), |cursor| {
-            let here = self.ledger.cursor_at(cursor.position)?;
-            Ok::<_, Error>(if here == Some(cursor) { cursor.position } else { 0 })
-        })?;
+        let position = wants.cursor.map_or(0, |cursor| {
+            // A place that cannot be read says nothing: reading from the beginning meets the same fault.
+            let here = self.ledger.cursor_at(cursor.position).ok().flatten();
+            if here == Some(cursor) { cursor.position } else { 0 }
+        });
         let (upto, ours) = self.ledger.digests();
         let same = wants.digests.iter().filter(|(name, digest)| ours.get(name) == Some(digest));
         Ok(Input::From { position, alike: (upto, same.map(|(name, _)| name.clone()).collect()) })
@@ -314,10 +333,6 @@ impl Peer {
     }
 }
 
-fn short(id: &EventId) -> ShortId {
-    id.0.first_chunk().copied().unwrap_or_default()
-}
-
 impl Ledger {
     /// The digest of what is here of each collection, up to a position.
     fn digests(&self) -> (u64, BTreeMap<String, [u8; 32]>) {
@@ -339,10 +354,14 @@ impl Ledger {
     }
 
     /// The events of a batch for who has what lies before a position, and up to where the log was looked through.
-    fn read_for(&self, after: u64, filter: &Filter) -> Result<(Vec<Item>, Cursor)> {
+    /// `whole` are records of which everything was sent.
+    fn read_for(&self, after: u64, filter: &Filter, whole: &mut BTreeSet<RecordKey>) -> Result<(Vec<Item>, Cursor)> {
+        if whole.len() > MOST_WHOLE {
+            whole.clear();
+        }
+
         let until = self.position().min(after.saturating_add(LOOKED_THROUGH));
-        let mut batch =
-            Reading { ledger: self, filter, after, whole: BTreeSet::new(), events: Vec::new(), weight: 0 };
+        let mut batch = Reading { ledger: self, filter, whole, events: Vec::new(), weight: 0 };
         let mut upto = None;
         self.log_reader().each(after, until, |entry| {
             upto = Some(Cursor { position: entry.position, event: entry.id });
@@ -353,6 +372,7 @@ impl Ledger {
         let mut events = batch.events;
         // Earlier events of a record that came to be wanted lie before those that follow the position.
         events.sort_by_key(|item| item.position);
+        events.dedup_by_key(|item| item.position);
         Ok((events, upto.ok_or_else(nothing)?))
     }
 }
@@ -361,10 +381,7 @@ impl Ledger {
 struct Reading<'a> {
     ledger: &'a Ledger,
     filter: &'a Filter,
-    /// What lies before is there.
-    after: u64,
-    /// Records that came to be wanted, of which everything is sent.
-    whole: BTreeSet<RecordKey>,
+    whole: &'a mut BTreeSet<RecordKey>,
     events: Vec<Item>,
     weight: usize,
 }
@@ -373,20 +390,26 @@ impl Reading<'_> {
     fn take(&mut self, entry: Entry) -> Result<()> {
         let Some(conditions) = self.filter.conditions(&entry.event.collection) else { return Ok(()) };
         let key = (entry.event.collection.clone(), entry.event.key.clone());
-        if conditions.is_empty() || self.whole.contains(&key) {
+        if conditions.is_empty() {
             self.push(entry);
             return Ok(());
         }
         // One that is not wanted any more is sent up to the event that made it so.
-        let was_wanted = self.after > 0 && self.meets(&key, conditions, Some(AsOf::Position(self.after)))?;
-        if was_wanted {
-            self.push(entry);
-        } else if self.meets(&key, conditions, None)? {
+        let was_wanted = || {
+            let before = AsOf::Position(entry.position - 1);
+            Ok::<_, Error>(entry.previous > 0 && self.meets(&key, conditions, Some(before))?)
+        };
+        if !self.meets(&key, conditions, None)? && !was_wanted()? {
+            self.whole.remove(&key);
+            return Ok(());
+        }
+        // What the other side has of it from earlier sessions is not known, and an event without those before it would wait
+        // there for ever.
+        if self.whole.insert(key) {
             let earlier = self.ledger.log_reader().record(entry.previous, 0)?;
             earlier.into_iter().for_each(|entry| self.push(entry));
-            self.push(entry);
-            self.whole.insert(key);
         }
+        self.push(entry);
         Ok(())
     }
 

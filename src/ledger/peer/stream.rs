@@ -3,7 +3,7 @@
 use std::io::{ErrorKind as IoKind, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use super::Peer;
@@ -14,13 +14,22 @@ use crate::{Error, ErrorKind, Result};
 
 /// How many messages are read ahead: as many batches as may be under way, and some words.
 const AHEAD: usize = 8;
+/// How many messages may wait to be written. The window keeps a side that reads what it is sent far below that.
+const UNREAD: usize = 64;
+/// How long it may take to write the last words.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long is listened to an other side that hears nothing any more: what it said last is here by then, or nowhere.
+const LISTENED: Duration = Duration::from_millis(100);
 /// How long one wait for growth takes: only to notice that the session has ended.
 const WAIT: Duration = Duration::from_millis(500);
 
 /// What happens while a session is carried.
 enum Happened {
     Came(Vec<u8>),
+    /// Nothing more comes.
     Broke(Error),
+    /// Nothing more is heard by the other side.
+    Deaf(Error),
     Grown,
 }
 
@@ -28,29 +37,38 @@ impl Peer {
     /// Carries the session over two byte streams until it ends: a message is its length (u32, little-endian) and its
     /// bytes. `progress` is told after each batch, and may end the session by an error.
     ///
-    /// `input` is read in a thread of its own, which ends when the stream does: whoever wants to have it back closes it.
-    /// A stream that says nothing for 45 seconds is given up, whatever its own limits of time are.
+    /// Each stream has a thread of its own, which ends when the stream does: whoever wants to have it back closes it. An
+    /// other side that says nothing for 45 seconds, or does not read what it is sent, is given up, whatever limits of
+    /// time the streams have.
     ///
     /// # Errors
     /// What ended the session; `network` where a stream broke off before its end; `timeout`; what `progress` returns.
     pub fn carry(
         mut self,
         input: impl Read + Send + 'static,
-        mut output: impl Write,
+        output: impl Write + Send + 'static,
         progress: &mut dyn FnMut(Transfer) -> Result<()>,
     ) -> Result<Transfer> {
-        let (tell, told) = sync_channel(AHEAD);
+        let ((tell, told), (say, to_say), (tell_said, all_said)) =
+            (sync_channel(AHEAD), sync_channel(UNREAD), sync_channel(1));
         let ended = Arc::new(AtomicBool::new(false));
         spawn("syncledger-input", {
             let tell = tell.clone();
             move || read_messages(input, &tell)
         })?;
+        spawn("syncledger-output", {
+            let tell = tell.clone();
+            move || write_messages(output, &to_say, &tell, &tell_said)
+        })?;
         if self.follows {
             let (ledger, ended) = (self.ledger.clone(), ended.clone());
             spawn("syncledger-growth", move || watch(&ledger, &tell, &ended))?;
         }
-        let outcome = self.converse(&told, &mut output, progress);
+        let outcome = self.converse(&told, &say, progress);
         ended.store(true, Ordering::Relaxed);
+        // The last words are on their way: whether they are heard does not matter to who has ended.
+        drop(say);
+        let _ = all_said.recv_timeout(LAST_WORDS);
         outcome.and_then(|()| self.finish())
     }
 
@@ -58,16 +76,14 @@ impl Peer {
     fn converse(
         &mut self,
         told: &Receiver<Happened>,
-        output: &mut impl Write,
+        say: &SyncSender<Vec<u8>>,
         progress: &mut dyn FnMut(Transfer) -> Result<()>,
     ) -> Result<()> {
         let mut said = self.begin();
         loop {
-            match self.say(said, output) {
-                // Whether its last word is heard does not matter to who has ended.
+            match self.say(said, say) {
                 _ if self.is_ended() => return Ok(()),
-                Err(fault) => return self.hear_last_words(told, fault),
-                Ok(()) => {}
+                said => said?,
             }
             let before = self.transfer();
             said = match told.recv_timeout(self.patience()) {
@@ -76,6 +92,7 @@ impl Peer {
                     Err(fault) => self.fail(fault),
                 },
                 Ok(Happened::Grown) => self.grown(),
+                Ok(Happened::Deaf(fault)) => return self.hear_last_words(told, fault),
                 Ok(Happened::Broke(fault)) => return Err(fault),
                 Err(RecvTimeoutError::Timeout) => self.tick(),
                 Err(RecvTimeoutError::Disconnected) => return Err(broke_off("it was closed")),
@@ -90,7 +107,7 @@ impl Peer {
 
     /// The other side hears nothing any more: it may have said why.
     fn hear_last_words(&mut self, told: &Receiver<Happened>, fault: Error) -> Result<()> {
-        while let Ok(happened) = told.recv_timeout(WAIT) {
+        while let Ok(happened) = told.recv_timeout(LISTENED) {
             match happened {
                 Happened::Came(bytes) => {
                     if let Ok(bye @ Message::Bye(_)) = decode(&bytes, &self.framing()) {
@@ -99,7 +116,7 @@ impl Peer {
                     }
                 }
                 Happened::Broke(_) => break,
-                Happened::Grown => {}
+                Happened::Grown | Happened::Deaf(_) => {}
             }
         }
         Err(fault)
@@ -114,14 +131,16 @@ impl Peer {
         Framing { ledger: self.ledger(), past: &Alone }
     }
 
-    fn say(&self, messages: Vec<Message>, output: &mut impl Write) -> Result<()> {
+    fn say(&self, messages: Vec<Message>, say: &SyncSender<Vec<u8>>) -> Result<()> {
         for message in messages {
             let bytes = encode(&message, &self.framing())?;
-            let length = (bytes.len() as u32).to_le_bytes();
-            let written = output.write_all(&length).and_then(|()| output.write_all(&bytes));
-            written.map_err(|fault| broke_off(&fault.to_string()))?;
+            match say.try_send(bytes) {
+                // Who writes has told already why it ended.
+                Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+                Err(TrySendError::Full(_)) => return Err(broke_off("the other side does not read what it is sent")),
+            }
         }
-        output.flush().map_err(|fault| broke_off(&fault.to_string()))
+        Ok(())
     }
 }
 
@@ -134,6 +153,24 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
 fn broke_off(what: &str) -> Error {
     Error::new(ErrorKind::Network, format!("the connection to the other replica broke off: {what}"))
         .with_hint("connect again: what was taken in stays")
+}
+
+/// Writes messages until there are no more, or the stream takes none.
+fn write_messages(
+    mut output: impl Write,
+    to_say: &Receiver<Vec<u8>>,
+    tell: &SyncSender<Happened>,
+    all_said: &SyncSender<()>,
+) {
+    for bytes in to_say {
+        let length = (bytes.len() as u32).to_le_bytes();
+        let written = output.write_all(&length).and_then(|()| output.write_all(&bytes)).and_then(|()| output.flush());
+        if let Err(fault) = written {
+            let _ = tell.send(Happened::Deaf(broke_off(&fault.to_string())));
+            break;
+        }
+    }
+    let _ = all_said.try_send(());
 }
 
 /// Reads messages until the stream ends, or nobody wants them.
