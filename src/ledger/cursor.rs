@@ -7,26 +7,29 @@ use super::row::{self, Kind};
 use super::shared::MARK;
 use crate::Result;
 use crate::event::{EventId, WriterId};
-use crate::replication::{Cursor, Filter};
+use crate::replication::Cursor;
 
-fn encode(cursor: Cursor) -> Vec<u8> {
-    [&cursor.position.to_le_bytes()[..], &cursor.event.0].concat()
+fn encode(cursor: Cursor, scope: &str) -> Vec<u8> {
+    [&cursor.position.to_le_bytes()[..], &cursor.event.0, scope.as_bytes()].concat()
 }
 
-fn decode(bytes: &[u8]) -> Option<Cursor> {
-    let (position, event) = bytes.split_first_chunk::<8>()?;
-    Some(Cursor { position: u64::from_le_bytes(*position), event: EventId(event.try_into().ok()?) })
+fn decode(bytes: &[u8]) -> Option<(Cursor, String)> {
+    let (position, rest) = bytes.split_first_chunk::<8>()?;
+    let (event, scope) = rest.split_first_chunk::<32>()?;
+    let cursor = Cursor { position: u64::from_le_bytes(*position), event: EventId(*event) };
+    Some((cursor, String::from_utf8(scope.to_vec()).ok()?))
 }
 
 impl Ledger {
-    /// Up to which position of another replica's log everything is here that a filter wants, where that is known.
-    pub(super) fn held_of(&self, replica: WriterId, filter: &Filter) -> Result<Option<Cursor>> {
-        Ok(self.shared().rows.get(&self.cursor_key(replica, filter))?.as_deref().and_then(decode))
+    /// Up to which position of another replica's log everything is here that sessions of a name want, where that
+    /// is known, and the scope that the other replica named.
+    pub(super) fn held_of(&self, replica: WriterId, name: &str) -> Result<Option<(Cursor, String)>> {
+        Ok(self.shared().rows.get(&self.cursor_key(replica, name))?.as_deref().and_then(decode))
     }
 
-    /// Notes that everything of another replica up to a position is here that a filter wants.
-    pub(super) fn note_held(&self, replica: WriterId, filter: &Filter, cursor: Cursor) -> Result<()> {
-        Ok(self.shared().rows.write(vec![(self.cursor_key(replica, filter), Some(encode(cursor)))], MARK)?)
+    /// Notes that everything of another replica up to a position is here that sessions of a name want.
+    pub(super) fn note_held(&self, replica: WriterId, name: &str, cursor: Cursor, scope: &str) -> Result<()> {
+        Ok(self.shared().rows.write(vec![(self.cursor_key(replica, name), Some(encode(cursor, scope)))], MARK)?)
     }
 
     /// Whether an event waits for its parents.
@@ -40,7 +43,7 @@ impl Ledger {
         Ok(self.log_reader().at(position)?.map(|entry| Cursor { position, event: entry.id }))
     }
 
-    fn cursor_key(&self, replica: WriterId, filter: &Filter) -> Vec<u8> {
-        row::key(Kind::Cursor, self.id(), &filter.name(), &replica.to_string())
+    fn cursor_key(&self, replica: WriterId, name: &str) -> Vec<u8> {
+        row::key(Kind::Cursor, self.id(), name, &replica.to_string())
     }
 }

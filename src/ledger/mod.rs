@@ -61,7 +61,7 @@ pub use asynchronous::AsyncLedger;
 pub use backup::{BackupInfo, BackupOptions, Restored, verify_backup};
 pub use collection::Collection;
 pub use dry_run::{DryReceipt, DryRun, Planned};
-pub use peer::{Peer, SessionOptions};
+pub use peer::{Edge, Peer, SessionOptions};
 pub use request::*;
 pub use store::{Options, Store};
 pub use subscribe::Subscription;

@@ -40,6 +40,8 @@ pub struct Hello {
     pub replica: WriterId,
     /// Whether it sends its events.
     pub sends: bool,
+    /// What its clock says, in milliseconds since 1970.
+    pub now_ms: u64,
 }
 
 /// What a side wants to be sent.
@@ -49,12 +51,25 @@ pub struct Wants {
     pub filter: Filter,
     /// Up to where it has all of them; `None` from the beginning.
     pub cursor: Option<Cursor>,
+    /// The scope that the other side named when the cursor was had.
+    pub scope: String,
     /// How many batches may be under way at once.
     pub window: u16,
     /// Whether it holds events already though it has no cursor: then ids are offered before bodies.
     pub holds_events: bool,
     /// Collections with the digest of what it holds of them, where it has no cursor.
     pub digests: Vec<(String, [u8; 32])>,
+}
+
+/// An event that a side does not take in, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The event.
+    pub event: EventId,
+    /// The stable name of the kind of error.
+    pub code: String,
+    /// What is wrong with it, for people; empty where a batch has too many of them.
+    pub message: String,
 }
 
 /// How a session ends.
@@ -73,8 +88,13 @@ pub enum Message {
     Hello(Hello),
     /// What it wants to be sent; `None` for nothing. Said once, after the other side's hello.
     Wants(Option<Wants>),
-    /// After which position of its log a side sends: the cursor's, or 0 where that is none of its places.
-    Begins(u64),
+    /// Where a side begins to send.
+    Begins {
+        /// After which position of its log: the cursor's, or 0 where that is none of its places, or of another scope.
+        after: u64,
+        /// A name for what the receiver may be sent: under another one, other events lie before a cursor.
+        scope: String,
+    },
     /// Ids of events, oldest first: which of them are wanted?
     Offer {
         /// The batch that they are of.
@@ -98,12 +118,14 @@ pub enum Message {
         /// The events: none where none up to there is wanted, or all are known.
         events: Vec<Item>,
     },
-    /// A batch was taken in, durably, so that another may be sent.
+    /// A batch was taken in, durably but for what was refused, so that another may be sent.
     Ack {
         /// The batch.
         batch: BatchNumber,
         /// Up to where everything is here, and nothing waits for its parents.
         cursor: Option<Cursor>,
+        /// Events of the batch that were not taken in, and never will be as they are.
+        refused: Vec<Refusal>,
     },
     /// Everything up to the end of the sender's log was sent.
     Reached,

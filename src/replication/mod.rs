@@ -26,7 +26,7 @@ mod wire;
 
 pub use filter::{Condition, Filter};
 pub(crate) use message::short;
-pub use message::{BatchNumber, Bye, Cursor, Hello, Message, ShortId, Wants};
+pub use message::{BatchNumber, Bye, Cursor, Hello, Message, Refusal, ShortId, Wants};
 pub use session::{Applied, Input, Output, Session, Settings};
 pub use wire::{Framing, MOST_MESSAGE_BYTES, decode, encode};
 

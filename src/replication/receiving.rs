@@ -40,29 +40,71 @@ pub(super) struct Receiving {
     /// Whether the other side said that there is no more.
     reached: bool,
     told: bool,
+    /// The pings after refusals of which it is not known whether the other side heard them, and up to where everything is
+    /// here that may be noted once it has: who lost an answer is to be told again.
+    unheard: VecDeque<u64>,
+    unnoted: Option<Cursor>,
 }
 
 impl Receiving {
     pub(super) fn new(window: u16, cursor: Option<Cursor>) -> Self {
         let (offered, pending, is_applying, lacking, fetching, reached, told) = Default::default();
-        let (due, sent) = (1, None);
-        Self { window, due, offered, pending, is_applying, lacking, fetching, cursor, sent, reached, told }
+        let (due, sent, unheard, unnoted) = (1, None, VecDeque::new(), None);
+        Self {
+            window,
+            due,
+            offered,
+            pending,
+            is_applying,
+            lacking,
+            fetching,
+            cursor,
+            sent,
+            reached,
+            told,
+            unheard,
+            unnoted,
+        }
     }
 
-    pub(super) fn begun(&mut self, after: u64, outputs: &mut VecDeque<Output>) -> Result<()> {
+    pub(super) fn begun(&mut self, after: u64, scope: String, outputs: &mut VecDeque<Output>) -> Result<()> {
         let ours = self.cursor.map_or(0, |cursor| cursor.position);
         if self.sent.is_some() || (after != 0 && after != ours) {
             return Err(broken("it begins twice, or where nobody asked it to"));
         }
         self.sent = Some(after);
         self.cursor = self.cursor.filter(|_| after != 0);
-        outputs.push_back(Output::Begun(after));
+        outputs.push_back(Output::Begun { after, scope });
         Ok(())
     }
 
     /// Whether everything came that there is.
-    pub(super) fn is_done(&self) -> bool {
+    fn has_all(&self) -> bool {
         self.reached && self.pending.is_empty()
+    }
+
+    /// Whether everything came, and the other side knows what of it was refused.
+    pub(super) fn is_done(&self) -> bool {
+        self.has_all() && self.unheard.is_empty()
+    }
+
+    /// A ping follows what was refused: its answer tells that the other side has heard it.
+    pub(super) fn refused_before(&mut self, ping: u64) {
+        self.unheard.push_back(ping);
+    }
+
+    /// The other side heard everything up to a ping.
+    pub(super) fn heard(&mut self, ping: u64, outputs: &mut VecDeque<Output>) {
+        while self.unheard.front().is_some_and(|unheard| *unheard <= ping) {
+            self.unheard.pop_front();
+        }
+        self.note(outputs);
+    }
+
+    fn note(&mut self, outputs: &mut VecDeque<Output>) {
+        if self.unheard.is_empty() {
+            outputs.extend(self.unnoted.take().map(Output::Note));
+        }
     }
 
     /// An offer, or a batch that was not offered, has to be the next.
@@ -118,7 +160,7 @@ impl Receiving {
             self.is_applying = true;
             let events = std::mem::take(&mut batch.events);
             outputs.push_back(Output::Apply { batch: batch.number, upto: batch.upto, events });
-        } else if self.is_done() && !self.told {
+        } else if self.has_all() && !self.told {
             self.told = true;
             outputs.push_back(Output::Reached);
         }
@@ -143,15 +185,15 @@ impl Receiving {
                 self.lacking = blobs.into_iter().collect();
                 self.fetch(outputs);
             }
-            Applied::Whole { waits } => {
+            Applied::Whole { waits, refused } => {
                 let upto = front.upto;
                 self.pending.pop_front();
                 self.is_applying = false;
                 if !waits {
-                    self.cursor = Some(upto);
-                    outputs.push_back(Output::Note(upto));
+                    (self.cursor, self.unnoted) = (Some(upto), Some(upto));
                 }
-                outputs.push_back(Output::Send(Message::Ack { batch, cursor: self.cursor }));
+                self.note(outputs);
+                outputs.push_back(Output::Send(Message::Ack { batch, cursor: self.cursor, refused }));
                 self.go_on(outputs);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::message::{BatchNumber, Bye, Cursor, Hello, Message, ShortId, Wants};
+use super::message::{BatchNumber, Bye, Cursor, Hello, Message, Refusal, ShortId, Wants};
 use super::receiving::{Receiving, no_blob};
 use super::sending::{Sending, broken, misused};
 use super::{Filter, VERSIONS};
@@ -45,10 +45,12 @@ impl Wants {
 /// What became of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Applied {
-    /// It was taken in, durably.
+    /// It was taken in, durably, but for what was refused.
     Whole {
         /// Whether any event of the session waits for its parents.
         waits: bool,
+        /// What was refused.
+        refused: Vec<Refusal>,
     },
     /// It names large values that are not here. It is given again once they are.
     Lacks {
@@ -73,6 +75,8 @@ pub enum Input {
     From {
         /// The position.
         position: u64,
+        /// A name for what the other side may be sent.
+        scope: String,
         /// Up to where collections are alike, and which.
         alike: (u64, BTreeSet<String>),
     },
@@ -122,16 +126,23 @@ pub enum Input {
     Failed(Error),
 }
 
-/// What a session wants done. All but [`Output::Send`], [`Output::Begun`], [`Output::Note`], [`Output::Reached`] and
-/// [`Output::Ended`] are answered by an input.
+/// What a session wants done. All but [`Output::Send`], [`Output::Begun`], [`Output::Refused`], [`Output::Note`],
+/// [`Output::Reached`] and [`Output::Ended`] are answered by an input.
 #[derive(Debug)]
 pub enum Output {
     /// Say this to the other side.
     Send(Message),
     /// This is the other side: what is wanted of it?
     Choose(Hello),
-    /// The other side sends what follows this position of its log: what lies before is here.
-    Begun(u64),
+    /// The other side sends what follows a position of its log: what lies before is here.
+    Begun {
+        /// The position.
+        after: u64,
+        /// The other side's name for what it may send.
+        scope: String,
+    },
+    /// The other side did not take these events in.
+    Refused(Vec<Refusal>),
     /// The other side wants this: where does it begin?
     Begin(Wants),
     /// Become a replica of this ledger.
@@ -208,6 +219,8 @@ pub struct Session {
     was_left: bool,
     heard: u64,
     said: u64,
+    /// How many pings were said, and answered.
+    pings: (u64, u64),
 }
 
 impl Session {
@@ -215,11 +228,12 @@ impl Session {
     #[must_use]
     pub fn new(now: u64, settings: Settings) -> Self {
         let Settings { replica, ledger, adopts, sends, .. } = settings;
-        let hello = Hello { versions: VERSIONS, ledger, adopts, replica, sends };
+        let hello = Hello { versions: VERSIONS, ledger, adopts, replica, sends, now_ms: now };
         let outputs = VecDeque::from([Output::Send(Message::Hello(hello))]);
         let (stage, heard, said) = (Stage::Greeting, now, now);
         let (chosen, beginning, sending, receiving, other, was_left) = Default::default();
-        Self { settings, stage, outputs, chosen, beginning, sending, receiving, other, was_left, heard, said }
+        let pings = (0, 0);
+        Self { settings, stage, outputs, chosen, beginning, sending, receiving, other, was_left, heard, said, pings }
     }
 
     /// What to do next.
@@ -292,7 +306,7 @@ impl Session {
                 Ok(())
             }
             Input::Chosen(wants) => self.choose(wants),
-            Input::From { position, alike } => self.begin(position, alike),
+            Input::From { position, scope, alike } => self.begin(position, scope, alike),
             Input::Adopted(outcome) => {
                 outcome?;
                 match std::mem::replace(&mut self.stage, Stage::Open) {
@@ -329,6 +343,10 @@ impl Session {
             (Message::Hello(hello), Stage::Greeting) => self.greet(hello),
             (Message::Bye(bye), _) => {
                 self.was_left = true;
+                // Who leaves in peace has heard what became of everything that it sent.
+                if let Some(receiving) = self.receiving.as_mut().filter(|_| bye.code.is_none()) {
+                    receiving.heard(u64::MAX, &mut self.outputs);
+                }
                 self.end(bye.into_error().map_or(Ok(()), Err));
                 Ok(())
             }
@@ -336,7 +354,13 @@ impl Session {
                 self.outputs.push_back(Output::Send(Message::Pong));
                 Ok(())
             }
-            (Message::Pong, _) => Ok(()),
+            (Message::Pong, _) => {
+                self.pings.1 += 1;
+                if let Some(receiving) = &mut self.receiving {
+                    receiving.heard(self.pings.1, &mut self.outputs);
+                }
+                Ok(())
+            }
             (message, Stage::Open) => self.converse(message),
             _ => Err(broken("it speaks before it has said who it is")),
         }
@@ -346,7 +370,7 @@ impl Session {
         let outputs = &mut self.outputs;
         match message {
             Message::Wants(wants) => self.wanted(wants),
-            Message::Begins(after) => receiving(&mut self.receiving)?.begun(after, outputs),
+            Message::Begins { after, scope } => receiving(&mut self.receiving)?.begun(after, scope, outputs),
             Message::Offer { batch, ids } => receiving(&mut self.receiving)?.offer(batch, ids, outputs),
             Message::Want { batch, bits } => sending(&mut self.sending)?.wanted(batch, &bits, outputs),
             Message::Batch { batch, upto, events } => {
@@ -355,7 +379,13 @@ impl Session {
                 }
                 receiving(&mut self.receiving)?.batch(batch, upto, events, outputs)
             }
-            Message::Ack { batch, .. } => sending(&mut self.sending)?.acked(batch, outputs),
+            Message::Ack { batch, refused, .. } => {
+                sending(&mut self.sending)?.acked(batch, outputs)?;
+                if !refused.is_empty() {
+                    outputs.push_back(Output::Refused(refused));
+                }
+                Ok(())
+            }
             Message::Reached => receiving(&mut self.receiving)?.reached(outputs),
             Message::WantBlob { hash, offset } => {
                 if !self.settings.sends {
@@ -431,9 +461,9 @@ impl Session {
         Ok(())
     }
 
-    fn begin(&mut self, position: u64, alike: (u64, BTreeSet<String>)) -> Result<()> {
+    fn begin(&mut self, position: u64, scope: String, alike: (u64, BTreeSet<String>)) -> Result<()> {
         let wants = self.beginning.take().ok_or_else(|| misused("a beginning that was not asked for"))?;
-        self.outputs.push_back(Output::Send(Message::Begins(position)));
+        self.outputs.push_back(Output::Send(Message::Begins { after: position, scope }));
         let mut sending = Sending::new(wants, position, self.settings.head, alike);
         sending.go_on(&mut self.outputs);
         self.sending = Some(sending);
@@ -441,7 +471,16 @@ impl Session {
     }
 
     fn applied(&mut self, batch: BatchNumber, applied: Applied) -> Result<()> {
-        receiving(&mut self.receiving)?.applied(batch, applied, &mut self.outputs)
+        let refuses = matches!(&applied, Applied::Whole { refused, .. } if !refused.is_empty());
+        let receiving = receiving(&mut self.receiving)?;
+        if refuses {
+            receiving.refused_before(self.pings.0 + 1);
+        }
+        receiving.applied(batch, applied, &mut self.outputs)?;
+        if refuses {
+            self.ping();
+        }
+        Ok(())
     }
 
     fn tick(&mut self, now: u64) -> Result<()> {
@@ -450,9 +489,14 @@ impl Session {
                 .with_hint("connect again: what was taken in stays"));
         }
         if now >= self.said.max(self.heard).saturating_add(PING_AFTER_MS) {
-            self.outputs.push_back(Output::Send(Message::Ping));
+            self.ping();
         }
         Ok(())
+    }
+
+    fn ping(&mut self) {
+        self.pings.0 += 1;
+        self.outputs.push_back(Output::Send(Message::Ping));
     }
 
     /// A session that does not follow ends once both sides have what there was.

@@ -10,7 +10,7 @@ use bincode::Options as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::message::{BatchNumber, Bye, Cursor, Hello, Message, ShortId};
+use super::message::{BatchNumber, Bye, Cursor, Hello, Message, Refusal, ShortId};
 use crate::event::{BlobHash, LedgerId};
 use crate::segment::{self, Codec, Item, Past, Reader, SegmentFault, Shape, Writer};
 use crate::{Error, ErrorKind, Result};
@@ -59,11 +59,11 @@ pub fn encode(message: &Message, framing: &Framing<'_>) -> Result<Vec<u8>> {
     let bytes = match message {
         Message::Hello(hello) => with(HELLO, hello),
         Message::Wants(wants) => with(WANTS, wants),
-        Message::Begins(after) => with(BEGINS, after),
+        Message::Begins { after, scope } => with(BEGINS, &(after, scope)),
         Message::Offer { batch, ids } => with(OFFER, &(batch, ids)),
         Message::Want { batch, bits } => with(WANT, &(batch, bits)),
         Message::Batch { batch, upto, events } => return put_batch(*batch, *upto, events, framing),
-        Message::Ack { batch, cursor } => with(ACK, &(batch, cursor)),
+        Message::Ack { batch, cursor, refused } => with(ACK, &(batch, cursor, refused)),
         Message::Reached => with(REACHED, &()),
         Message::WantBlob { hash, offset } => with(WANT_BLOB, &(hash, offset)),
         Message::Blob { hash, total, offset, bytes } => with(BLOB, &(hash, total, offset, bytes)),
@@ -112,7 +112,10 @@ pub fn decode(bytes: &[u8], framing: &Framing<'_>) -> Result<Message> {
     Ok(match *kind {
         HELLO => Message::Hello(take::<Hello>(fields)?),
         WANTS => Message::Wants(take(fields)?),
-        BEGINS => Message::Begins(take(fields)?),
+        BEGINS => {
+            let (after, scope) = take::<(u64, String)>(fields)?;
+            Message::Begins { after, scope }
+        }
         OFFER => {
             let (batch, ids) = take::<(BatchNumber, Vec<ShortId>)>(fields)?;
             Message::Offer { batch, ids }
@@ -123,8 +126,8 @@ pub fn decode(bytes: &[u8], framing: &Framing<'_>) -> Result<Message> {
         }
         BATCH => take_batch(fields, framing)?,
         ACK => {
-            let (batch, cursor) = take::<(BatchNumber, Option<Cursor>)>(fields)?;
-            Message::Ack { batch, cursor }
+            let (batch, cursor, refused) = take::<(BatchNumber, Option<Cursor>, Vec<Refusal>)>(fields)?;
+            Message::Ack { batch, cursor, refused }
         }
         REACHED => take::<()>(fields).map(|()| Message::Reached)?,
         WANT_BLOB => {

@@ -469,6 +469,31 @@ fn pull_is_counted_and_makes_replicas_equal() {
 }
 
 #[test]
+fn push_gives_the_other_store_what_is_here_and_takes_nothing() {
+    let (office, laptop) = disputed();
+    let there = laptop.path("ledger").display().to_string();
+    laptop.ok(["put", "issues", "L-1", "{}"]);
+    office.ok(["put", "issues", "O-1", "{}"]);
+    let pushed = office.json(["push", &there]);
+    assert_fields(&pushed, "offered applied duplicates waiting");
+    assert_eq!((&pushed["applied"], office.json(["push", &there])["applied"].clone()), (&1.into(), 0.into()));
+    laptop.ok(["get", "issues", "O-1"]);
+    office.refused(["get", "issues", "L-1"], 1, "not_found");
+
+    let fresh = Bench::new();
+    fresh.ok(["--ledger", "copy", "init"]);
+    let fresh_store = fresh.path("ledger").display().to_string();
+    office.ok(["push", &fresh_store, "--to-ledger", "copy"]);
+    assert_eq!(fresh.json(["--ledger", "copy", "digest"])["digest"], office.json(["digest"])["digest"]);
+    let other = Bench::new();
+    other.ok(["put", "c", "k", "{}"]);
+    office.refused(["push", other.path("ledger").to_str().unwrap()], 1, "ledger_mismatch");
+    office.refused(["push", "ledger"], 2, "usage");
+    office.refused(["push", "nowhere"], 10, "not_found");
+    office.refused(["push", &there, "--to-ledger", "none"], 1, "not_found");
+}
+
+#[test]
 fn status_verify_doctor_and_rebuild_find_nothing_wrong() {
     let (office, _) = disputed();
     let status = office.json(["status"]);

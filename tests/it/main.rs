@@ -28,6 +28,7 @@ mod crashes;
 #[cfg(feature = "cli")]
 mod demo;
 mod drafting;
+mod edges;
 mod fixtures;
 #[cfg(feature = "cli")]
 mod git;

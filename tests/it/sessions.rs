@@ -25,7 +25,7 @@ fn context(source: &str) -> Context {
 
 /// What went over the link, one way.
 #[derive(Default, Debug)]
-struct Way {
+pub struct Way {
     messages: usize,
     bytes: usize,
     events: usize,
@@ -34,15 +34,15 @@ struct Way {
 }
 
 /// A link between two replicas that takes messages over as bytes, and may break.
-struct Link {
-    peers: [Peer; 2],
+pub struct Link {
+    pub peers: [Peer; 2],
     /// What is under way to each.
     under_way: [VecDeque<Vec<u8>>; 2],
     ways: [Way; 2],
 }
 
 impl Link {
-    fn new(here: &Ledger, there: &Ledger, options: [&SessionOptions; 2]) -> Self {
+    pub fn new(here: &Ledger, there: &Ledger, options: [&SessionOptions; 2]) -> Self {
         let peers = [here.session(options[0]).unwrap(), there.session(options[1]).unwrap()];
         let mut link = Self { peers, under_way: Default::default(), ways: Default::default() };
         for side in [0, 1] {
@@ -80,7 +80,7 @@ impl Link {
     }
 
     /// Delivers until nothing is under way, or so many messages were delivered.
-    fn run(&mut self, most: usize) {
+    pub fn run(&mut self, most: usize) {
         let mut side = 0;
         for _ in 0..most {
             if !self.deliver(side) && !self.deliver(1 - side) {
@@ -90,7 +90,7 @@ impl Link {
         }
     }
 
-    fn finish(self) -> ([Result<Transfer, Error>; 2], [Way; 2]) {
+    pub fn finish(self) -> ([Result<Transfer, Error>; 2], [Way; 2]) {
         let [here, there] = self.peers;
         ([here.finish(), there.finish()], self.ways)
     }
@@ -161,12 +161,12 @@ fn who_only_sends_gets_nothing_and_who_only_wants_gives_nothing() {
     sync(&here, &there);
     edit(&here, "a", 2, 1, 2);
     edit(&there, "b", 3, 1, 3);
-    let sends = SessionOptions { sends: true, wants: None, follows: false };
-    let wants = SessionOptions { sends: false, wants: Some(Filter::default()), follows: false };
+    let sends = SessionOptions { sends: true, wants: None, follows: false, edge: None };
+    let wants = SessionOptions { sends: false, wants: Some(Filter::default()), follows: false, edge: None };
     let ([to_here, to_there], _) = sync_with(&here, &there, [&sends, &wants]);
     assert_eq!((to_here.applied, to_there.applied), (0, 1));
     assert_eq!((here.position(), there.position()), (2, 3));
-    let silent = SessionOptions { sends: false, wants: None, follows: false };
+    let silent = SessionOptions { sends: false, wants: None, follows: false, edge: None };
     sync_with(&here, &there, [&silent, &silent]);
     sync_with(&here, &there, [&wants, &wants]);
     assert_eq!((here.position(), there.position()), (2, 3));
@@ -182,8 +182,8 @@ fn only_wanted_collections_and_records_are_sent_and_one_that_comes_to_be_wanted_
     server.put("notes", "n", json!({ "text": "all" }), &app).unwrap();
     server.put("secret", "s", json!({ "text": "none" }), &app).unwrap();
     let filter = Filter::of(["notes"]).and_where("issues", "/owner", &[json!("ann")]);
-    let wants = SessionOptions { sends: false, wants: Some(filter), follows: true };
-    let sends = SessionOptions { sends: true, wants: None, follows: true };
+    let wants = SessionOptions { sends: false, wants: Some(filter), follows: true, edge: None };
+    let sends = SessionOptions { sends: true, wants: None, follows: true, edge: None };
     let mut link = Link::new(&server, &device, [&sends, &wants]);
     link.run(usize::MAX);
     let value = |key: &str| device.get("issues", key).unwrap().map(|record| record.value);
@@ -215,7 +215,7 @@ fn only_wanted_collections_and_records_are_sent_and_one_that_comes_to_be_wanted_
         Filter::of(["notes"]),
     ];
     let sent = filters.map(|filter| {
-        let once = |sends, wants| SessionOptions { sends, wants, follows: false };
+        let once = |sends, wants| SessionOptions { sends, wants, follows: false, edge: None };
         let mut link = Link::new(&server, &device, [&once(true, None), &once(false, Some(filter))]);
         link.run(usize::MAX);
         let (_, [from_server, _]) = link.finish();
@@ -233,8 +233,8 @@ fn a_record_that_was_wanted_for_a_moment_leaves_nothing_waiting() {
     server.put("issues", "r", json!({ "owner": "ravi", "n": 1 }), &app).unwrap();
     server.put("notes", "n", json!({ "n": 0 }), &app).unwrap();
     let filter = || Some(Filter::of(["notes"]).and_where("issues", "/owner", &[json!("ann")]));
-    let sends = SessionOptions { sends: true, wants: None, follows: false };
-    let wants = SessionOptions { sends: false, wants: filter(), follows: false };
+    let sends = SessionOptions { sends: true, wants: None, follows: false, edge: None };
+    let wants = SessionOptions { sends: false, wants: filter(), follows: false, edge: None };
     sync_with(&server, &device, [&sends, &wants]);
     owner("ann");
     let notes = (0..2_100).map(|n| Write::new("notes", "n", Act::Patch(json!({ "n": n + 1 }))));
@@ -386,23 +386,25 @@ fn another_version_and_words_out_of_turn_end_the_session_with_an_error_on_both_s
         adopts: false,
         replica: here.info().writer,
         sends: true,
+        now_ms: 0,
     };
+    let begins = |after| Message::Begins { after, scope: String::new() };
     let cursor = Cursor { position: 1, event: here.log(&Default::default()).unwrap()[0].id };
     let batch = |batch| Message::Batch { batch, upto: cursor, events: Vec::new() };
-    let ready = || vec![Message::Hello(hello((1, 1))), Message::Wants(None), Message::Begins(0)];
+    let ready = || vec![Message::Hello(hello((1, 1))), Message::Wants(None), begins(0)];
     let after = |message: Message| [ready(), vec![message]].concat();
     for (words, kind) in [
         (vec![Message::Hello(hello((2, 3)))], ErrorKind::UpgradeNeeded),
         (vec![Message::Reached], ErrorKind::Consistency),
         (after(Message::Hello(hello((1, 1)))), ErrorKind::Consistency),
         (after(Message::Wants(None)), ErrorKind::Consistency),
-        (after(Message::Begins(0)), ErrorKind::Consistency),
+        (after(begins(0)), ErrorKind::Consistency),
         (after(batch(2)), ErrorKind::Consistency),
-        (after(Message::Ack { batch: 1, cursor: None }), ErrorKind::Consistency),
+        (after(Message::Ack { batch: 1, cursor: None, refused: Vec::new() }), ErrorKind::Consistency),
         (after(Message::Want { batch: 1, bits: vec![1] }), ErrorKind::Consistency),
         (after(Message::Bye(Bye { code: Some("storage".into()), message: "full".into() })), ErrorKind::Storage),
         (after(Message::Bye(Bye { code: Some("unheard_of".into()), message: "?".into() })), ErrorKind::Server),
-        (vec![Message::Hello(hello((1, 1))), Message::Wants(None), Message::Begins(7)], ErrorKind::Consistency),
+        (vec![Message::Hello(hello((1, 1))), Message::Wants(None), begins(7)], ErrorKind::Consistency),
     ] {
         let mut peer = here.session(&SessionOptions { follows: true, ..SessionOptions::default() }).unwrap();
         peer.begin();
@@ -475,11 +477,11 @@ proptest! {
         let id = here.log(&Default::default()).unwrap()[0].id;
         let mut peer = here.session(&SessionOptions { follows: true, ..SessionOptions::default() }).unwrap();
         peer.begin();
-        let hello = Hello { versions: (1, 1), ledger: here.info().id, adopts: false, replica: here.info().writer, sends: true };
+        let hello = Hello { versions: (1, 1), ledger: here.info().id, adopts: false, replica: here.info().writer, sends: true, now_ms: 0 };
         if polite {
             peer.hear(Message::Hello(hello.clone()));
             peer.hear(Message::Wants(Some(Wants::after(None, Filter::default()))));
-            peer.hear(Message::Begins(0));
+            peer.hear(Message::Begins { after: 0, scope: String::new() });
         }
         for (kind, number, flag) in words {
             let upto = Cursor { position: number, event: id };
@@ -487,11 +489,11 @@ proptest! {
             peer.hear(match kind {
                 0 => Message::Hello(hello.clone()),
                 1 => Message::Wants(flag.then(|| Wants::after(Some(upto), Filter::default()))),
-                2 => Message::Begins(number),
+                2 => Message::Begins { after: number, scope: String::new() },
                 3 => Message::Offer { batch: number, ids: vec![[number as u8; 16]; number as usize] },
                 4 => Message::Want { batch: number, bits: vec![255; number as usize] },
                 5 => Message::Batch { batch: number, upto, events: Vec::new() },
-                6 => Message::Ack { batch: number, cursor: flag.then_some(upto) },
+                6 => Message::Ack { batch: number, cursor: flag.then_some(upto), refused: Vec::new() },
                 7 => Message::Reached,
                 8 => Message::WantBlob { hash, offset: number },
                 9 => Message::Blob { hash, total: number, offset: 0, bytes: vec![1; number as usize] },

@@ -1,4 +1,4 @@
-//! `pull`: the events of another store, or of a backup file.
+//! `pull` and `push`: the events of another store, or of a backup file, come here; those from here go there.
 
 use std::path::{Path, PathBuf};
 
@@ -31,20 +31,50 @@ impl Pull {
             let done = pull_file(app, &ledger, &self.dir)?;
             return answer(app, &done);
         }
-        let name = self.from_ledger.as_deref().unwrap_or(&app.globals.ledger);
-        let other = if self.is_here(app) { ledger.store().clone() } else { open_store(&self.dir)? };
-        if self.is_here(app) && name == app.globals.ledger {
-            return Err(Stop::usage("a ledger cannot pull from itself").hint("name another store, or --from-ledger"));
-        }
-        let done = pull(app, &ledger, &find_ledger(&other, name)?)?;
+        let other = other(app, &ledger, &self.dir, self.from_ledger.as_deref())?.ok_or_else(|| {
+            Stop::usage("a ledger cannot pull from itself").hint("name another store, or --from-ledger")
+        })?;
+        let done = transfer(app, &ledger, &other, "pull")?;
         answer(app, &done)
     }
+}
 
-    /// A store is open only once, in this process too.
-    fn is_here(&self, app: &App) -> bool {
-        let here = app.globals.store.canonicalize();
-        here.is_ok_and(|here| self.dir.canonicalize().is_ok_and(|there| here == there))
+/// Give the events of this ledger to a ledger in another store. Edits made apart merge there. An empty ledger becomes a
+/// replica.
+#[derive(Debug, Args)]
+pub(crate) struct Push {
+    /// The directory of the other store.
+    dir: PathBuf,
+    /// The ledger there; the one of the same name as here where this is missing.
+    #[arg(long, value_name = "NAME")]
+    to_ledger: Option<String>,
+}
+
+impl Push {
+    pub(crate) fn run(self, app: &mut App) -> Outcome {
+        let ledger = app.ledger()?;
+        let other = other(app, &ledger, &self.dir, self.to_ledger.as_deref())?.ok_or_else(|| {
+            Stop::usage("a ledger cannot push to itself").hint("name another store, or --to-ledger")
+        })?;
+        let done = transfer(app, &other, &ledger, "push")?;
+        answer(app, &done)
     }
+}
+
+/// The ledger of a name in another store, or in this one; `None` where it is the same.
+fn other(app: &App, ledger: &Ledger, dir: &Path, name: Option<&str>) -> Outcome<Option<Ledger>> {
+    let name = name.unwrap_or(&app.globals.ledger);
+    // A store is open only once, in this process too.
+    let is_here = is_same(&app.globals.store, dir);
+    if is_here && name == app.globals.ledger {
+        return Ok(None);
+    }
+    let store = if is_here { ledger.store().clone() } else { open_store(dir)? };
+    find_ledger(&store, name).map(Some)
+}
+
+fn is_same(here: &Path, there: &Path) -> bool {
+    here.canonicalize().is_ok_and(|here| there.canonicalize().is_ok_and(|there| here == there))
 }
 
 fn answer(app: &mut App, done: &Transfer) -> Outcome {
@@ -68,15 +98,16 @@ fn pull_file(app: &App, ledger: &Ledger, file: &Path) -> Outcome<Transfer> {
     done.map_err(|fault| interrupt.explain(fault, "pull again: what is there already is skipped"))
 }
 
-fn pull(app: &App, ledger: &Ledger, other: &Ledger) -> Outcome<Transfer> {
+/// Has a ledger take in what another holds, in the words of the command that somebody gave.
+fn transfer(app: &App, to: &Ledger, from: &Ledger, word: &str) -> Outcome<Transfer> {
     let interrupt = Interrupt::listen()?;
-    let bar = progress::over_events(other.position(), &app.out).with_message("pulling");
-    let done = ledger.pull_with(other, &mut |so_far| {
+    let bar = progress::over_events(from.position(), &app.out).with_message(format!("{word}ing"));
+    let done = to.pull_with(from, &mut |so_far| {
         bar.set_position(so_far.offered);
         interrupt.check()
     });
     bar.finish_and_clear();
-    done.map_err(|fault| interrupt.explain(fault, "pull again: what is there already is skipped"))
+    done.map_err(|fault| interrupt.explain(fault, &format!("{word} again: what is there already is skipped")))
 }
 
 fn text(done: &Transfer) -> String {

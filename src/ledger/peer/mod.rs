@@ -4,6 +4,7 @@
 //! message ──► Peer::hear ──► Session ──► read the log, take events in, … ──► messages
 //! ```
 
+mod edge;
 mod stream;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -17,10 +18,14 @@ use super::request::{AsOf, Entry, Look, Transfer};
 use super::state::RecordKey;
 use crate::event::{BlobHash, LedgerId, RunId, WriterId};
 use crate::replication::{
-    Applied, Condition, Cursor, Filter, Hello, Input, Message, Output, Session, Settings, ShortId, Wants, short,
+    Applied, Condition, Cursor, Filter, Hello, Input, Message, Output, Refusal, Session, Settings, ShortId, Wants,
+    short,
 };
 use crate::segment::{self, Item};
 use crate::{Error, ErrorKind, Result};
+use edge::Guard;
+
+pub use edge::Edge;
 
 /// How many events a batch has at most.
 const BATCH_EVENTS: usize = 2_048;
@@ -36,6 +41,8 @@ const NOTED_AFTER: u32 = 32;
 const MOST_WHOLE: usize = 1 << 16;
 /// A ledger with more events than these does not list them to answer offers.
 const MOST_LISTED: u64 = 1 << 23;
+/// How many of the other side's refusals are kept for who asks.
+const MOST_REFUSALS: usize = 1 << 16;
 
 /// What a session with another replica is for.
 #[derive(Clone, Debug)]
@@ -46,12 +53,14 @@ pub struct SessionOptions {
     pub wants: Option<Filter>,
     /// Whether the session goes on once both sides have what there is.
     pub follows: bool,
+    /// What the other side may send and have, where it is a device and not a replica that is trusted.
+    pub edge: Option<Edge>,
 }
 
 impl Default for SessionOptions {
     /// Both directions, everything, and done when both have it.
     fn default() -> Self {
-        Self { sends: true, wants: Some(Filter::default()), follows: false }
+        Self { sends: true, wants: Some(Filter::default()), follows: false, edge: None }
     }
 }
 
@@ -76,6 +85,11 @@ pub struct Peer {
     /// The large value that was read last.
     blob: Option<(BlobHash, Vec<u8>)>,
     outcome: Option<Result<()>>,
+    guard: Option<Guard>,
+    /// The other side's name for what it may send.
+    scope: String,
+    refusals: Vec<Refusal>,
+    clock_offset_ms: Option<i64>,
 }
 
 impl Ledger {
@@ -108,6 +122,10 @@ impl Ledger {
             listed,
             blob,
             outcome,
+            guard: options.edge.clone().map(Guard::new),
+            scope: String::new(),
+            refusals: Vec::new(),
+            clock_offset_ms: None,
         };
         Ok(peer)
     }
@@ -149,6 +167,18 @@ impl Peer {
     #[must_use]
     pub fn transfer(&self) -> Transfer {
         self.transfer
+    }
+
+    /// What the other side did not take in so far, at most 65,536 of it.
+    #[must_use]
+    pub fn refusals(&self) -> &[Refusal] {
+        &self.refusals
+    }
+
+    /// How far the other side's clock is ahead of this one, in milliseconds, once it has said who it is.
+    #[must_use]
+    pub fn clock_offset_ms(&self) -> Option<i64> {
+        self.clock_offset_ms
     }
 
     /// Whether the session has ended.
@@ -207,7 +237,8 @@ impl Peer {
             Output::Choose(hello) => Input::Chosen(self.choose(&hello)?),
             Output::Begin(wants) => self.begin_sending(&wants)?,
             Output::Read { after, filter } => {
-                let (events, upto) = self.ledger.read_for(after, &filter, &mut self.whole)?;
+                let edge = self.guard.as_ref().map(|guard| &guard.edge);
+                let (events, upto) = self.ledger.read_for(after, (&filter, edge), &mut self.whole)?;
                 Input::Read { events, upto }
             }
             Output::Known { batch, ids } => Input::Known { batch, bits: self.lacking(&ids)? },
@@ -220,9 +251,14 @@ impl Peer {
                 let outcome = self.ledger.shared().blobs.put_many(&[&bytes]).map(drop).map_err(Error::from);
                 Input::BlobStored { hash, outcome }
             }
-            Output::Begun(after) => {
-                self.offered = after;
+            Output::Begun { after, scope } => {
+                (self.offered, self.scope) = (after, scope);
                 self.transfer.add(Transfer { offered: after, duplicates: after, ..Transfer::default() });
+                return Ok(None);
+            }
+            Output::Refused(refused) => {
+                let room = MOST_REFUSALS.saturating_sub(self.refusals.len());
+                self.refusals.extend(refused.into_iter().take(room));
                 return Ok(None);
             }
             Output::Note(cursor) => {
@@ -241,9 +277,12 @@ impl Peer {
     /// What is wanted of another replica, from where what is here of it ends.
     fn choose(&mut self, hello: &Hello) -> Result<Option<Wants>> {
         self.other = Some(hello.replica);
+        let now_ms = self.ledger.shared().now_ms();
+        self.clock_offset_ms = Some(hello.now_ms.cast_signed().saturating_sub(now_ms.cast_signed()));
         let Some(filter) = self.wants.clone().filter(|_| hello.sends) else { return Ok(None) };
-        let cursor = self.ledger.held_of(hello.replica, &filter)?;
+        let (cursor, scope) = self.ledger.held_of(hello.replica, &self.cursor_name(&filter))?.unzip();
         let mut wants = Wants::after(cursor, filter);
+        wants.scope = scope.unwrap_or_default();
         let head = self.ledger.position();
         wants.holds_events = cursor.is_none() && head > 0 && head <= MOST_LISTED;
         if head > 0 {
@@ -253,14 +292,16 @@ impl Peer {
     }
 
     fn begin_sending(&self, wants: &Wants) -> Result<Input> {
-        let position = wants.cursor.map_or(0, |cursor| {
+        let scope = self.guard.as_ref().map(|guard| guard.edge.scope()).unwrap_or_default();
+        let cursor = wants.cursor.filter(|_| wants.scope == scope);
+        let position = cursor.map_or(0, |cursor| {
             // A place that cannot be read says nothing: reading from the beginning meets the same fault.
             let here = self.ledger.cursor_at(cursor.position).ok().flatten();
             if here == Some(cursor) { cursor.position } else { 0 }
         });
         let (upto, ours) = self.ledger.digests();
         let same = wants.digests.iter().filter(|(name, digest)| ours.get(name) == Some(digest));
-        Ok(Input::From { position, alike: (upto, same.map(|(name, _)| name.clone()).collect()) })
+        Ok(Input::From { position, scope, alike: (upto, same.map(|(name, _)| name.clone()).collect()) })
     }
 
     /// A bit for each id of an event that is not here.
@@ -284,11 +325,11 @@ impl Peer {
     }
 
     fn apply(&mut self, upto: Cursor, events: Vec<Item>) -> Result<Applied> {
+        let (came, events) = (events.len() as u64, self.sift(events)?);
         let lacks = self.ledger.lacks(&events)?;
         if !lacks.is_empty() {
             return Ok(Applied::Lacks { events, blobs: lacks });
         }
-        let sent = events.len() as u64;
         if let Some(listed) = &mut self.listed {
             listed.extend(events.iter().map(|item| short(&item.id)));
         }
@@ -301,11 +342,20 @@ impl Peer {
         }
         if self.wants.as_ref().is_some_and(Filter::is_everything) {
             // What was not sent is known to be here.
-            let known = upto.position.saturating_sub(self.offered).saturating_sub(sent);
+            let known = upto.position.saturating_sub(self.offered).saturating_sub(came);
             self.transfer.add(Transfer { offered: known, duplicates: known, ..Transfer::default() });
         }
         self.offered = self.offered.max(upto.position);
-        Ok(Applied::Whole { waits: self.ledger.holds_waiting() })
+        let refused = self.guard.as_mut().map(Guard::take_untold).unwrap_or_default();
+        Ok(Applied::Whole { waits: self.ledger.holds_waiting(), refused })
+    }
+
+    /// Leaves of what came what the other side may send.
+    fn sift(&mut self, events: Vec<Item>) -> Result<Vec<Item>> {
+        match &mut self.guard {
+            Some(guard) => guard.sift(&self.ledger, events),
+            None => Ok(events),
+        }
     }
 
     fn part(&mut self, hash: BlobHash, offset: u64) -> Result<Option<(u64, Vec<u8>)>> {
@@ -329,7 +379,13 @@ impl Peer {
     fn note(&mut self, is_due: bool) -> Result<()> {
         let (Some(cursor), Some(other), true) = (self.noted.0, self.other, is_due) else { return Ok(()) };
         self.noted = (None, 0);
-        self.wants.as_ref().map_or(Ok(()), |filter| self.ledger.note_held(other, filter, cursor))
+        let Some(filter) = &self.wants else { return Ok(()) };
+        self.ledger.note_held(other, &self.cursor_name(filter), cursor, &self.scope)
+    }
+
+    /// What cursors of sessions are kept by that take in what this one does.
+    fn cursor_name(&self, filter: &Filter) -> String {
+        filter.name() + &self.guard.as_ref().map(|guard| guard.edge.takes()).unwrap_or_default()
     }
 }
 
@@ -355,13 +411,18 @@ impl Ledger {
 
     /// The events of a batch for who has what lies before a position, and up to where the log was looked through.
     /// `whole` are records of which everything was sent.
-    fn read_for(&self, after: u64, filter: &Filter, whole: &mut BTreeSet<RecordKey>) -> Result<(Vec<Item>, Cursor)> {
+    fn read_for(
+        &self,
+        after: u64,
+        (filter, edge): (&Filter, Option<&Edge>),
+        whole: &mut BTreeSet<RecordKey>,
+    ) -> Result<(Vec<Item>, Cursor)> {
         if whole.len() > MOST_WHOLE {
             whole.clear();
         }
 
         let until = self.position().min(after.saturating_add(LOOKED_THROUGH));
-        let mut batch = Reading { ledger: self, filter, whole, events: Vec::new(), weight: 0 };
+        let mut batch = Reading { ledger: self, filter, edge, whole, events: Vec::new(), weight: 0 };
         let mut upto = None;
         self.log_reader().each(after, until, |entry| {
             upto = Some(Cursor { position: entry.position, event: entry.id });
@@ -381,6 +442,7 @@ impl Ledger {
 struct Reading<'a> {
     ledger: &'a Ledger,
     filter: &'a Filter,
+    edge: Option<&'a Edge>,
     whole: &'a mut BTreeSet<RecordKey>,
     events: Vec<Item>,
     weight: usize,
@@ -388,10 +450,21 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn take(&mut self, entry: Entry) -> Result<()> {
-        let Some(conditions) = self.filter.conditions(&entry.event.collection) else { return Ok(()) };
-        let key = (entry.event.collection.clone(), entry.event.key.clone());
-        if conditions.is_empty() {
+        let collection = &entry.event.collection;
+        let Some(conditions) = self.filter.conditions(collection) else { return Ok(()) };
+        let demands = match self.edge {
+            Some(edge) if !edge.shows(collection) => return Ok(()),
+            Some(edge) => edge.reads.conditions(collection).unwrap_or_default(),
+            None => &[],
+        };
+        let key = (collection.clone(), entry.event.key.clone());
+        if conditions.is_empty() && demands.is_empty() {
             self.push(entry);
+            return Ok(());
+        }
+        // What it may not have any more is not sent, not even the event that made it so.
+        if !demands.is_empty() && !self.meets(&key, demands, None)? {
+            self.whole.remove(&key);
             return Ok(());
         }
         // One that is not wanted any more is sent up to the event that made it so.
@@ -433,8 +506,8 @@ pub(super) fn pull(
     progress: &mut dyn FnMut(Transfer) -> Result<()>,
 ) -> Result<Transfer> {
     let wants = Some(Filter::default());
-    let mut receiver = ours.session(&SessionOptions { sends: false, wants, follows: false })?;
-    let mut sender = theirs.session(&SessionOptions { sends: true, wants: None, follows: false })?;
+    let mut receiver = ours.session(&SessionOptions { sends: false, wants, ..SessionOptions::default() })?;
+    let mut sender = theirs.session(&SessionOptions { wants: None, ..SessionOptions::default() })?;
     let ((to_sender, from_receiver), (to_receiver, from_sender)) = (channel(), channel());
     std::thread::scope(|scope| {
         let other = scope.spawn(move || {

@@ -1,0 +1,181 @@
+//! The edge: what a ledger takes in of a device, and what it lets the device have.
+//!
+//! A ledger accepts any valid event of another replica. Who is not trusted as a replica is, a device, is held to more: its own
+//! source, its own writers, its own collections, and a clock that is about right. What is refused is told to it with the
+//! reason, event by event, and the rest of a batch is taken in.
+//!
+//! Invariant: an event that is here already is not refused: the device may have it from elsewhere.
+
+use std::collections::BTreeSet;
+
+use super::super::Ledger;
+use crate::event::{Event, EventId, WriterId};
+use crate::replication::{Filter, Refusal};
+use crate::segment::Item;
+use crate::{Error, ErrorKind, Result};
+
+/// How far ahead of this machine's clock an event may be stamped, in milliseconds.
+const MOST_AHEAD_MS: i64 = 5 * 60 * 1_000;
+/// The system collection that every device may read: schemas and policies.
+const READ_BY_ALL: &str = "$collections";
+/// How many refused events are remembered, to refuse what was made on them.
+const REMEMBERED: usize = 1 << 16;
+/// After so many refusals of a batch the others are told without words: an answer has a limit.
+const MOST_WORDS: usize = 1_024;
+
+/// What the device at the other end of a session may do. System collections it never writes, and reads only
+/// `$collections`.
+#[derive(Clone, Debug, Default)]
+pub struct Edge {
+    /// The source that its events name; `None` for any.
+    pub source: Option<String>,
+    /// The user records that it may be sent, whatever it wants.
+    pub reads: Filter,
+    /// The user collections that it may write; `None` for all.
+    pub writes: Option<BTreeSet<String>>,
+    /// Writers that are somebody else's. This ledger's own always is.
+    pub others: BTreeSet<WriterId>,
+}
+
+impl Edge {
+    /// Whether records of a collection may be sent at all.
+    pub(super) fn shows(&self, collection: &str) -> bool {
+        collection == READ_BY_ALL || (!collection.starts_with('$') && self.reads.conditions(collection).is_some())
+    }
+
+    /// What a cursor of the device holds under: with other rights to read, other records lie before it.
+    pub(super) fn scope(&self) -> String {
+        format!("edge {}", self.reads.name())
+    }
+
+    /// What a cursor of this side holds under: with other rights to write, other events before it are taken in.
+    pub(super) fn takes(&self) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("syncledger 2026-11 edge rights to write v1");
+        let named = self.writes.iter().flatten().map(|name| Some(name.as_str()));
+        let parts = [self.source.as_deref(), self.writes.as_ref().map(|_| "")].into_iter().chain(named);
+        for part in parts {
+            let text = part.unwrap_or_default();
+            hasher
+                .update(&[u8::from(part.is_some())])
+                .update(&(text.len() as u64).to_le_bytes())
+                .update(text.as_bytes());
+        }
+        hasher.finalize().to_hex().chars().take(16).collect()
+    }
+}
+
+/// What the rules of an edge look at besides the event.
+struct Circumstances {
+    now_ms: i64,
+    own: WriterId,
+    forked: BTreeSet<WriterId>,
+}
+
+fn refuse(kind: ErrorKind, message: impl Into<String>, hint: &str) -> Result<()> {
+    Err(Error::new(kind, message).with_hint(hint))
+}
+
+impl Edge {
+    /// Why an event is not taken in, whatever other events are.
+    fn check(&self, event: &Event, at: &Circumstances) -> Result<()> {
+        let collection = &event.collection;
+        if collection.starts_with('$') || self.writes.as_ref().is_some_and(|writes| !writes.contains(collection)) {
+            let message = format!("this device may not write the collection `{collection}`");
+            return refuse(ErrorKind::Permission, message, "take the edit back, or ask for the right to make it");
+        }
+        if let Some(source) = self.source.as_ref().filter(|source| **source != event.source) {
+            let message = format!("expected the source `{source}`, which this device has, got `{}`", event.source);
+            return refuse(ErrorKind::Permission, message, "a device speaks for its own source");
+        }
+        if event.writer == at.own || self.others.contains(&event.writer) {
+            let message = format!("the writer {} is another device's", event.writer);
+            return refuse(ErrorKind::Permission, message, "stamp it again, under a writer of its own");
+        }
+        if at.forked.contains(&event.writer) {
+            let message =
+                format!("the writer {} has forked: a store was copied, or an old one restored", event.writer);
+            return refuse(
+                ErrorKind::Consistency,
+                message,
+                "take a new writer, and stamp again what was not taken in",
+            );
+        }
+        if event.at.millis > at.now_ms.saturating_add(MOST_AHEAD_MS) {
+            let (ahead, now) = (event.at.millis.saturating_sub(at.now_ms) / 1_000, at.now_ms);
+            let message = format!("it is stamped {ahead} s ahead of this clock, which says {now} ms since 1970");
+            return refuse(
+                ErrorKind::ClockAhead,
+                message,
+                "set the clock right, and stamp it again under a new writer",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The edge in a session: what it refused so far.
+#[derive(Debug)]
+pub(super) struct Guard {
+    pub(super) edge: Edge,
+    refused: BTreeSet<EventId>,
+    /// Refusals that were not told yet.
+    untold: Vec<Refusal>,
+}
+
+impl Guard {
+    pub(super) fn new(edge: Edge) -> Self {
+        Self { edge, refused: BTreeSet::new(), untold: Vec::new() }
+    }
+
+    /// The refusals since it was asked last.
+    pub(super) fn take_untold(&mut self) -> Vec<Refusal> {
+        std::mem::take(&mut self.untold)
+    }
+
+    /// Leaves of these events those that are taken in.
+    pub(super) fn sift(&mut self, ledger: &Ledger, events: Vec<Item>) -> Result<Vec<Item>> {
+        let at = ledger.circumstances();
+        let mut kept = Vec::with_capacity(events.len());
+        for item in events {
+            match self.judge(&item, &at) {
+                Err(why) if !ledger.holds(&item)? => self.refuse(item.id, &why),
+                _ => kept.push(item),
+            }
+        }
+        Ok(kept)
+    }
+
+    fn judge(&self, item: &Item, at: &Circumstances) -> Result<()> {
+        if let Some(parent) = item.event.parents.iter().find(|parent| self.refused.contains(*parent)) {
+            let message = format!("it was made on event {}, which was refused", parent.short());
+            return refuse(ErrorKind::Conflict, message, "settle that one first");
+        }
+        self.edge.check(&item.event, at)
+    }
+
+    fn refuse(&mut self, event: EventId, why: &Error) {
+        if self.refused.len() >= REMEMBERED {
+            // What was made on a forgotten one waits for it, in sight.
+            self.refused.pop_first();
+        }
+        self.refused.insert(event);
+        let message = if self.untold.len() < MOST_WORDS { why.to_string() } else { String::new() };
+        self.untold.push(Refusal { event, code: why.code().to_owned(), message });
+    }
+}
+
+impl Ledger {
+    fn circumstances(&self) -> Circumstances {
+        let (id, own) = self.ids();
+        let forked = self.shared().meta(id, |meta| meta.forked.clone());
+        Circumstances { now_ms: (self.shared().world.now)(), own, forked }
+    }
+
+    /// Whether an event is in the log. Reads the record's events.
+    fn holds(&self, item: &Item) -> Result<bool> {
+        let _reading = self.shared().reading();
+        let record = (item.event.collection.clone(), item.event.key.clone());
+        let last = self.shared().last_position(self.id(), &record)?;
+        Ok(self.log_reader().record(last, 0)?.iter().any(|entry| entry.id == item.id))
+    }
+}

@@ -1,0 +1,216 @@
+//! Devices at the edge of a ledger: what is refused is told, the rest is taken in, and nobody gets what it may not have.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use syncledger::event::{Event, EventId, Op, Path, Timestamp, Value, WriterId};
+use syncledger::ledger::{Context, Edge, Ledger, Options, SessionOptions, Store};
+use syncledger::projection::Policy;
+use syncledger::replication::{Filter, Refusal};
+
+use crate::sessions::Link;
+
+fn ledger() -> Ledger {
+    Store::in_memory(Options::default()).unwrap().create_ledger("main").unwrap()
+}
+
+/// A server, and a device that is a replica of it.
+fn server_and_device() -> (Ledger, Ledger) {
+    let (server, device) = (ledger(), ledger());
+    server.put("notes", "first", json!({ "owner": "ann" }), &app()).unwrap();
+    device.pull(&server).unwrap();
+    (server, device)
+}
+
+fn app() -> Context {
+    Context::from_source("app")
+}
+
+/// A device that writes notes and tasks from `app`, and reads everything that devices may.
+fn edge() -> Edge {
+    let writes = BTreeSet::from(["notes".to_owned(), "tasks".to_owned()]);
+    Edge { source: Some("app".into()), writes: Some(writes), ..Edge::default() }
+}
+
+/// A session of a device with a server until its end, or until so many messages were delivered. Returns the refusals.
+fn sync_up_to(server: &Ledger, device: &Ledger, edge: &Edge, most: usize) -> Vec<Refusal> {
+    let of_server = SessionOptions { edge: Some(edge.clone()), ..SessionOptions::default() };
+    let mut link = Link::new(server, device, [&of_server, &SessionOptions::default()]);
+    link.run(most);
+    let refusals = link.peers[1].refusals().to_vec();
+    if most == usize::MAX {
+        for outcome in link.finish().0 {
+            outcome.unwrap();
+        }
+    }
+    refusals
+}
+
+fn sync(server: &Ledger, device: &Ledger, edge: &Edge) -> Vec<Refusal> {
+    sync_up_to(server, device, edge, usize::MAX)
+}
+
+fn codes(refusals: &[Refusal]) -> Vec<&str> {
+    refusals.iter().map(|refusal| refusal.code.as_str()).collect()
+}
+
+/// An event on a record of its own, as somebody may have made it.
+fn event(key: &str, writer: WriterId, sequence: u64) -> Event {
+    let ops = vec![Op::Put { path: Path::parse("/a").unwrap(), value: Value::Text(key.into()) }];
+    let plain = syncledger::testing::event(ops);
+    Event { collection: "notes".into(), key: key.into(), writer, sequence, source: "app".into(), ..plain }
+}
+
+fn take_in(ledger: &Ledger, events: &[Event]) {
+    let bytes: Vec<_> = events.iter().map(|event| event.encode().unwrap()).collect();
+    assert_eq!(ledger.apply(ledger.info().id, &bytes).unwrap().applied, events.len() as u64);
+}
+
+fn now_ms() -> i64 {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap();
+    i64::try_from(since.as_millis()).unwrap()
+}
+
+#[test]
+fn what_a_device_may_not_write_is_refused_with_the_reason_and_the_rest_is_taken_in() {
+    let (server, device) = server_and_device();
+    device.put("notes", "mine", json!({ "n": 1 }), &app()).unwrap();
+    device.put("secret", "s", json!({ "n": 1 }), &app()).unwrap();
+    device.patch("secret", "s", json!({ "n": 2 }), &app()).unwrap();
+    device.put("tasks", "other", json!({}), &Context::from_source("jira")).unwrap();
+    device.set_policy("notes", &Policy::default(), &app()).unwrap();
+    device.put("tasks", "mine", json!({}), &app()).unwrap();
+
+    let refusals = sync(&server, &device, &edge());
+    assert_eq!(codes(&refusals), ["permission", "conflict", "permission", "permission"]);
+    let words = refusals.iter().map(|refusal| refusal.message.as_str()).collect::<Vec<_>>();
+    assert!(words[0].contains("`secret`") && words[2].contains("`jira`") && words[3].contains("`$collections`"));
+    assert!(words[1].contains(&refusals[0].event.short().to_string()), "{words:?}");
+    let is_there = |collection: &str, key: &str| server.get(collection, key).unwrap().is_some();
+    assert!(is_there("notes", "mine") && is_there("tasks", "mine"));
+    assert!(!is_there("secret", "s") && !is_there("tasks", "other") && !is_there("$collections", "notes"));
+    assert_eq!(server.status().unwrap().waiting, 0, "what was made on a refused event does not wait for it");
+    assert_eq!(sync(&server, &device, &edge()), [], "it is told once");
+    // With other rights it is asked for again.
+    let more = Edge { writes: None, ..edge() };
+    assert_eq!(codes(&sync(&server, &device, &more)), ["permission", "permission"]);
+    assert!(is_there("secret", "s") && !is_there("tasks", "other"));
+    // Nothing of it is lost where it was made.
+    assert_eq!(device.get("secret", "s").unwrap().unwrap().value, json!({ "n": 2 }));
+}
+
+#[test]
+fn an_event_stamped_far_ahead_is_refused_with_the_time_and_one_a_little_ahead_is_not() {
+    let (server, device) = server_and_device();
+    let ahead = |key: &str, sequence: u64, by_ms: i64| {
+        let at = Timestamp { millis: now_ms() + by_ms, counter: 0 };
+        Event { at, ..event(key, device.info().writer, sequence) }
+    };
+    take_in(&device, &[ahead("soon", 1_001, 4 * 60_000), ahead("tomorrow", 1_002, 86_400_000)]);
+    let refusals = sync(&server, &device, &edge());
+    assert_eq!(codes(&refusals), ["clock_ahead"]);
+    assert!(refusals[0].message.contains("ms since 1970"), "{}", refusals[0].message);
+    assert!(server.get("notes", "soon").unwrap().is_some() && server.get("notes", "tomorrow").unwrap().is_none());
+    // One that another replica took in is an event like any other: nothing once accepted is quarantined.
+    server.pull(&device).unwrap();
+    assert!(server.get("notes", "tomorrow").unwrap().is_some());
+}
+
+#[test]
+fn events_in_the_name_of_another_writer_or_of_a_forked_one_are_refused() {
+    let (server, device) = server_and_device();
+    let (somebody, forked) = (WriterId([7; 16]), WriterId([8; 16]));
+    take_in(&server, &[event("x", forked, 1), event("y", forked, 1)]);
+    let forged = [
+        event("of server", server.info().writer, 900),
+        event("of somebody", somebody, 1),
+        event("of forked", forked, 2),
+        event("of a new one", WriterId([9; 16]), 1),
+    ];
+    take_in(&device, &forged);
+    let edge = Edge { others: BTreeSet::from([somebody]), ..edge() };
+    let refusals = sync(&server, &device, &edge);
+    assert_eq!(codes(&refusals), ["permission", "permission", "consistency"]);
+    let is_there = |key: &str| server.get("notes", key).unwrap().is_some();
+    assert_eq!(forged.map(|event| is_there(&event.key)), [false, false, false, true]);
+}
+
+#[test]
+fn events_of_others_that_are_known_are_not_refused_to_who_brings_them_back() {
+    let (server, device) = server_and_device();
+    let mesh = ledger();
+    sync(&server, &device, &edge());
+    server.put("secret", "s", json!({ "n": 1 }), &app()).unwrap();
+    server.patch("notes", "first", json!({ "n": 1 }), &app()).unwrap();
+    mesh.pull(&server).unwrap();
+    device.pull(&mesh).unwrap();
+    device.patch("notes", "first", json!({ "n": 2 }), &app()).unwrap();
+    assert_eq!(sync(&server, &device, &edge()), []);
+    assert_eq!(server.get("notes", "first").unwrap().unwrap().value["n"], 2);
+}
+
+#[test]
+fn a_device_gets_what_it_may_have_whatever_it_wants_and_more_once_it_may() {
+    let server = ledger();
+    for (key, owner) in [("a", "ann"), ("r", "ravi")] {
+        server.put("notes", key, json!({ "owner": owner, "n": 1 }), &app()).unwrap();
+    }
+    server.put("secret", "s", json!({}), &app()).unwrap();
+    take_in(&server, &[Event { collection: "$devices".into(), ..event("d", WriterId([5; 16]), 1) }]);
+    server.set_policy("notes", &Policy::default(), &app()).unwrap();
+    let device = ledger();
+    let anns = Edge { reads: Filter::of([]).and_where("notes", "/owner", &[json!("ann")]), ..edge() };
+    sync(&server, &device, &anns);
+    let held = || {
+        let names = device.collections().unwrap().into_iter().map(|info| (info.name, info.records));
+        names.collect::<Vec<_>>()
+    };
+    let only_anns = vec![("$collections".to_owned(), 1), ("notes".to_owned(), 1)];
+    assert_eq!(held(), only_anns);
+
+    // What it may not have any more it does not even hear of.
+    server.patch("notes", "a", json!({ "owner": "ravi", "n": 2 }), &app()).unwrap();
+    sync(&server, &device, &anns);
+    assert_eq!(device.get("notes", "a").unwrap().unwrap().value, json!({ "owner": "ann", "n": 1 }));
+
+    // With other rights its cursor does not hold: it gets what lies before it.
+    sync(&server, &device, &edge());
+    let all = vec![("$collections".to_owned(), 1), ("notes".to_owned(), 2), ("secret".to_owned(), 1)];
+    assert_eq!(held(), all);
+    assert_eq!(device.get("notes", "a").unwrap().unwrap().value, json!({ "owner": "ravi", "n": 2 }));
+    assert_eq!(device.status().unwrap().waiting, 0);
+}
+
+#[test]
+fn a_refusal_is_told_again_until_it_was_heard_wherever_the_session_broke_off() {
+    let whole: Vec<EventId> = refused_when_broken(usize::MAX);
+    assert_eq!(whole.len(), 2);
+    for most in 0..40 {
+        assert_eq!(refused_when_broken(most), whole, "after {most} messages");
+    }
+}
+
+/// The events of whose refusal a device hears in a session that breaks off after so many messages, and a whole one.
+fn refused_when_broken(most: usize) -> Vec<EventId> {
+    let (server, device) = server_and_device();
+    let forged = |key: &str, sequence: u64| event(key, WriterId([7; 16]), sequence);
+    let others = BTreeSet::from([WriterId([7; 16])]);
+    let edge = Edge { others, ..edge() };
+    take_in(&device, &[Event { at: Timestamp { millis: 1, counter: 0 }, ..forged("f", 1) }]);
+    device.put("notes", "mine", json!({}), &app()).unwrap();
+    take_in(&device, &[Event { at: Timestamp { millis: 2, counter: 0 }, ..forged("g", 2) }]);
+    let mut refused: BTreeSet<String> = BTreeSet::new();
+    let mut ids = Vec::new();
+    for most in [most, usize::MAX] {
+        for refusal in sync_up_to(&server, &device, &edge, most) {
+            if refused.insert(refusal.event.to_string()) {
+                ids.push(refusal.event);
+            }
+        }
+    }
+    assert!(server.get("notes", "mine").unwrap().is_some());
+    // Ids cover the ledger's, which is another each time: what is told of is told by its place.
+    let log = device.log(&Default::default()).unwrap();
+    let place = |id: &EventId| log.iter().find(|entry| entry.id == *id).map(|entry| entry.event.sequence).unwrap();
+    ids.iter().map(|id| EventId([u8::try_from(place(id)).unwrap(); 32])).collect()
+}
