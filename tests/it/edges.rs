@@ -6,7 +6,7 @@ use serde_json::json;
 use syncledger::event::{Event, EventId, Op, Path, Timestamp, Value, WriterId};
 use syncledger::ledger::{Context, Edge, Ledger, Options, SessionOptions, Store};
 use syncledger::projection::Policy;
-use syncledger::replication::{Filter, Refusal};
+use syncledger::replication::{Filter, Hello, Message, Refusal, Wants};
 
 use crate::sessions::Link;
 
@@ -213,4 +213,30 @@ fn refused_when_broken(most: usize) -> Vec<EventId> {
     let log = device.log(&Default::default()).unwrap();
     let place = |id: &EventId| log.iter().find(|entry| entry.id == *id).map(|entry| entry.event.sequence).unwrap();
     ids.iter().map(|id| EventId([u8::try_from(place(id)).unwrap(); 32])).collect()
+}
+
+#[test]
+fn of_refusals_only_so_many_words_are_kept_and_those_of_a_device_not_at_all() {
+    let here = ledger();
+    here.put("notes", "first", json!({}), &app()).unwrap();
+    let kept = |edge: Option<Edge>| {
+        let mut peer = here.session(&SessionOptions { edge, ..SessionOptions::default() }).unwrap();
+        let hello = Hello {
+            versions: (1, 1),
+            ledger: here.info().id,
+            adopts: false,
+            replica: WriterId([7; 16]),
+            sends: true,
+            now_ms: 0,
+        };
+        peer.begin();
+        peer.hear(Message::Hello(hello));
+        peer.hear(Message::Wants(Some(Wants::after(None, Filter::default()))));
+        let refusal = Refusal { event: EventId([1; 32]), code: "c".repeat(1 << 20), message: "m".repeat(1 << 20) };
+        peer.hear(Message::Ack { batch: 1, cursor: None, refused: vec![refusal] });
+        assert!(!peer.is_ended());
+        peer.refusals().iter().map(|kept| (kept.code.len(), kept.message.len())).collect::<Vec<_>>()
+    };
+    assert_eq!(kept(None), [(64, 1_024)]);
+    assert_eq!(kept(Some(edge())), []);
 }

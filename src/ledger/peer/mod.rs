@@ -43,6 +43,9 @@ const MOST_WHOLE: usize = 1 << 16;
 const MOST_LISTED: u64 = 1 << 23;
 /// How many of the other side's refusals are kept for who asks.
 const MOST_REFUSALS: usize = 1 << 16;
+/// How many characters of a refusal's code, and of its message, are kept.
+const MOST_CODE_CHARS: usize = 64;
+const MOST_WORD_CHARS: usize = 1_024;
 
 /// What a session with another replica is for.
 #[derive(Clone, Debug)]
@@ -169,7 +172,8 @@ impl Peer {
         self.transfer
     }
 
-    /// What the other side did not take in so far, at most 65,536 of it.
+    /// What the other side did not take in so far: at most 65,536 events, with at most 1,024 characters about each. Always
+    /// empty where the other side is held to an [`Edge`].
     #[must_use]
     pub fn refusals(&self) -> &[Refusal] {
         &self.refusals
@@ -257,8 +261,7 @@ impl Peer {
                 return Ok(None);
             }
             Output::Refused(refused) => {
-                let room = MOST_REFUSALS.saturating_sub(self.refusals.len());
-                self.refusals.extend(refused.into_iter().take(room));
+                self.keep_refusals(refused);
                 return Ok(None);
             }
             Output::Note(cursor) => {
@@ -272,6 +275,19 @@ impl Peer {
             }
             Output::Send(_) | Output::Ended(_) => return Ok(None),
         }))
+    }
+
+    fn keep_refusals(&mut self, refused: Vec<Refusal>) {
+        // A device has nothing to refuse, and could fill memory with it.
+        if self.guard.is_some() {
+            return;
+        }
+        let room = MOST_REFUSALS.saturating_sub(self.refusals.len());
+        self.refusals.extend(refused.into_iter().take(room).map(|mut refusal| {
+            refusal.code = refusal.code.chars().take(MOST_CODE_CHARS).collect();
+            refusal.message = refusal.message.chars().take(MOST_WORD_CHARS).collect();
+            refusal
+        }));
     }
 
     /// What is wanted of another replica, from where what is here of it ends.
