@@ -29,21 +29,66 @@ impl Foreign {
     }
 }
 
+/// What became of an event from elsewhere.
+enum Taken {
+    /// It is here, or waits already.
+    In,
+    /// These of its parents are not here.
+    Lacks(Box<Foreign>, Vec<EventId>),
+    /// It can never be taken in.
+    Refused(EventId, Error),
+}
+
 impl Writing<'_> {
-    /// Takes in events, in their order. Stops at the first that can never be taken in.
+    /// Takes in events of a replica, in their order; those whose parents are not here wait. Stops at the first that can never
+    /// be taken in.
     pub(crate) fn apply(&mut self, events: Vec<Foreign>) -> Result<Transfer> {
         let (mut transfer, mut held) = (Transfer::default(), Vec::new());
         for foreign in events {
-            transfer.offered += 1;
-            held.extend(self.apply_one(foreign, &mut transfer)?);
+            match self.take_in(foreign, &mut transfer)? {
+                Taken::In => {}
+                Taken::Lacks(foreign, missing) => held.push(self.hold(*foreign, missing)?),
+                Taken::Refused(_, fault) => return Err(fault),
+            }
         }
-        held.retain(|id| self.state.waiting.contains(id));
-        transfer.waiting = held.len() as u64;
+        self.count_waiting(held, &mut transfer);
         Ok(transfer)
     }
 
-    /// Takes in an event, or holds it and returns its id.
-    fn apply_one(&mut self, foreign: Foreign, transfer: &mut Transfer) -> Result<Option<EventId>> {
+    /// Takes in events of a device, in their order, and returns those that are refused. Parents come first: one that is not
+    /// here, and does not wait here, was refused before, and what was made on it would wait for ever.
+    pub(crate) fn apply_at_edge(&mut self, events: Vec<Foreign>) -> Result<(Transfer, Vec<(EventId, Error)>)> {
+        let (mut transfer, mut held, mut refused) = (Transfer::default(), Vec::new(), Vec::new());
+        for foreign in events {
+            match self.take_in(foreign, &mut transfer)? {
+                Taken::In => {}
+                Taken::Lacks(foreign, missing) => {
+                    match missing.iter().find(|parent| !self.state.waiting.contains(parent)) {
+                        Some(parent) => refused.push((foreign.id, made_on_nothing(parent))),
+                        None => held.push(self.hold(*foreign, missing)?),
+                    }
+                }
+                Taken::Refused(id, fault) => refused.push((id, fault)),
+            }
+        }
+        self.count_waiting(held, &mut transfer);
+        Ok((transfer, refused))
+    }
+
+    fn hold(&mut self, foreign: Foreign, missing: Vec<EventId>) -> Result<EventId> {
+        let Foreign { id, event, run } = foreign;
+        self.state.waiting.hold(id, event, run, missing)?;
+        Ok(id)
+    }
+
+    /// Counts those of the held events that wait still.
+    fn count_waiting(&self, mut held: Vec<EventId>, transfer: &mut Transfer) {
+        held.retain(|id| self.state.waiting.contains(id));
+        transfer.waiting = held.len() as u64;
+    }
+
+    fn take_in(&mut self, foreign: Foreign, transfer: &mut Transfer) -> Result<Taken> {
+        transfer.offered += 1;
         let key = (foreign.event.collection.clone(), foreign.event.key.clone());
         let shared = self.shared;
         let follows = self.state.is_followed_by(shared, &key, &foreign.event)?;
@@ -52,7 +97,7 @@ impl Writing<'_> {
             !follows && self.state.record_for(shared, &key, id, event)?.document.graph().find(id).is_some();
         if is_known || self.state.waiting.contains(&foreign.id) {
             transfer.duplicates += 1;
-            return Ok(None);
+            return Ok(Taken::In);
         }
         let admitted = match follows {
             true => Ok(()),
@@ -62,14 +107,10 @@ impl Writing<'_> {
             Ok(()) => {
                 self.state.stage(shared, foreign.id, foreign.event, (shared.world.now)(), foreign.run)?;
                 transfer.applied += 1 + self.release(foreign.id)?;
-                Ok(None)
+                Ok(Taken::In)
             }
-            Err(PlaceFault::MissingParents(missing)) => {
-                let Foreign { id, event, run } = foreign;
-                self.state.waiting.hold(id, event, run, missing)?;
-                Ok(Some(id))
-            }
-            Err(fault) => Err(refused(&foreign, &fault)),
+            Err(PlaceFault::MissingParents(missing)) => Ok(Taken::Lacks(Box::new(foreign), missing)),
+            Err(fault) => Ok(Taken::Refused(foreign.id, refused(&foreign, &fault))),
         }
     }
 
@@ -94,6 +135,11 @@ impl Writing<'_> {
         }
         Ok(released)
     }
+}
+
+fn made_on_nothing(parent: &EventId) -> Error {
+    let message = format!("it was made on event {}, which is not here: it was refused", parent.short());
+    Error::new(ErrorKind::Conflict, message).with_hint("make the edit again, on what is here")
 }
 
 fn refused(foreign: &Foreign, fault: &PlaceFault) -> Error {

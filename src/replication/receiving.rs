@@ -40,16 +40,16 @@ pub(super) struct Receiving {
     /// Whether the other side said that there is no more.
     reached: bool,
     told: bool,
-    /// The pings after refusals of which it is not known whether the other side heard them, and up to where everything is
-    /// here that may be noted once it has: who lost an answer is to be told again.
-    unheard: VecDeque<u64>,
+    /// The last ping after refusals, while it is not known whether the other side heard it, and up to where everything is here
+    /// that may be noted once it has: who lost an answer is to be told again.
+    unheard: Option<u64>,
     unnoted: Option<Cursor>,
 }
 
 impl Receiving {
     pub(super) fn new(window: u16, cursor: Option<Cursor>) -> Self {
         let (offered, pending, is_applying, lacking, fetching, reached, told) = Default::default();
-        let (due, sent, unheard, unnoted) = (1, None, VecDeque::new(), None);
+        let (due, sent, unheard, unnoted) = (1, None, None, None);
         Self {
             window,
             due,
@@ -85,24 +85,22 @@ impl Receiving {
 
     /// Whether everything came, and the other side knows what of it was refused.
     pub(super) fn is_done(&self) -> bool {
-        self.has_all() && self.unheard.is_empty()
+        self.has_all() && self.unheard.is_none()
     }
 
     /// A ping follows what was refused: its answer tells that the other side has heard it.
     pub(super) fn refused_before(&mut self, ping: u64) {
-        self.unheard.push_back(ping);
+        self.unheard = Some(ping);
     }
 
     /// The other side heard everything up to a ping.
     pub(super) fn heard(&mut self, ping: u64, outputs: &mut VecDeque<Output>) {
-        while self.unheard.front().is_some_and(|unheard| *unheard <= ping) {
-            self.unheard.pop_front();
-        }
+        self.unheard = self.unheard.filter(|unheard| *unheard > ping);
         self.note(outputs);
     }
 
     fn note(&mut self, outputs: &mut VecDeque<Output>) {
-        if self.unheard.is_empty() {
+        if self.unheard.is_none() {
             outputs.extend(self.unnoted.take().map(Output::Note));
         }
     }

@@ -91,7 +91,7 @@ impl Link {
     }
 
     pub fn finish(self) -> ([Result<Transfer, Error>; 2], [Way; 2]) {
-        let [here, there] = self.peers;
+        let [mut here, mut there] = self.peers;
         ([here.finish(), there.finish()], self.ways)
     }
 }
@@ -318,7 +318,7 @@ fn who_asks_and_asks_and_does_not_read_the_answers_is_given_up() {
     }
     let ((let_go, stuck), (let_go_too, silent)) = (channel(), channel());
     let input = io::Cursor::new(words).chain(Stuck(silent));
-    let peer = here.session(&SessionOptions { follows: true, ..SessionOptions::default() }).unwrap();
+    let mut peer = here.session(&SessionOptions { follows: true, ..SessionOptions::default() }).unwrap();
     let fault = peer.carry(input, Stuck(stuck), &mut |_| Ok(())).unwrap_err();
     assert_eq!(fault.kind(), ErrorKind::Network);
     assert!(fault.message().contains("does not read"), "{fault}");
@@ -554,7 +554,7 @@ fn over_a_socket(
 ) -> [Result<Transfer, Error>; 2] {
     let (ours, theirs) = connected();
     let (here, there) = (here.session(options).unwrap(), there.session(options).unwrap());
-    let run = |peer: Peer, stream: TcpStream, bytes: usize| {
+    let run = |mut peer: Peer, stream: TcpStream, bytes: usize| {
         let output = Breaking(stream.try_clone().unwrap(), bytes);
         let outcome = peer.carry(stream.try_clone().unwrap(), output, &mut |_| Ok(()));
         stream.shutdown(Shutdown::Both).ok();
@@ -566,7 +566,7 @@ fn over_a_socket(
     })
 }
 
-fn connected() -> (TcpStream, TcpStream) {
+pub fn connected() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     (ours, listener.accept().unwrap().0)
@@ -638,9 +638,9 @@ fn a_follower_over_a_socket_hears_of_what_is_written_and_what_is_no_session_is_r
                 if seen == 6 { Err(Error::new(ErrorKind::Cancelled, "enough")) } else { Ok(()) }
             };
             let (ours, theirs) = connected();
-            let sender = here.session(&follows).unwrap();
+            let mut sender = here.session(&follows).unwrap();
             let other = std::thread::spawn(move || sender.carry(ours.try_clone().unwrap(), ours, &mut |_| Ok(())));
-            let receiver = there.session(&follows).unwrap();
+            let mut receiver = there.session(&follows).unwrap();
             let outcome = receiver.carry(theirs.try_clone().unwrap(), theirs, &mut progress);
             (outcome.unwrap_err().kind(), other.join().unwrap().unwrap_err().kind())
         });
@@ -657,7 +657,7 @@ fn a_follower_over_a_socket_hears_of_what_is_written_and_what_is_no_session_is_r
         (b"\x03\0\0\0a", ErrorKind::Network),
         (b"", ErrorKind::Network),
     ] {
-        let peer = here.session(&SessionOptions::default()).unwrap();
+        let mut peer = here.session(&SessionOptions::default()).unwrap();
         assert_eq!(peer.carry(words, io::sink(), &mut |_| Ok(())).unwrap_err().kind(), kind);
     }
 }

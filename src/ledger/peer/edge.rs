@@ -18,8 +18,6 @@ use crate::{Error, ErrorKind, Result};
 const MOST_AHEAD_MS: i64 = 5 * 60 * 1_000;
 /// The system collection that every device may read: schemas and policies.
 const READ_BY_ALL: &str = "$collections";
-/// How many refused events are remembered, to refuse what was made on them.
-const REMEMBERED: usize = 1 << 16;
 /// After so many refusals of a batch the others are told without words: an answer has a limit.
 const MOST_WORDS: usize = 1_024;
 
@@ -27,6 +25,8 @@ const MOST_WORDS: usize = 1_024;
 /// `$collections`.
 #[derive(Clone, Debug, Default)]
 pub struct Edge {
+    /// The device's name. What was taken in of its log is remembered under it, so that no device can say it for another.
+    pub device: String,
     /// The source that its events name; `None` for any.
     pub source: Option<String>,
     /// The user records that it may be sent, whatever it wants.
@@ -48,11 +48,13 @@ impl Edge {
         format!("edge {}", self.reads.name())
     }
 
-    /// What a cursor of this side holds under: with other rights to write, other events before it are taken in.
+    /// What a cursor of this side holds under: another device has another log, whatever replica it says to be, and with other
+    /// rights to write other events before the cursor are taken in.
     pub(super) fn takes(&self) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("syncledger 2026-11 edge rights to write v1");
         let named = self.writes.iter().flatten().map(|name| Some(name.as_str()));
-        let parts = [self.source.as_deref(), self.writes.as_ref().map(|_| "")].into_iter().chain(named);
+        let fixed = [Some(self.device.as_str()), self.source.as_deref(), self.writes.as_ref().map(|_| "")];
+        let parts = fixed.into_iter().chain(named);
         for part in parts {
             let text = part.unwrap_or_default();
             hasher
@@ -117,14 +119,13 @@ impl Edge {
 #[derive(Debug)]
 pub(super) struct Guard {
     pub(super) edge: Edge,
-    refused: BTreeSet<EventId>,
     /// Refusals that were not told yet.
     untold: Vec<Refusal>,
 }
 
 impl Guard {
     pub(super) fn new(edge: Edge) -> Self {
-        Self { edge, refused: BTreeSet::new(), untold: Vec::new() }
+        Self { edge, untold: Vec::new() }
     }
 
     /// The refusals since it was asked last.
@@ -137,7 +138,7 @@ impl Guard {
         let at = ledger.circumstances();
         let mut kept = Vec::with_capacity(events.len());
         for item in events {
-            match self.judge(&item, &at) {
+            match self.edge.check(&item.event, &at) {
                 Err(why) if !ledger.holds(&item)? => self.refuse(item.id, &why),
                 _ => kept.push(item),
             }
@@ -145,20 +146,8 @@ impl Guard {
         Ok(kept)
     }
 
-    fn judge(&self, item: &Item, at: &Circumstances) -> Result<()> {
-        if let Some(parent) = item.event.parents.iter().find(|parent| self.refused.contains(*parent)) {
-            let message = format!("it was made on event {}, which was refused", parent.short());
-            return refuse(ErrorKind::Conflict, message, "settle that one first");
-        }
-        self.edge.check(&item.event, at)
-    }
-
-    fn refuse(&mut self, event: EventId, why: &Error) {
-        if self.refused.len() >= REMEMBERED {
-            // What was made on a forgotten one waits for it, in sight.
-            self.refused.pop_first();
-        }
-        self.refused.insert(event);
+    /// Remembers to tell that an event was refused.
+    pub(super) fn refuse(&mut self, event: EventId, why: &Error) {
         let message = if self.untold.len() < MOST_WORDS { why.to_string() } else { String::new() };
         self.untold.push(Refusal { event, code: why.code().to_owned(), message });
     }

@@ -103,8 +103,8 @@ impl Ledger {
     pub fn session(&self, options: &SessionOptions) -> Result<Peer> {
         let (id, replica) = self.ids();
         let head = self.position();
-        // Who has nothing yet, and wants something, becomes a replica of whatever it gets.
-        let adopts = head == 0 && options.wants.is_some();
+        // Who has nothing yet, and wants something, becomes a replica of whatever it gets, but not of a device.
+        let adopts = head == 0 && options.wants.is_some() && options.edge.is_none();
         let (sends, follows) = (options.sends, options.follows);
         let settings = Settings { replica, ledger: id, adopts, head, sends, follows };
         let session = Session::new(self.shared().now_ms(), settings);
@@ -172,11 +172,10 @@ impl Peer {
         self.transfer
     }
 
-    /// What the other side did not take in so far: at most 65,536 events, with at most 1,024 characters about each. Always
-    /// empty where the other side is held to an [`Edge`].
-    #[must_use]
-    pub fn refusals(&self) -> &[Refusal] {
-        &self.refusals
+    /// What the other side did not take in, since it was asked last: at most 65,536 events, with at most 1,024 characters about
+    /// each. Always empty where the other side is held to an [`Edge`].
+    pub fn take_refusals(&mut self) -> Vec<Refusal> {
+        std::mem::take(&mut self.refusals)
     }
 
     /// How far the other side's clock is ahead of this one, in milliseconds, once it has said who it is.
@@ -191,13 +190,13 @@ impl Peer {
         self.session.is_ended()
     }
 
-    /// How it ended; `cancelled` where it has not.
+    /// How it ended; `cancelled` where it has not. To be asked once.
     ///
     /// # Errors
     /// What ended it.
-    pub fn finish(self) -> Result<Transfer> {
+    pub fn finish(&mut self) -> Result<Transfer> {
         let broken = || Error::new(ErrorKind::Cancelled, "the session broke off before its end");
-        self.outcome.unwrap_or_else(|| Err(broken())).map(|()| self.transfer)
+        self.outcome.take().unwrap_or_else(|| Err(broken())).map(|()| self.transfer)
     }
 
     /// The ledger that the messages are of, for who makes bytes of them.
@@ -302,9 +301,14 @@ impl Peer {
         let head = self.ledger.position();
         wants.holds_events = cursor.is_none() && head > 0 && head <= MOST_LISTED;
         if head > 0 {
-            wants.digests = self.ledger.digests().1.into_iter().collect();
+            wants.digests = self.ledger.digests().1.into_iter().filter(|(name, _)| self.shows(name)).collect();
         }
         Ok(Some(wants))
+    }
+
+    /// Whether the other side may know of a collection.
+    fn shows(&self, collection: &str) -> bool {
+        self.guard.as_ref().is_none_or(|guard| guard.edge.shows(collection))
     }
 
     fn begin_sending(&self, wants: &Wants) -> Result<Input> {
@@ -352,9 +356,7 @@ impl Peer {
         let run = Some(self.run);
         let foreign: Vec<Foreign> = events.into_iter().map(|item| Foreign::of(item, run)).collect();
         if !foreign.is_empty() {
-            let id = self.ledger.id();
-            let done = self.ledger.store.queue().run(id, move |writing| writing.apply(foreign))?;
-            self.transfer.add(done);
+            self.take_in(foreign)?;
         }
         if self.wants.as_ref().is_some_and(Filter::is_everything) {
             // What was not sent is known to be here.
@@ -364,6 +366,18 @@ impl Peer {
         self.offered = self.offered.max(upto.position);
         let refused = self.guard.as_mut().map(Guard::take_untold).unwrap_or_default();
         Ok(Applied::Whole { waits: self.ledger.holds_waiting(), refused })
+    }
+
+    fn take_in(&mut self, foreign: Vec<Foreign>) -> Result<()> {
+        let (id, queue) = (self.ledger.id(), self.ledger.store.queue());
+        let Some(guard) = &mut self.guard else {
+            self.transfer.add(queue.run(id, move |writing| writing.apply(foreign))?);
+            return Ok(());
+        };
+        let (done, refused) = queue.run(id, move |writing| writing.apply_at_edge(foreign))?;
+        refused.iter().for_each(|(event, why)| guard.refuse(*event, why));
+        self.transfer.add(done);
+        Ok(())
     }
 
     /// Leaves of what came what the other side may send.

@@ -44,7 +44,7 @@ impl Peer {
     /// # Errors
     /// What ended the session; `network` where a stream broke off before its end; `timeout`; what `progress` returns.
     pub fn carry(
-        mut self,
+        &mut self,
         input: impl Read + Send + 'static,
         output: impl Write + Send + 'static,
         progress: &mut dyn FnMut(Transfer) -> Result<()>,
