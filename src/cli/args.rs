@@ -21,7 +21,7 @@ const AFTER_HELP: &str = "\
 Start with `syncledger demo`, or with `syncledger init` and `syncledger put notes first '{\"text\": \"hello\"}'`.
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 partly failed, 4 conflicts open (with --fail-if-open), 5 corrupt,
-10 no store, 11 locked by another process, 130 interrupted.";
+10 no store, 11 locked by another process that answers nobody, 130 interrupted.";
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -59,14 +59,13 @@ pub(crate) enum Color {
 }
 
 impl Color {
-    /// Makes all streams follow.
-    pub(crate) fn write_global(self) {
+    /// What that comes to on a stream of this process.
+    pub(crate) fn choice<S: anstream::stream::RawStream>(self, stream: &S) -> anstream::ColorChoice {
         match self {
-            Self::Auto => anstream::ColorChoice::Auto,
+            Self::Auto => anstream::AutoStream::choice(stream),
             Self::Always => anstream::ColorChoice::Always,
             Self::Never => anstream::ColorChoice::Never,
         }
-        .write_global();
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::SIGINT;
+#[cfg(unix)]
+use signal_hook::consts::SIGTERM;
 use signal_hook::flag;
 
 use super::stop::Stop;
@@ -18,9 +20,22 @@ impl Interrupt {
     /// Listens from now on.
     pub(crate) fn listen() -> io::Result<Self> {
         let interrupt = Self::default();
-        flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&interrupt.0))?;
-        flag::register(SIGINT, Arc::clone(&interrupt.0))?;
+        interrupt.heed(SIGINT)?;
         Ok(interrupt)
+    }
+
+    /// Listens for whoever ends what runs in the background, too: `kill`, or a supervisor.
+    #[cfg(unix)]
+    pub(crate) fn listen_for_all() -> io::Result<Self> {
+        let interrupt = Self::listen()?;
+        interrupt.heed(SIGTERM)?;
+        Ok(interrupt)
+    }
+
+    fn heed(&self, signal: i32) -> io::Result<()> {
+        // A shell says so of who was ended by a signal.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&self.0))?;
+        flag::register(signal, Arc::clone(&self.0)).map(drop)
     }
 
     /// The error that ends the work of a library call, where it is time to end.
@@ -37,6 +52,12 @@ impl Interrupt {
             ErrorKind::Cancelled if self.is_set() => Stop::interrupted(fault.message()).hint(hint),
             _ => fault.into(),
         }
+    }
+
+    /// Makes it time to end.
+    #[cfg(unix)]
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 
     /// Whether it is time to end.

@@ -8,7 +8,10 @@
 
 mod app;
 mod args;
+mod caller;
 mod commands;
+#[cfg(unix)]
+mod control;
 mod demo;
 mod input;
 mod interrupt;
@@ -22,32 +25,61 @@ mod style;
 mod table;
 mod time;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 use app::App;
 use args::Cli;
+use caller::Caller;
 use stop::Outcome;
 
 /// Runs the program with the arguments of this process, and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(fault) => return stop::refuse_arguments(&fault),
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let code = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => run_somewhere(cli, &arguments),
+        Err(fault) => stop::refuse_arguments(&fault, &arguments),
     };
-    let json = cli.globals.json;
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(stop) => stop.report(json),
+    ExitCode::from(code)
+}
+
+/// Runs a command in the process that holds the store, where one answers, and here where none does.
+fn run_somewhere(cli: Cli, arguments: &[OsString]) -> u8 {
+    let caller = Caller::here(cli.globals.color);
+    match relay(&cli, &caller, arguments) {
+        Ok(Some(code)) => code,
+        Err(stop) => stop.report(cli.globals.json, &caller.stderr),
+        Ok(None) => {
+            output::trace(cli.globals.verbose, cli.globals.quiet);
+            run(cli, caller)
+        }
     }
 }
 
-fn run(cli: Cli) -> Outcome {
-    cli.globals.color.write_global();
-    output::trace(cli.globals.verbose, cli.globals.quiet);
-    let mut app = App::new(cli.globals);
+#[cfg(unix)]
+fn relay(cli: &Cli, caller: &Caller, arguments: &[OsString]) -> Outcome<Option<u8>> {
+    if cli.command.is_relayed() { control::relay(caller, &cli.globals, arguments) } else { Ok(None) }
+}
+
+#[cfg(not(unix))]
+fn relay(_: &Cli, _: &Caller, _: &[OsString]) -> Outcome<Option<u8>> {
+    Ok(None)
+}
+
+/// Runs a command for a caller, and gives the exit code.
+fn run(cli: Cli, caller: Caller) -> u8 {
+    let (json, stderr) = (cli.globals.json, caller.stderr.clone());
+    match answer(cli, caller) {
+        Ok(()) => 0,
+        Err(stop) => stop.report(json, &stderr),
+    }
+}
+
+fn answer(cli: Cli, caller: Caller) -> Outcome {
+    let mut app = App::new(cli.globals, caller);
     cli.command.run(&mut app)?;
     app.out.flush()
 }

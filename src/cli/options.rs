@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::caller::Caller;
 use super::input;
 use super::stop::{Outcome, Stop};
 use super::time;
@@ -94,20 +95,22 @@ pub(crate) struct ViewOptions {
 
 impl ViewOptions {
     /// The policy, where one is named.
-    pub(crate) fn policy(&self) -> Outcome<Option<Policy>> {
+    pub(crate) fn policy(&self, caller: &Caller) -> Outcome<Option<Policy>> {
         match (&self.strategy, &self.policy) {
             (Some(strategy), _) => Ok(Some(Policy::of(strategy.clone()))),
-            (_, Some(argument)) => policy(argument).map(Some),
+            (_, Some(argument)) => policy(caller, argument).map(Some),
             _ => Ok(None),
         }
     }
 }
 
 /// Reads a policy: JSON, `@FILE`, `-`, or a strategy's short form.
-pub(crate) fn policy(argument: &str) -> Outcome<Policy> {
+pub(crate) fn policy(caller: &Caller, argument: &str) -> Outcome<Policy> {
     let is_bare = argument.starts_with(|first: char| first.is_ascii_alphabetic());
-    let parsed =
-        if is_bare { Strategy::parse(argument).map(Policy::of) } else { Policy::from_json(&input::json(argument)?) };
+    let parsed = match is_bare {
+        true => Strategy::parse(argument).map(Policy::of),
+        false => Policy::from_json(&input::json(caller, argument)?),
+    };
     parsed.map_err(|fault: PolicyFault| crate::Error::from(fault).into())
 }
 

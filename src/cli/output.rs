@@ -1,10 +1,14 @@
 //! What is printed: data on stdout, words on stderr.
 
 use std::fmt::Display;
-use std::io::{BufWriter, Stdout, Write};
+use std::io::{BufWriter, Write};
 
 use serde_json::Value as Json;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
+use super::caller::{Caller, Stream};
 use super::stop::Outcome;
 use crate::event::json::canonical;
 
@@ -13,13 +17,20 @@ pub(crate) struct Output {
     /// Whether the answers are for programs.
     pub(crate) json: bool,
     quiet: bool,
-    stdout: BufWriter<anstream::AutoStream<Stdout>>,
+    stdout: BufWriter<anstream::AutoStream<Box<dyn Write + Send>>>,
+    stderr: Stream,
 }
 
 impl Output {
-    /// Answers to stdout.
-    pub(crate) fn new(json: bool, quiet: bool) -> Self {
-        Self { json, quiet, stdout: BufWriter::new(anstream::stdout()) }
+    /// Answers to the caller.
+    pub(crate) fn new(json: bool, quiet: bool, caller: &Caller) -> Self {
+        Self { json, quiet, stdout: BufWriter::new(caller.stdout.writer()), stderr: caller.stderr.clone() }
+    }
+
+    /// Where words go.
+    #[cfg(unix)]
+    pub(crate) fn stderr(&self) -> &Stream {
+        &self.stderr
     }
 
     /// Whether only answers and errors are wanted.
@@ -51,13 +62,13 @@ impl Output {
     pub(crate) fn note(&self, text: impl Display) {
         if !self.quiet && !self.json {
             // A closed stderr cannot be told anything.
-            let _ = writeln!(anstream::stderr(), "{text}");
+            let _ = writeln!(self.stderr.writer(), "{text}");
         }
     }
 
     /// A fault that does not end the work, for people and programs alike.
     pub(crate) fn fault(&self, object: &Json, text: impl Display) {
-        let mut stderr = anstream::stderr();
+        let mut stderr = self.stderr.writer();
         let _ = if self.json { writeln!(stderr, "{}", canonical(object)) } else { writeln!(stderr, "{text}") };
     }
 
@@ -77,9 +88,11 @@ impl Write for Output {
     }
 }
 
-/// Sends diagnostics to stderr: warnings, with `-v` what is done, with `-vv` how.
-pub(crate) fn trace(verbose: u8, quiet: bool) {
-    use tracing_subscriber::filter::LevelFilter;
+/// Diagnostics: warnings, with `-v` what is done, with `-vv` how.
+fn diagnostics<W>(verbose: u8, quiet: bool, writer: W) -> impl tracing::Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let level = match (quiet, verbose) {
         (true, _) => LevelFilter::OFF,
         (_, 0) => LevelFilter::WARN,
@@ -87,11 +100,23 @@ pub(crate) fn trace(verbose: u8, quiet: bool) {
         (_, 2) => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let events = tracing_subscriber::fmt::format::FmtSpan::CLOSE;
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false);
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(writer).with_ansi(false);
     // It would tell of a stderr that cannot be written on stderr, and panic.
     let subscriber = subscriber.log_internal_errors(false);
-    let subscriber = if verbose > 0 { subscriber.with_span_events(events) } else { subscriber };
+    let events = if verbose > 0 { FmtSpan::CLOSE } else { FmtSpan::NONE };
+    subscriber.with_span_events(events).finish()
+}
+
+/// Sends the diagnostics of this process to its stderr.
+pub(crate) fn trace(verbose: u8, quiet: bool) {
     // Somebody who calls this from a program of their own may have a subscriber already.
-    let _ = tracing::subscriber::set_global_default(subscriber.finish());
+    let _ = tracing::subscriber::set_global_default(diagnostics(verbose, quiet, std::io::stderr));
+}
+
+/// Does something and sends the diagnostics of this thread, meanwhile, to another process. What other threads say, such
+/// as the writer, is of the holder.
+#[cfg(unix)]
+pub(crate) fn traced<T>(verbose: u8, quiet: bool, stderr: &Stream, work: impl FnOnce() -> T) -> T {
+    let writer = std::sync::Mutex::new(stderr.writer());
+    tracing::subscriber::with_default(diagnostics(verbose, quiet, writer), work)
 }

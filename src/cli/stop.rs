@@ -1,10 +1,12 @@
 //! How the program ends when it does not simply end well: an exit code, and what to say.
 
+use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::process::ExitCode;
 
 use serde_json::{Value as Json, json};
 
+use super::args::Color;
+use super::caller::Stream;
 use super::{shape, style};
 use crate::{Error, ErrorKind};
 
@@ -98,30 +100,27 @@ impl Stop {
     }
 
     /// Says on stderr what happened, and gives the exit code.
-    pub(crate) fn report(&self, json: bool) -> ExitCode {
+    pub(crate) fn report(&self, json: bool, stderr: &Stream) -> u8 {
         if let Some(fault) = &self.fault {
-            fault.report(json);
+            let text = if json { format!("{}\n", fault.to_json()) } else { fault.text() };
+            // A closed stderr cannot be told anything.
+            let _ = stderr.writer().write_all(text.as_bytes());
         }
-        ExitCode::from(self.exit as u8)
+        self.exit as u8
     }
 }
 
 impl Fault {
-    fn report(&self, json: bool) {
-        // A closed stderr cannot be told anything.
-        let mut stderr = anstream::stderr().lock();
-        if json {
-            let _ = writeln!(stderr, "{}", self.to_json());
-            return;
-        }
-        let _ = writeln!(stderr, "{} {}", style::bad("error:"), self.message);
+    fn text(&self) -> String {
+        let mut text = format!("{} {}\n", style::bad("error:"), self.message);
         // The whole document has an empty pointer.
         if self.pointers.iter().any(|pointer| !pointer.is_empty()) {
-            let _ = writeln!(stderr, "   {} {}", style::dim("at:"), self.pointers.join(", "));
+            text += &format!("   {} {}\n", style::dim("at:"), self.pointers.join(", "));
         }
         if let Some(hint) = &self.hint {
-            let _ = writeln!(stderr, " {} {hint}", style::good("hint:"));
+            text += &format!(" {} {hint}\n", style::good("hint:"));
         }
+        text
     }
 
     fn to_json(&self) -> Json {
@@ -182,17 +181,22 @@ pub(crate) fn at_file(path: &std::path::Path) -> impl Fn(io::Error) -> Stop {
 }
 
 /// Says what is wrong with the arguments; help and versions go to stdout and are no fault.
-pub(crate) fn refuse_arguments(fault: &clap::Error) -> ExitCode {
-    let wants_json = || std::env::args_os().any(|argument| argument == "--json");
+pub(crate) fn refuse_arguments(fault: &clap::Error, arguments: &[OsString]) -> u8 {
+    let wants_json = || arguments.iter().any(|argument| argument == "--json");
     if fault.use_stderr() && wants_json() {
-        let text = fault.render().to_string();
-        let (message, hint) = split_usage(&text);
-        return Stop::usage(message).hint(hint).report(true);
+        return misused(fault).report(true, &Stream::stderr(Color::Auto));
     }
     match fault.print() {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::from(Exit::Failed as u8),
-        _ => ExitCode::from(u8::try_from(fault.exit_code()).unwrap_or(Exit::Usage as u8)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Exit::Failed as u8,
+        _ => u8::try_from(fault.exit_code()).unwrap_or(Exit::Usage as u8),
     }
+}
+
+/// What clap says of arguments, as an error like any other.
+pub(crate) fn misused(fault: &clap::Error) -> Stop {
+    let text = fault.render().to_string();
+    let (message, hint) = split_usage(&text);
+    Stop::usage(message).hint(hint)
 }
 
 /// The message of a clap error, and what follows it: usage and where to look.

@@ -18,8 +18,41 @@ pub(crate) fn table(titles: &[&str]) -> Table {
 /// How far a table may be indented; so much of a terminal's width is left free.
 const INDENT: u16 = 6;
 
+/// Where tables are read.
+#[cfg(unix)]
+#[derive(Clone, Copy)]
+enum Paper {
+    /// On this process's stdout, which is as wide as the library finds it.
+    Ours,
+    /// On another process's: a terminal of so many columns, or none.
+    Lent(Option<u16>),
+}
+
+#[cfg(unix)]
+thread_local! {
+    /// A command runs in a thread of its own where others run beside it.
+    static PAPER: std::cell::Cell<Paper> = const { std::cell::Cell::new(Paper::Ours) };
+}
+
+/// From now on this thread's tables are for another process: for its terminal of so many columns, or for none.
+#[cfg(unix)]
+pub(crate) fn print_for(columns: Option<u16>) {
+    PAPER.set(Paper::Lent(columns));
+}
+
+/// Has the table know how wide it may be: by itself it looks at this process's stdout.
+#[cfg(unix)]
+fn fit(table: &mut Table) {
+    if let Paper::Lent(columns) = PAPER.get() {
+        table.force_no_tty();
+        columns.map(|columns| table.set_width(columns));
+    }
+}
+
 /// A table's text.
 pub(crate) fn text(mut table: Table) -> String {
+    #[cfg(unix)]
+    fit(&mut table);
     if let Some(width) = table.width() {
         table.set_width(width.saturating_sub(INDENT));
     }
@@ -77,6 +110,19 @@ mod tests {
     #[test]
     fn thousands_are_apart() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_table_is_as_wide_as_the_terminal_that_it_is_lent() {
+        let widest = |columns| {
+            print_for(columns);
+            let mut table = table(&[]);
+            table.add_row(["word ".repeat(20)]);
+            text(table).lines().map(|line| line.chars().count()).max()
+        };
+        assert!(widest(Some(40)) <= Some(40));
+        assert!(widest(None) >= Some(99), "no terminal has no width");
     }
 
     #[test]

@@ -19,6 +19,8 @@ mod cli_backups;
 #[cfg(feature = "cli")]
 mod cli_commands;
 #[cfg(feature = "cli")]
+mod cli_control;
+#[cfg(feature = "cli")]
 mod cli_refusals;
 #[cfg(feature = "cli")]
 mod cli_schemas;

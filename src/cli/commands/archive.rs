@@ -28,8 +28,8 @@ impl Archive {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let ledger = app.ledger()?;
         let info = match (self.before, self.to, self.at) {
-            (Some(before), Some(to), _) => ledger.archive(before, to)?,
-            (_, _, Some(at)) => ledger.archive_is_at(at)?,
+            (Some(before), Some(to), _) => ledger.archive(before, app.caller.path(&to))?,
+            (_, _, Some(at)) => ledger.archive_is_at(app.caller.path(&at))?,
             _ => return Err(Stop::usage("expected --before POSITION --to DIR, or --at DIR")),
         };
         let files: Vec<_> = info.files.iter().map(|file| file.display().to_string()).collect();

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::{Value as Json, json};
 
-use crate::Store;
 use crate::cli::app::App;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
@@ -43,7 +42,8 @@ impl Backup {
             Packing::None => Codec::Plain,
         };
         let options = BackupOptions { since: self.since, shape: Shape { codec, ..Shape::LARGE } };
-        let info = app.ledger()?.backup(&self.file, &options)?;
+        let mut info = app.ledger()?.backup(app.caller.path(&self.file), &options)?;
+        info.file = self.file;
         app.out.answer(&shape(&info), || format!("{} {}", style::good("wrote"), text(&info)))
     }
 }
@@ -85,9 +85,13 @@ pub(crate) struct Restore {
 
 impl Restore {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
-        let store = Store::open(&app.globals.store)?;
-        let done = store.restore(&app.globals.ledger, &self.files, self.partial)?;
-        store.close()?;
+        let store = app.store_or_create()?;
+        let files: Vec<_> = self.files.iter().map(|file| app.caller.path(file)).collect();
+        let done = store.restore(&app.globals.ledger, &files, self.partial)?;
+        // A store that was open before stays open for others.
+        if app.caller.store.is_none() {
+            store.close()?;
+        }
         answer(app, &done)
     }
 }

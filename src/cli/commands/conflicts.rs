@@ -54,7 +54,7 @@ impl From<Wanted> for Which {
 impl Conflicts {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let ledger = app.ledger()?;
-        let policy = self.view.policy()?;
+        let policy = self.view.policy(&app.caller)?;
         let found = ledger.conflicts(self.collection.as_deref(), self.status.into(), policy.as_ref())?;
         let rows: Vec<_> = found.iter().map(shape::conflict).collect();
         if !found.is_empty() {

@@ -7,7 +7,6 @@ use super::policy::custom;
 use super::verify;
 use crate::ErrorKind;
 use crate::cli::app::App;
-use crate::cli::output::Output;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::cli::table::count;
@@ -47,7 +46,7 @@ impl Level {
 impl Doctor {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let ledger = app.ledger()?;
-        let findings = examine(&ledger, &app.out)?;
+        let findings = examine(app, &ledger)?;
         let is_ok = findings.iter().all(|finding| finding.level == Level::Notice);
         let object = json!({ "ok": is_ok, "findings": findings.iter().map(Finding::shape).collect::<Vec<_>>() });
         app.out.answer(&object, || text(&findings))?;
@@ -61,8 +60,8 @@ impl Doctor {
     }
 }
 
-fn examine(ledger: &Ledger, out: &Output) -> Outcome<Vec<Finding>> {
-    let mut findings = problems(ledger, out)?;
+fn examine(app: &App, ledger: &Ledger) -> Outcome<Vec<Finding>> {
+    let mut findings = problems(app, ledger)?;
     if !findings.is_empty() {
         // What a damaged store says of itself otherwise is not worth reading.
         return Ok(findings);
@@ -75,10 +74,10 @@ fn examine(ledger: &Ledger, out: &Output) -> Outcome<Vec<Finding>> {
     Ok(findings)
 }
 
-fn problems(ledger: &Ledger, out: &Output) -> Outcome<Vec<Finding>> {
+fn problems(app: &App, ledger: &Ledger) -> Outcome<Vec<Finding>> {
     let to_do = "run `syncledger rebuild`; if it stays, restore a backup, or pull into a fresh store from a replica";
     let finding = |what| Finding { level: Level::Corrupt, what, to_do: to_do.to_owned() };
-    Ok(verify::examine(ledger, out)?.problems.into_iter().map(finding).collect())
+    Ok(verify::examine(app, ledger)?.problems.into_iter().map(finding).collect())
 }
 
 fn forks(status: &Status) -> impl Iterator<Item = Finding> {

@@ -38,7 +38,7 @@ impl Export {
     }
 
     fn write_file(&self, app: &mut App, ledger: &Ledger, file: &FilePath) -> Outcome {
-        let mut writer = BufWriter::new(File::create(file).map_err(at_file(file))?);
+        let mut writer = BufWriter::new(File::create(app.caller.path(file)).map_err(at_file(file))?);
         let records = self.write(ledger, &mut writer)?;
         writer.flush().and_then(|()| writer.get_ref().sync_all()).map_err(at_file(file))?;
         let object = json!({ "collection": self.collection, "records": records, "file": file.display().to_string() });

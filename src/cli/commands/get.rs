@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::Value as Json;
 
 use crate::cli::app::App;
+use crate::cli::caller::Caller;
 use crate::cli::options::{self, ViewOptions};
 use crate::cli::shape;
 use crate::cli::stop::Outcome;
@@ -33,7 +34,7 @@ pub(crate) struct Get {
 impl Get {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let ledger = app.ledger()?;
-        let mut record = self.look(&ledger)?.ok_or_else(|| self.absent())?;
+        let mut record = self.look(&app.caller, &ledger)?.ok_or_else(|| self.absent())?;
         if let Some(path) = &self.pointer {
             record.value = record.value.pointer(path.as_str()).cloned().ok_or_else(|| self.no_field(path))?;
         }
@@ -41,9 +42,9 @@ impl Get {
         app.out.answer(&shape::record(&record), || pretty(&record.value))
     }
 
-    fn look(&self, ledger: &Ledger) -> Outcome<Option<Record>> {
+    fn look(&self, caller: &Caller, ledger: &Ledger) -> Outcome<Option<Record>> {
         let moment = |text: &String| options::as_of(ledger, &self.collection, &self.key, text);
-        let look = Look { as_of: self.as_of.as_ref().map(moment).transpose()?, policy: self.view.policy()? };
+        let look = Look { as_of: self.as_of.as_ref().map(moment).transpose()?, policy: self.view.policy(caller)? };
         Ok(ledger.look(&self.collection, &self.key, &look)?)
     }
 

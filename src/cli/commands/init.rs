@@ -6,7 +6,6 @@ use crate::cli::app::App;
 use crate::cli::shape;
 use crate::cli::stop::Outcome;
 use crate::cli::style;
-use crate::ledger::Store;
 
 /// Make the store, and the ledger in it. Both may exist.
 #[derive(Debug, Args)]
@@ -15,7 +14,7 @@ pub(crate) struct Init {}
 impl Init {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let dir = &app.globals.store;
-        let info = Store::open(dir)?.ledger_or_create(&app.globals.ledger)?.info();
+        let info = app.store_or_create()?.ledger_or_create(&app.globals.ledger)?.info();
         let text = format!("{} ledger {} in {}", style::good("ready:"), style::name(&info.name), dir.display());
         app.out.answer(&shape::ledger(dir, &info), || format!("{text}\n{}", style::dim(format!("id {}", info.id))))
     }

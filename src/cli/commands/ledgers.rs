@@ -1,6 +1,6 @@
 //! `ledger list`, `create` and `drop`: the ledgers of a store.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::Write as _;
 
 use clap::{Args, Subcommand};
 
@@ -66,23 +66,22 @@ impl Drop {
         let store = app.store()?;
         let info = find_ledger(&store, &self.name)?.info();
         if !self.yes {
-            self.ask()?;
+            self.ask(app)?;
         }
         store.drop_ledger(&self.name)?;
         let text = || format!("{} ledger {}", style::good("dropped"), style::name(&self.name));
         app.out.answer(&shape::ledger(&app.globals.store, &info), text)
     }
 
-    fn ask(&self) -> Outcome {
-        if !io::stdin().is_terminal() {
+    fn ask(&self, app: &App) -> Outcome {
+        if !app.caller.stdin.is_terminal() {
             let message = format!("dropping ledger `{}` loses all its events for ever", self.name);
             return Err(Stop::usage(message).hint("say --yes if you mean it"));
         }
-        eprint!("Type the ledger's name to drop it for ever: ");
-        io::stderr().flush()?;
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
-        if answer.trim() == self.name {
+        let mut stderr = app.caller.stderr.writer();
+        write!(stderr, "Type the ledger's name to drop it for ever: ")?;
+        stderr.flush()?;
+        if app.caller.stdin.line()?.trim() == self.name {
             Ok(())
         } else {
             Err(Stop::usage("another name was typed: nothing is dropped"))

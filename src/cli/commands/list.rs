@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::app::App;
+use crate::cli::caller::Caller;
 use crate::cli::input;
 use crate::cli::options::ViewOptions;
 use crate::cli::people;
@@ -54,7 +55,7 @@ impl List {
 
     fn records(&self, app: &mut App, ledger: &Ledger, collection: &str) -> Outcome {
         let mut seen = 0;
-        each_page(ledger, collection, self.query()?, |page| {
+        each_page(ledger, collection, self.query(&app.caller)?, |page| {
             seen += page.len();
             let rows: Vec<_> = page.iter().map(shape::record).collect();
             app.out.list(&rows, || people::records(page))
@@ -65,8 +66,8 @@ impl List {
         Ok(())
     }
 
-    fn query(&self) -> Outcome<Query> {
-        let fields: Outcome<_> = self.fields.iter().map(|field| input::assignment(field)).collect();
+    fn query(&self, caller: &Caller) -> Outcome<Query> {
+        let fields: Outcome<_> = self.fields.iter().map(|field| input::assignment(caller, field)).collect();
         Ok(Query {
             prefix: self.prefix.clone(),
             fields: fields?,
@@ -74,7 +75,7 @@ impl List {
             deleted: self.deleted,
             after: self.after.clone(),
             limit: self.limit,
-            policy: self.view.policy()?,
+            policy: self.view.policy(caller)?,
         })
     }
 }

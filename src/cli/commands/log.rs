@@ -5,7 +5,6 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::app::App;
-use crate::cli::interrupt::Interrupt;
 use crate::cli::people;
 use crate::cli::shape;
 use crate::cli::stop::{Exit, Outcome, Stop};
@@ -76,12 +75,12 @@ impl Log {
     }
 
     fn follow(&self, app: &mut App, ledger: &Ledger) -> Outcome {
-        let interrupt = Interrupt::listen()?;
+        let interrupt = app.caller.interrupt()?;
         let mut events = ledger.subscribe(self.after);
         let mut left = self.limit.unwrap_or(usize::MAX);
         while left > 0 && !interrupt.is_set() {
             let Some(entry) = events.next_timeout(PATIENCE) else {
-                end_if_unread()?;
+                end_if_unread(app)?;
                 continue;
             };
             let entry = entry?;
@@ -101,18 +100,13 @@ impl Log {
 }
 
 /// Ends when nobody reads any more: an idle log would learn of it only with its next event.
-fn end_if_unread() -> Outcome {
-    #[cfg(unix)]
-    {
-        use rustix::event::{PollFd, PollFlags, poll};
-        let stdout = std::io::stdout();
-        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
-        let now = rustix::event::Timespec::default();
-        let is_closed = |fd: &PollFd<'_>| fd.revents().intersects(PollFlags::ERR | PollFlags::HUP);
-        if poll(&mut watched, Some(&now)).is_ok() && watched.iter().any(is_closed) {
-            return Err(Stop::silent(Exit::Ok));
-        }
-    }
+#[cfg(unix)]
+fn end_if_unread(app: &App) -> Outcome {
+    if app.caller.stdout.is_unread() { Err(Stop::silent(Exit::Ok)) } else { Ok(()) }
+}
+
+#[cfg(not(unix))]
+fn end_if_unread(_: &App) -> Outcome {
     Ok(())
 }
 

@@ -63,8 +63,8 @@ impl Merge {
     }
 
     fn merge(&self, app: &mut App) -> Outcome<Merged> {
-        let policy = self.view.policy()?.unwrap_or_default();
-        let (base, a, b) = (read(&self.base)?, read(&self.a)?, read(&self.b)?);
+        let policy = self.view.policy(&app.caller)?.unwrap_or_default();
+        let (base, a, b) = (read(app, &self.base)?, read(app, &self.a)?, read(app, &self.b)?);
         let merged = self.merge_texts(&policy, &base, &a, &b)?;
         let value = merged.value.as_ref().unwrap_or(&Json::Null);
         let texts: Vec<&str> =
@@ -99,10 +99,10 @@ impl Merge {
 }
 
 /// The text of a file.
-fn read(file: &FilePath) -> Outcome<String> {
+fn read(app: &App, file: &FilePath) -> Outcome<String> {
     let mut bytes = Vec::new();
     // One byte more than allowed is enough for the parser to refuse it.
-    input::open(file)?.take(BLOB_BYTES + 1).read_to_end(&mut bytes).map_err(at_file(file))?;
+    input::open(&app.caller, file)?.take(BLOB_BYTES + 1).read_to_end(&mut bytes).map_err(at_file(file))?;
     let not_utf8 = |fault: std::string::FromUtf8Error| {
         in_file(file, strict::JsonError::NotUtf8 { offset: fault.utf8_error().valid_up_to() }.into())
     };

@@ -14,6 +14,8 @@ mod doctor;
 mod export;
 mod get;
 mod history;
+#[cfg(unix)]
+mod hold;
 mod import;
 mod init;
 mod ledgers;
@@ -83,12 +85,26 @@ pub(crate) enum Command {
     Doctor(doctor::Doctor),
     Verify(verify::Verify),
     Rebuild(rebuild::Rebuild),
+    #[cfg(unix)]
+    Hold(hold::Hold),
     Demo(Demo),
     Completions(completions::Completions),
     Man(man::Man),
 }
 
 impl Command {
+    /// Whether the process that holds the store runs it in our place, where there is one. What needs no store stays here,
+    /// and so does what holds one.
+    #[cfg(unix)]
+    pub(crate) fn is_relayed(&self) -> bool {
+        match self {
+            Self::Hold(_) | Self::Merge(_) | Self::Demo(_) | Self::Completions(_) | Self::Man(_) => false,
+            Self::Verify(command) => command.needs_store(),
+            Self::Rebuild(command) => command.needs_store(),
+            _ => true,
+        }
+    }
+
     /// Does it.
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         match self {
@@ -129,6 +145,8 @@ impl Command {
             Self::Doctor(command) => command.run(app),
             Self::Verify(command) => command.run(app),
             Self::Rebuild(command) => command.run(app),
+            #[cfg(unix)]
+            Self::Hold(command) => command.run(app),
             Self::Demo(command) => command.run(app),
             Self::Completions(command) => command.run(app),
             Self::Man(command) => command.run(),

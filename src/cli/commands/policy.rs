@@ -50,7 +50,7 @@ impl Policies {
 
 impl Set {
     fn run(self, app: &mut App) -> Outcome {
-        let policy = options::policy(&self.policy)?;
+        let policy = options::policy(&app.caller, &self.policy)?;
         let ledger = app.ledger()?;
         if self.write.dry_run {
             return app.out.answer(&policy.to_json(), || text(&policy));

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::app::{App, find_ledger, open_store};
-use crate::cli::interrupt::Interrupt;
+use crate::cli::app::{App, find_ledger};
 use crate::cli::progress;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
@@ -27,8 +26,9 @@ pub(crate) struct Pull {
 impl Pull {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let ledger = app.ledger()?;
-        if self.dir.is_file() {
-            let done = pull_file(app, &ledger, &self.dir)?;
+        let there = app.caller.path(&self.dir);
+        if there.is_file() {
+            let done = pull_file(app, &ledger, &there)?;
             return answer(app, &done);
         }
         let other = other(app, &ledger, &self.dir, self.from_ledger.as_deref())?.ok_or_else(|| {
@@ -65,11 +65,11 @@ impl Push {
 fn other(app: &App, ledger: &Ledger, dir: &Path, name: Option<&str>) -> Outcome<Option<Ledger>> {
     let name = name.unwrap_or(&app.globals.ledger);
     // A store is open only once, in this process too.
-    let is_here = is_same(&app.globals.store, dir);
+    let is_here = is_same(&app.caller.path(&app.globals.store), &app.caller.path(dir));
     if is_here && name == app.globals.ledger {
         return Ok(None);
     }
-    let store = if is_here { ledger.store().clone() } else { open_store(dir)? };
+    let store = if is_here { ledger.store().clone() } else { app.open_store(dir)? };
     find_ledger(&store, name).map(Some)
 }
 
@@ -88,7 +88,7 @@ fn answer(app: &mut App, done: &Transfer) -> Outcome {
 }
 
 fn pull_file(app: &App, ledger: &Ledger, file: &Path) -> Outcome<Transfer> {
-    let interrupt = Interrupt::listen()?;
+    let interrupt = app.caller.interrupt()?;
     let bar = progress::over_events(0, &app.out).with_message("pulling");
     let done = ledger.pull_file(file, &mut |so_far| {
         bar.set_position(so_far.offered);
@@ -100,7 +100,7 @@ fn pull_file(app: &App, ledger: &Ledger, file: &Path) -> Outcome<Transfer> {
 
 /// Has a ledger take in what another holds, in the words of the command that somebody gave.
 fn transfer(app: &App, to: &Ledger, from: &Ledger, word: &str) -> Outcome<Transfer> {
-    let interrupt = Interrupt::listen()?;
+    let interrupt = app.caller.interrupt()?;
     let bar = progress::over_events(from.position(), &app.out).with_message(format!("{word}ing"));
     let done = to.pull_with(from, &mut |so_far| {
         bar.set_position(so_far.offered);

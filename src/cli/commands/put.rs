@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::write;
 use crate::cli::app::App;
+use crate::cli::caller::Caller;
 use crate::cli::input;
 use crate::cli::options::{BaseOptions, WriteOptions};
 use crate::cli::stop::{Outcome, Stop};
@@ -27,7 +28,7 @@ pub(crate) struct Put {
 
 impl Put {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
-        let act = Act::Put(input::json(&self.value)?);
+        let act = Act::Put(input::json(&app.caller, &self.value)?);
         write::one(app, (self.collection, self.key), act, &self.write, &self.base)
     }
 }
@@ -54,14 +55,15 @@ pub(crate) struct Patch {
 impl Patch {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let act = match &self.patch {
-            Some(argument) => Act::Patch(input::json(argument)?),
+            Some(argument) => Act::Patch(input::json(&app.caller, argument)?),
             None if self.set.is_empty() => return Err(Stop::usage("expected a merge patch, or --set POINTER=JSON")),
-            None => Act::Edit(self.edits()?),
+            None => Act::Edit(self.edits(&app.caller)?),
         };
         write::one(app, (self.collection, self.key), act, &self.write, &self.base)
     }
 
-    fn edits(&self) -> Outcome<Vec<Edit>> {
-        self.set.iter().map(|set| input::assignment(set).map(|(path, value)| Edit::Put(path, value))).collect()
+    fn edits(&self, caller: &Caller) -> Outcome<Vec<Edit>> {
+        let edit = |set: &String| input::assignment(caller, set).map(|(path, value)| Edit::Put(path, value));
+        self.set.iter().map(edit).collect()
     }
 }

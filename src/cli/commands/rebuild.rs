@@ -31,11 +31,16 @@ pub(crate) struct Rebuild {
 }
 
 impl Rebuild {
+    #[cfg(unix)]
+    pub(super) fn needs_store(&self) -> bool {
+        self.from.is_empty()
+    }
+
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         if let (Some(dir), false) = (&self.into, self.from.is_empty()) {
             return self.restore_files(app, dir);
         }
-        let done = self.rebuild(&app.ledger()?)?;
+        let done = self.rebuild(app, &app.ledger()?)?;
         let object = json!({ "events": done.events, "records": done.records, "seconds": done.seconds });
         app.out.answer(&object, || {
             let (events, records) = (count(done.events, "event", "events"), count(done.records, "record", "records"));
@@ -44,27 +49,27 @@ impl Rebuild {
     }
 
     fn restore_files(&self, app: &mut App, dir: &Path) -> Outcome {
-        fresh(dir)?;
+        fresh(app, dir)?;
         let mut files = Vec::new();
-        for from in &self.from {
-            files.extend(if from.is_dir() { backups_in(from)? } else { vec![from.clone()] });
+        for from in self.from.iter().map(|from| app.caller.path(from)) {
+            files.extend(if from.is_dir() { backups_in(&from)? } else { vec![from] });
         }
-        let store = Store::open(dir)?;
+        let store = Store::open(app.caller.path(dir))?;
         let done = store.restore(&app.globals.ledger, &files, self.partial)?;
         store.close()?;
         backup::answer(app, &done)
     }
 
-    fn rebuild(&self, ledger: &Ledger) -> Outcome<Rebuilt> {
+    fn rebuild(&self, app: &App, ledger: &Ledger) -> Outcome<Rebuilt> {
         let Some(dir) = &self.into else { return Ok(ledger.rebuild()?) };
-        fresh(dir)?;
+        fresh(app, dir)?;
         let until = self.until.as_deref().map(options::until).transpose()?;
-        Ok(ledger.rebuild_into(dir, until)?)
+        Ok(ledger.rebuild_into(app.caller.path(dir), until)?)
     }
 }
 
-fn fresh(dir: &Path) -> Outcome {
-    let is_used = dir.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+fn fresh(app: &App, dir: &Path) -> Outcome {
+    let is_used = app.caller.path(dir).read_dir().is_ok_and(|mut entries| entries.next().is_some());
     if is_used {
         return Err(Stop::usage(format!("{} is not empty", dir.display())).hint("name a fresh directory"));
     }

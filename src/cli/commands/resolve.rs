@@ -1,11 +1,12 @@
 //! `resolve`: settles a conflict.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::Write as _;
 
 use clap::Args;
 
 use super::write;
 use crate::cli::app::App;
+use crate::cli::caller::Caller;
 use crate::cli::input;
 use crate::cli::options::WriteOptions;
 use crate::cli::people;
@@ -108,10 +109,10 @@ impl Resolve {
     fn settlement(&self, app: &App, found: &RecordConflict) -> Outcome<Option<Settlement>> {
         match (&self.take, &self.value, self.base_value) {
             (Some(choice), ..) => taken(choice, &found.conflict.candidates).map(Some),
-            (_, Some(value), _) => Ok(Some(Settlement::Value(input::json(value)?))),
+            (_, Some(value), _) => Ok(Some(Settlement::Value(input::json(&app.caller, value)?))),
             (.., true) => Ok(Some(Settlement::Base)),
-            _ if app.out.json || !io::stdin().is_terminal() => Err(no_choice(found)),
-            _ => ask(found),
+            _ if app.out.json || !app.caller.stdin.is_terminal() => Err(no_choice(found)),
+            _ => ask(&app.caller, found),
         }
     }
 }
@@ -176,8 +177,8 @@ fn no_choice(found: &RecordConflict) -> Stop {
     Stop::usage(message).hint(format!("--take {}", choices(&found.conflict.candidates)))
 }
 
-fn ask(found: &RecordConflict) -> Outcome<Option<Settlement>> {
-    let mut stderr = anstream::stderr();
+fn ask(caller: &Caller, found: &RecordConflict) -> Outcome<Option<Settlement>> {
+    let mut stderr = caller.stderr.writer();
     writeln!(stderr, "{}", people::conflict_in_full(found))?;
     let count = found.conflict.candidates.len();
     write!(
@@ -186,13 +187,11 @@ fn ask(found: &RecordConflict) -> Outcome<Option<Settlement>> {
         style::bold("Take?")
     )?;
     stderr.flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    match answer.trim() {
+    match caller.stdin.line()?.trim() {
         "" => Ok(None),
         "b" => Ok(Some(Settlement::Base)),
         // A number beyond the candidates is more likely a slip than a value.
         number if number.parse::<usize>().is_ok() => taken(number, &found.conflict.candidates).map(Some),
-        value => Ok(Some(Settlement::Value(input::json(value)?))),
+        value => Ok(Some(Settlement::Value(input::json(caller, value)?))),
     }
 }

@@ -58,7 +58,7 @@ fn show(app: &mut App, collection: &str) -> Outcome {
 
 impl Set {
     fn run(self, app: &mut App) -> Outcome {
-        let (schema, ledger) = (input::json(&self.schema)?, app.ledger()?);
+        let (schema, ledger) = (input::json(&app.caller, &self.schema)?, app.ledger()?);
         let context = self.write.context();
         if schema.is_null() && self.write.dry_run {
             return list(app, &[], true);

@@ -39,7 +39,7 @@ struct Total {
 
 impl Try {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
-        let policy = options::policy(&self.policy)?;
+        let policy = options::policy(&app.caller, &self.policy)?;
         let since = self.since.as_deref().map(options::until).transpose()?;
         let ledger = app.ledger()?;
         for name in super::policy::custom(&policy).collect::<BTreeSet<_>>() {

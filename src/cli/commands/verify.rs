@@ -8,8 +8,6 @@ use serde_json::json;
 use super::backup;
 use crate::ErrorKind;
 use crate::cli::app::App;
-use crate::cli::interrupt::Interrupt;
-use crate::cli::output::Output;
 use crate::cli::progress;
 use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
@@ -25,14 +23,19 @@ pub(crate) struct Verify {
 }
 
 impl Verify {
+    #[cfg(unix)]
+    pub(super) fn needs_store(&self) -> bool {
+        self.file.is_none()
+    }
+
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         if let Some(file) = &self.file {
-            let info = verify_backup(file)?;
+            let info = verify_backup(app.caller.path(file))?;
             let mut object = backup::shape(&info);
             shape::set(&mut object, "ok", true);
             return app.out.answer(&object, || format!("{} {}", style::good("ok:"), backup::text(&info)));
         }
-        let found = examine(&app.ledger()?, &app.out)?;
+        let found = examine(app, &app.ledger()?)?;
         let ok = found.problems.is_empty();
         let events = count(found.events, "event", "events");
         let object = json!({ "ok": ok, "events": found.events, "problems": found.problems });
@@ -52,9 +55,9 @@ impl Verify {
 }
 
 /// What is wrong with a ledger; where its damage ends the examination, that is the problem.
-pub(super) fn examine(ledger: &Ledger, out: &Output) -> Outcome<Verification> {
-    let interrupt = Interrupt::listen()?;
-    let bar = progress::over_events(ledger.position(), out).with_message("verifying");
+pub(super) fn examine(app: &App, ledger: &Ledger) -> Outcome<Verification> {
+    let interrupt = app.caller.interrupt()?;
+    let bar = progress::over_events(ledger.position(), &app.out).with_message("verifying");
     let found = ledger.verify_with(&mut |read| {
         bar.set_position(read);
         interrupt.check()

@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::write;
 use crate::cli::app::App;
+use crate::cli::caller::Caller;
 use crate::cli::input;
 use crate::cli::options::WriteOptions;
 use crate::cli::stop::{Outcome, Stop, at_file};
@@ -32,7 +33,7 @@ pub(crate) struct Batch {
 impl Batch {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let ledger = app.ledger()?;
-        let writes = self.writes()?;
+        let writes = self.writes(&app.caller)?;
         if self.write.dry_run {
             return write::plan(app, &ledger, writes, &self.write.context());
         }
@@ -40,9 +41,9 @@ impl Batch {
         write::print(app, &receipt)
     }
 
-    fn writes(&self) -> Outcome<Vec<Write>> {
+    fn writes(&self, caller: &Caller) -> Outcome<Vec<Write>> {
         // A batch is held in memory whole, so a file beyond what one may hold is refused before it is read.
-        let file = BufReader::new(input::open(&self.file)?.take(BLOB_BYTES));
+        let file = BufReader::new(input::open(caller, &self.file)?.take(BLOB_BYTES));
         let mut writes = Vec::new();
         for (index, text) in file.split(b'\n').enumerate() {
             let text = text.map_err(at_file(&self.file))?;

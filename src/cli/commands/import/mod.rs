@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use serde_json::{Value as Json, json};
 
 use crate::cli::app::App;
-use crate::cli::interrupt::Interrupt;
+use crate::cli::input;
 use crate::cli::options::{self, WriteOptions};
 use crate::cli::progress;
 use crate::cli::shape;
@@ -70,7 +70,7 @@ struct Tally {
 impl Import {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let ledger = app.ledger()?;
-        let interrupt = Interrupt::listen()?;
+        let interrupt = app.caller.interrupt()?;
         let run = ledger.new_run()?;
         let context = Context { run: Some(run), ..self.write.context() };
         let (mut lines, bar) = self.open(app)?;
@@ -83,9 +83,9 @@ impl Import {
     }
 
     fn open(&self, app: &App) -> Outcome<(Lines, ProgressBar)> {
-        let size = std::fs::metadata(&self.file).map_or(0, |facts| facts.len());
+        let size = std::fs::metadata(app.caller.path(&self.file)).map_or(0, |facts| facts.len());
         let bar = progress::over_bytes(size, &app.out).with_message("importing");
-        let file = bar.wrap_read(crate::cli::input::open(&self.file)?);
+        let file = bar.wrap_read(input::open(&app.caller, &self.file)?);
         let lines = match self.format() {
             Format::Jsonl => Lines::jsonl(file),
             Format::Csv => Lines::csv(file)?,

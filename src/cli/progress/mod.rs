@@ -1,16 +1,32 @@
 //! Progress bars: on stderr, and only where somebody watches.
 
+#[cfg(unix)]
+mod lent;
+
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output::Output;
 
 fn bar(total: u64, template: &str, out: &Output) -> ProgressBar {
-    let target = if out.is_quiet() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let (target, template) = target(template, out);
     let bar = ProgressBar::with_draw_target(Some(total), target);
-    match ProgressStyle::with_template(template) {
+    match ProgressStyle::with_template(&template) {
         Ok(style) => bar.with_style(style.progress_chars("━╸─")),
         Err(_) => bar,
     }
+}
+
+/// Where a bar is drawn, and how there.
+fn target(template: &str, out: &Output) -> (ProgressDrawTarget, String) {
+    if out.is_quiet() {
+        return (ProgressDrawTarget::hidden(), template.to_owned());
+    }
+    #[cfg(unix)]
+    if let Some(loan) = out.stderr().loan() {
+        let target = if loan.is_watched { lent::target(loan) } else { ProgressDrawTarget::hidden() };
+        return (target, lent::template(template, out.stderr().has_colours()));
+    }
+    (ProgressDrawTarget::stderr(), template.to_owned())
 }
 
 /// A bar over the bytes of a file.
