@@ -63,6 +63,10 @@ pub mod replication;
 pub mod schema;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod segment;
+#[cfg(feature = "server")]
+pub mod server;
+#[cfg(any(feature = "cli", feature = "server"))]
+mod shape;
 #[cfg(all(any(test, feature = "testing"), not(target_arch = "wasm32")))]
 pub mod testing;
 

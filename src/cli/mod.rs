@@ -19,11 +19,9 @@ mod options;
 mod output;
 mod people;
 mod progress;
-mod shape;
 mod stop;
 mod style;
 mod table;
-mod time;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

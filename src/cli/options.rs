@@ -5,10 +5,10 @@ use clap::Args;
 use super::caller::Caller;
 use super::input;
 use super::stop::{Outcome, Stop};
-use super::time;
 use crate::event::{EventId, Path};
 use crate::ledger::{AsOf, Context, Ledger, Write};
 use crate::projection::{Policy, PolicyFault, Strategy};
+use crate::shape::time;
 
 /// Who edits, and why.
 #[derive(Debug, Args)]

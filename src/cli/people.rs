@@ -2,10 +2,8 @@
 
 use serde_json::Value as Json;
 
-use super::shape;
 use super::style;
-use super::table::{self, count, cut, short, short_or};
-use super::time;
+use super::table::{self, count, short, short_or};
 use crate::event::diff::Change;
 use crate::event::{Event, EventId, Op};
 use crate::ledger::{
@@ -13,6 +11,9 @@ use crate::ledger::{
     Revision, Skipped,
 };
 use crate::projection::{Candidate, Content, Status};
+use crate::shape;
+use crate::shape::cut;
+use crate::shape::time;
 
 /// The answer to a write.
 pub(crate) fn receipt(receipt: &Receipt) -> String {

@@ -7,7 +7,8 @@ use serde_json::{Value as Json, json};
 
 use super::args::Color;
 use super::caller::Stream;
-use super::{shape, style};
+use super::style;
+use crate::shape;
 use crate::{Error, ErrorKind};
 
 /// What a command answers.

@@ -4,6 +4,7 @@ use comfy_table::{ContentArrangement, Table};
 use serde_json::Value as Json;
 
 use super::style;
+use crate::shape;
 
 /// A table with these column titles; rows are added by the caller.
 pub(crate) fn table(titles: &[&str]) -> Table {
@@ -64,22 +65,12 @@ pub(crate) fn text(mut table: Table) -> String {
 
 /// A value on one line, shortened to `width` characters.
 pub(crate) fn short(value: &Json, width: usize) -> String {
-    cut(&crate::event::json::canonical(value), width)
+    shape::cut(&crate::event::json::canonical(value), width)
 }
 
 /// A value that may be absent, shortened.
 pub(crate) fn short_or(value: Option<&Json>, absent: &str, width: usize) -> String {
     value.map_or_else(|| style::dim(absent), |value| short(value, width))
-}
-
-/// A text shortened to `width` characters.
-pub(crate) fn cut(text: &str, width: usize) -> String {
-    let clean = text.replace(char::is_control, " ");
-    if clean.chars().count() <= width {
-        return clean;
-    }
-    let kept: String = clean.chars().take(width.saturating_sub(1)).collect();
-    format!("{kept}…")
 }
 
 /// A count with its noun: `1 event`, `2 events`.
@@ -127,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_long_value_is_cut_at_a_character_and_control_characters_go() {
-        assert_eq!(cut("四个排序图", 4), "四个排…");
-        assert_eq!(cut("a\u{1b}[31m", 9), "a [31m");
+        assert_eq!(shape::cut("四个排序图", 4), "四个排…");
+        assert_eq!(shape::cut("a\u{1b}[31m", 9), "a [31m");
     }
 }

@@ -268,7 +268,7 @@ impl Writing<'_> {
         let repeated: Records = again.map(record_of).collect();
         for (index, write) in writes.iter().enumerate() {
             let at = |fault: Error| if writes.len() > 1 { in_batch(fault, index) } else { fault };
-            check_names(write).map_err(at)?;
+            check_names(write, self.own).map_err(at)?;
             if let Some(expected) = &write.expect {
                 expect_heads(&self.state.heads(self.shared, &record_of(write))?, expected, write).map_err(at)?;
             }
@@ -382,7 +382,7 @@ impl Writing<'_> {
 
     /// Plans one write.
     fn plan(&mut self, write: &Write, context: &Arc<Context>) -> Result<Planning> {
-        check_names(write)?;
+        check_names(write, self.own)?;
         let key = record_of(write);
         let policy = self.state.policy(self.shared, &key.0)?;
         let record = RecordId { ledger: self.state.id, collection: key.0.clone(), key: key.1.clone() };
@@ -530,7 +530,7 @@ impl Writing<'_> {
 
     fn deliver(&mut self, collection: &str, delivery: Delivery, context: &Context) -> Result<Delivered> {
         let write = Write::new(collection, delivery.key, Act::Put(delivery.value));
-        check_names(&write)?;
+        check_names(&write, false)?;
         let key = record_of(&write);
         let occurred_at = delivery.occurred_at.or(context.occurred_at);
         let (base, latest, exists) = self.delivered(&key, &context.source)?;
@@ -783,8 +783,8 @@ fn of_record(fault: Error, key: &RecordKey) -> Error {
     }
 }
 
-/// Checks the names of a record that callers write.
-fn check_names(write: &Write) -> Result<()> {
+/// Checks the names of a record that callers write, or the ledger itself.
+fn check_names(write: &Write, own: bool) -> Result<()> {
     let refuse = |message: String, hint: &str| Err(Error::new(ErrorKind::Validation, message).with_hint(hint));
     let (collection, key) = (&write.collection, &write.key);
     if collection.is_empty()
@@ -795,7 +795,7 @@ fn check_names(write: &Write) -> Result<()> {
             format!("expected a collection's name of 1 to 64 bytes without control characters, got {collection:?}");
         return refuse(message, "use a short plain name such as issues");
     }
-    if collection.starts_with('$') && ![COLLECTIONS, CONFLICTS].contains(&collection.as_str()) {
+    if !own && collection.starts_with('$') && ![COLLECTIONS, CONFLICTS].contains(&collection.as_str()) {
         return refuse(
             format!("the collection `{collection}` is the ledger's own"),
             "use a name that does not start with $",

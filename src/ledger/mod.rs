@@ -61,6 +61,8 @@ pub use asynchronous::AsyncLedger;
 pub use backup::{BackupInfo, BackupOptions, Restored, verify_backup};
 pub use collection::Collection;
 pub use dry_run::{DryReceipt, DryRun, Planned};
+#[cfg(feature = "tokio")]
+pub use peer::{Carrier, Channels, Growth};
 pub use peer::{Edge, Peer, SessionOptions};
 pub use request::*;
 pub use store::{Options, Store};
@@ -196,6 +198,16 @@ impl Ledger {
         let done = self.store.queue().run(id, move |writing| writing.write_all(&lent, &context));
         drop(writes);
         done
+    }
+
+    /// Makes changes of records of the ledger's own collections too: devices, runs, errors.
+    #[cfg(feature = "server")]
+    pub(crate) fn write_own(&self, writes: Vec<Write>, context: &Context) -> Result<Receipt> {
+        let context = context.clone();
+        self.store.queue().run(self.id(), move |writing| {
+            writing.own = true;
+            writing.write_all(&writes, &context)
+        })
     }
 
     /// Makes a record this object: only what differs from what is shown becomes an edit.

@@ -66,6 +66,8 @@ pub(crate) struct Writing<'a> {
     pub(crate) state: &'a mut State,
     /// Whether nothing of the work is to stay.
     pub(crate) dry: bool,
+    /// Whether the ledger itself writes: its own collections too.
+    pub(crate) own: bool,
 }
 
 /// Work on one ledger in the writer thread.
@@ -322,7 +324,7 @@ impl Writer {
             return work;
         }
         let Some(state) = self.states.get_mut(&ledger) else { return work };
-        let mut writing = Writing { shared: &self.shared, state, dry: false };
+        let mut writing = Writing { shared: &self.shared, state, dry: false, own: false };
         if catch_unwind(AssertUnwindSafe(|| work.run(&mut writing))).is_err() {
             // What was staged may be half of something: nothing of this store is written any more.
             self.poison(panicked());

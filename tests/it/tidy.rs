@@ -34,7 +34,25 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
             ],
         ),
         ("testing", vec!["projection", "document", "event", "error"]),
-        ("cli", vec!["ledger", "merge", "projection", "schema", "segment", "event", "error", "journal"]),
+        ("shape", vec!["ledger", "projection", "schema", "event", "error"]),
+        ("server", vec!["shape", "ledger", "replication", "disk", "projection", "schema", "event", "error"]),
+        ("client", vec!["ledger", "replication", "disk", "event", "error"]),
+        (
+            "cli",
+            vec![
+                "server",
+                "client",
+                "shape",
+                "ledger",
+                "merge",
+                "projection",
+                "schema",
+                "segment",
+                "event",
+                "error",
+                "journal",
+            ],
+        ),
     ])
 }
 

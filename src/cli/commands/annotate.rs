@@ -7,9 +7,9 @@ use crate::cli::app::App;
 use crate::cli::input;
 use crate::cli::options::WriteOptions;
 use crate::cli::people;
-use crate::cli::shape;
 use crate::cli::stop::Outcome;
 use crate::ledger::Annotation;
+use crate::shape;
 
 /// Say who looks after a conflict, or something about it.
 #[derive(Debug, Args)]

@@ -6,9 +6,9 @@ use super::history::no_record;
 use crate::Result;
 use crate::cli::app::App;
 use crate::cli::people;
-use crate::cli::shape;
 use crate::cli::stop::Outcome;
 use crate::ledger::{Entry, Ledger, Line};
+use crate::shape;
 
 /// Show who wrote each field of a record.
 #[derive(Debug, Args)]

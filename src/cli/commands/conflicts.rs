@@ -5,11 +5,11 @@ use clap::{Args, ValueEnum};
 use crate::cli::app::App;
 use crate::cli::options::ViewOptions;
 use crate::cli::people;
-use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::table::count;
 use crate::ledger::{Ledger, RecordConflict, Which};
 use crate::projection::{Policy, Status};
+use crate::shape;
 
 /// List conflicts: who says what, what is shown, and why.
 #[derive(Debug, Args)]

@@ -5,8 +5,8 @@ use clap::Args;
 use crate::cli::app::App;
 use crate::cli::options;
 use crate::cli::people;
-use crate::cli::shape;
 use crate::cli::stop::Outcome;
+use crate::shape;
 
 /// Show what differs between two moments of a record.
 #[derive(Debug, Args)]

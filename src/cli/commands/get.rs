@@ -6,12 +6,12 @@ use serde_json::Value as Json;
 use crate::cli::app::App;
 use crate::cli::caller::Caller;
 use crate::cli::options::{self, ViewOptions};
-use crate::cli::shape;
 use crate::cli::stop::Outcome;
 use crate::cli::style;
 use crate::cli::table::count;
 use crate::event::Path;
 use crate::ledger::{Ledger, Look, Record};
+use crate::shape;
 use crate::{Error, ErrorKind};
 
 /// Show a record, or one field of it: now, or as of an earlier moment.

@@ -4,9 +4,9 @@ use clap::Args;
 
 use crate::cli::app::App;
 use crate::cli::people;
-use crate::cli::shape;
 use crate::cli::stop::Outcome;
 use crate::cli::table::count;
+use crate::shape;
 use crate::{Error, ErrorKind};
 
 /// How many changed fields of one event people are shown; `--full` shows all.

@@ -3,9 +3,9 @@
 use clap::Args;
 
 use crate::cli::app::App;
-use crate::cli::shape;
 use crate::cli::stop::Outcome;
 use crate::cli::style;
+use crate::shape;
 
 /// Make the store, and the ledger in it. Both may exist.
 #[derive(Debug, Args)]

@@ -5,10 +5,10 @@ use std::io::Write as _;
 use clap::{Args, Subcommand};
 
 use crate::cli::app::{App, find_ledger};
-use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::cli::table;
+use crate::shape;
 
 /// List, create and drop the ledgers of a store.
 #[derive(Debug, Subcommand)]

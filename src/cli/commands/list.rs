@@ -8,11 +8,11 @@ use crate::cli::caller::Caller;
 use crate::cli::input;
 use crate::cli::options::ViewOptions;
 use crate::cli::people;
-use crate::cli::shape;
 use crate::cli::stop::Outcome;
 use crate::cli::style;
 use crate::cli::table::{self, thousands};
 use crate::ledger::{Ledger, Query, Record};
+use crate::shape;
 
 /// How many records are asked for at a time: enough to be fast, few enough to be small.
 const PAGE: usize = 256;

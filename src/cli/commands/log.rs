@@ -6,9 +6,9 @@ use clap::Args;
 
 use crate::cli::app::App;
 use crate::cli::people;
-use crate::cli::shape;
 use crate::cli::stop::{Exit, Outcome, Stop};
 use crate::ledger::{Entry, Ledger, LogQuery};
+use crate::shape;
 
 /// How many events are read at a time.
 const PAGE: usize = 512;

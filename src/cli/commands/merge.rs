@@ -10,15 +10,15 @@ use serde_json::{Value as Json, json};
 use crate::cli::app::App;
 use crate::cli::input;
 use crate::cli::options::ViewOptions;
-use crate::cli::shape;
 use crate::cli::stop::{Exit, Outcome, Stop, at_file};
 use crate::cli::style;
 use crate::cli::table::{count, short_or};
-use crate::cli::time;
 use crate::event::json as strict;
 use crate::event::limits::BLOB_BYTES;
 use crate::merge::{Candidate, Conflict, Merged, Version, merge_versions, write_like};
 use crate::projection::{Policy, Resolvers, Status};
+use crate::shape;
+use crate::shape::time;
 use crate::{Error, ErrorKind};
 
 /// Merge two versions of a JSON file, field by field. Exits with 1 where conflicts stay open (the result then shows what

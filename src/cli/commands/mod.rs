@@ -8,6 +8,8 @@ pub(super) mod blame;
 mod completions;
 mod conflicts;
 mod delete;
+#[cfg(feature = "server")]
+mod device;
 mod diff;
 mod digest;
 mod doctor;
@@ -30,6 +32,8 @@ mod rebuild;
 mod resolve;
 mod revert;
 mod schema;
+#[cfg(feature = "server")]
+mod serve;
 mod show;
 mod status;
 mod trying;
@@ -87,6 +91,11 @@ pub(crate) enum Command {
     Rebuild(rebuild::Rebuild),
     #[cfg(unix)]
     Hold(hold::Hold),
+    #[cfg(feature = "server")]
+    Serve(serve::Serve),
+    #[cfg(feature = "server")]
+    #[command(subcommand)]
+    Device(device::Device),
     Demo(Demo),
     Completions(completions::Completions),
     Man(man::Man),
@@ -98,6 +107,8 @@ impl Command {
     #[cfg(unix)]
     pub(crate) fn is_relayed(&self) -> bool {
         match self {
+            #[cfg(feature = "server")]
+            Self::Serve(_) => false,
             Self::Hold(_) | Self::Merge(_) | Self::Demo(_) | Self::Completions(_) | Self::Man(_) => false,
             Self::Verify(command) => command.needs_store(),
             Self::Rebuild(command) => command.needs_store(),
@@ -147,6 +158,10 @@ impl Command {
             Self::Rebuild(command) => command.run(app),
             #[cfg(unix)]
             Self::Hold(command) => command.run(app),
+            #[cfg(feature = "server")]
+            Self::Serve(command) => command.run(app),
+            #[cfg(feature = "server")]
+            Self::Device(command) => command.run(app),
             Self::Demo(command) => command.run(app),
             Self::Completions(command) => command.run(app),
             Self::Man(command) => command.run(),

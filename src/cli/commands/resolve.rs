@@ -10,12 +10,12 @@ use crate::cli::caller::Caller;
 use crate::cli::input;
 use crate::cli::options::WriteOptions;
 use crate::cli::people;
-use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::event::{WriterId, hex};
 use crate::ledger::{Ledger, RecordConflict, Settlement};
 use crate::projection::{Candidate, Conflict, Content, Strategy};
+use crate::shape;
 use crate::{Error, ErrorKind};
 
 /// Settle a conflict, or all open ones. On a terminal without options it shows the candidates and asks.

@@ -7,10 +7,10 @@ use clap::Args;
 use crate::cli::app::App;
 use crate::cli::options::WriteOptions;
 use crate::cli::people;
-use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
 use crate::event::{BatchId, RunId};
 use crate::ledger::{DryReceipt, Entry, Ledger, LogQuery, Receipt, Target};
+use crate::shape;
 use crate::{Error, ErrorKind};
 
 /// How many events are read at a time when the log is searched.

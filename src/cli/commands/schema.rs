@@ -8,12 +8,12 @@ use crate::cli::app::App;
 use crate::cli::input;
 use crate::cli::options::WriteOptions;
 use crate::cli::people;
-use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::cli::table::{self, count};
 use crate::ledger::{Edit, Ledger, Migrated, Repaired};
 use crate::schema::Violation;
+use crate::shape;
 
 /// Set or show what the records of a collection should look like.
 #[derive(Debug, Subcommand)]
@@ -192,7 +192,7 @@ fn repaired_text(repaired: &Repaired, dry_run: bool) -> String {
     let made = repaired
         .repairs
         .iter()
-        .map(|repair| format!("{verb} {}: {}", place(&repair.violation), table::cut(&words(&repair.edit), 80)));
+        .map(|repair| format!("{verb} {}: {}", place(&repair.violation), shape::cut(&words(&repair.edit), 80)));
     let left = repaired
         .left
         .iter()

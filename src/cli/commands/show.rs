@@ -5,9 +5,9 @@ use clap::Args;
 use crate::cli::app::App;
 use crate::cli::input;
 use crate::cli::people;
-use crate::cli::shape;
 use crate::cli::stop::Outcome;
 use crate::ledger::{Ledger, RecordConflict};
+use crate::shape;
 use crate::{Error, ErrorKind, Result};
 
 /// Show an event or a conflict in full.

@@ -6,11 +6,11 @@ use serde_json::{Value as Json, json};
 use crate::cli::app::App;
 use crate::cli::options;
 use crate::cli::people;
-use crate::cli::shape;
 use crate::cli::stop::Outcome;
 use crate::cli::style;
 use crate::cli::table::{self, bytes, count, thousands};
 use crate::ledger::Status as Found;
+use crate::shape;
 
 /// Show counts, conflicts and sizes.
 #[derive(Debug, Args)]

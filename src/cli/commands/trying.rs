@@ -7,13 +7,13 @@ use serde_json::{Value as Json, json};
 
 use crate::cli::app::App;
 use crate::cli::options;
-use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::cli::table::{count, short_or};
-use crate::cli::time;
 use crate::ledger::{Decision, Ledger, Tried};
 use crate::projection::Policy;
+use crate::shape;
+use crate::shape::time;
 
 /// Show what another policy would have decided otherwise, field by field and moment by moment. Changes nothing.
 #[derive(Debug, Args)]

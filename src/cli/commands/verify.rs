@@ -9,11 +9,11 @@ use super::backup;
 use crate::ErrorKind;
 use crate::cli::app::App;
 use crate::cli::progress;
-use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::cli::table::count;
 use crate::ledger::{Ledger, Verification, verify_backup};
+use crate::shape;
 
 /// Check checksums, ids, lanes, forks, and that the derived state equals a replay of the log; or check a backup file.
 #[derive(Debug, Args)]

@@ -3,9 +3,9 @@
 use crate::cli::app::App;
 use crate::cli::options::{BaseOptions, WriteOptions};
 use crate::cli::people;
-use crate::cli::shape;
 use crate::cli::stop::Outcome;
 use crate::ledger::{Act, Context, Ledger, Planned, Receipt, Write};
+use crate::shape;
 
 /// Writes one change of one record, and prints the receipt.
 pub(super) fn one(

@@ -11,9 +11,9 @@ use serde_json::{Map, Value as Json};
 use super::field::{Field, Kind};
 use super::jira::{Item, RawEdit, RawIssue};
 use crate::Error;
-use crate::cli::time;
 use crate::event::Path;
 use crate::ledger::Edit;
+use crate::shape::time;
 
 /// The fields whose history is checked step by step against the change log.
 const CHECKED: [&str; 2] = ["status", "assignee"];

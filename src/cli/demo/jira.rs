@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-use crate::cli::time;
 use crate::event::json;
+use crate::shape::time;
 use crate::{Error, ErrorKind};
 
 /// An issue with its change log.

@@ -4,6 +4,8 @@
 //! message ──► Peer::hear ──► Session ──► read the log, take events in, … ──► messages
 //! ```
 
+#[cfg(feature = "tokio")]
+mod channels;
 mod edge;
 mod stream;
 
@@ -25,6 +27,8 @@ use crate::segment::{self, Item};
 use crate::{Error, ErrorKind, Result};
 use edge::Guard;
 
+#[cfg(feature = "tokio")]
+pub use channels::{Carrier, Channels, Growth};
 pub use edge::Edge;
 
 /// How many events a batch has at most.
@@ -164,6 +168,12 @@ impl Peer {
     #[must_use]
     pub fn due(&self) -> u64 {
         self.session.due()
+    }
+
+    /// The replica at the other end, once it has said who it is.
+    #[must_use]
+    pub fn replica(&self) -> Option<WriterId> {
+        self.other
     }
 
     /// What was taken in so far.

@@ -123,11 +123,11 @@ impl Peer {
     }
 
     /// How long to wait for a word.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         Duration::from_millis(self.due().saturating_sub(self.ledger.shared().now_ms()).max(1))
     }
 
-    fn framing(&self) -> Framing<'static> {
+    pub(super) fn framing(&self) -> Framing<'static> {
         Framing { ledger: self.ledger(), past: &Alone }
     }
 
@@ -144,13 +144,13 @@ impl Peer {
     }
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
     let no_thread = |fault| Error::new(ErrorKind::Storage, format!("no thread could be started: {fault}"));
     started.map(drop).map_err(no_thread)
 }
 
-fn broke_off(what: &str) -> Error {
+pub(super) fn broke_off(what: &str) -> Error {
     Error::new(ErrorKind::Network, format!("the connection to the other replica broke off: {what}"))
         .with_hint("connect again: what was taken in stays")
 }

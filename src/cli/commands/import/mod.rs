@@ -12,13 +12,13 @@ use crate::cli::app::App;
 use crate::cli::input;
 use crate::cli::options::{self, WriteOptions};
 use crate::cli::progress;
-use crate::cli::shape;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::cli::table::{count, thousands};
-use crate::cli::time;
 use crate::event::{Path, RunId};
 use crate::ledger::{Context, Delivered, Delivery, Ledger, Receipt};
+use crate::shape;
+use crate::shape::time;
 use crate::{Error, ErrorKind};
 use lines::Lines;
 

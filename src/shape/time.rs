@@ -11,7 +11,7 @@ pub(crate) fn parse(text: &str) -> Result<i64, Error> {
         return Ok(millis);
     }
     parse_rfc3339(text).ok_or_else(|| {
-        Error::new(crate::ErrorKind::Validation, format!("`{}` is no time", super::table::cut(text, 60)))
+        Error::new(crate::ErrorKind::Validation, format!("`{}` is no time", super::cut(text, 60)))
             .with_hint("write it as 2021-04-01T08:52:27.109+08:00, or as milliseconds since 1970")
     })
 }

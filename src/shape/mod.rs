@@ -1,10 +1,11 @@
-//! The JSON shapes of the answers: the command line's contract with programs.
+//! The JSON shapes of the answers: the contract of the command line and of the server with programs.
+
+pub(crate) mod time;
 
 use std::path::Path as FilePath;
 
 use serde_json::{Value as Json, json};
 
-use super::time;
 use crate::event::diff::Change;
 use crate::event::{BlobForm, BlobRef, Container, Event, Op, Value, hex};
 use crate::ledger::{
@@ -308,6 +309,16 @@ fn candidate(candidate: &Candidate) -> Json {
         None => set(&mut object, "removed", true),
     }
     object
+}
+
+/// A text shortened to `width` characters.
+pub(crate) fn cut(text: &str, width: usize) -> String {
+    let clean = text.replace(char::is_control, " ");
+    if clean.chars().count() <= width {
+        return clean;
+    }
+    let kept: String = clean.chars().take(width.saturating_sub(1)).collect();
+    format!("{kept}…")
 }
 
 /// Adds a field to an object.

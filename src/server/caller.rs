@@ -1,0 +1,73 @@
+//! Who asks: the device of the access token that a request brings.
+
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+
+use super::Server;
+use super::access::{Device, Role};
+use super::problem::Problem;
+use crate::ledger::{Context, Ledger};
+use crate::{Error, ErrorKind, Result};
+
+/// The device that asks, and its ledger.
+pub(super) struct Caller {
+    pub(super) device: Device,
+    pub(super) ledger: Ledger,
+}
+
+impl FromRequestParts<Server> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, server: &Server) -> Result<Self, Problem> {
+        let token = bearer(&parts.headers)?;
+        let authenticate = move |server: &Server| server.0.access.authenticate(&token, |id| server.ledger(id));
+        let (ledger, device) = server.blocking(authenticate).await?;
+        Ok(Self { device, ledger })
+    }
+}
+
+impl Caller {
+    /// Does what only this role, or a higher one, may ask for.
+    ///
+    /// # Errors
+    /// `permission`.
+    pub(super) fn require(&self, role: Role) -> Result<()> {
+        if self.device.rights.role >= role {
+            return Ok(());
+        }
+        let (needed, own) = (role.name(), self.device.rights.role.name());
+        let message = format!("this needs the role {needed}, and the device has the role {own}");
+        Err(Error::new(ErrorKind::Permission, message))
+    }
+
+    /// The context of what the device edits: the source comes from its record, and it is the one who edits.
+    pub(super) fn context(&self) -> Context {
+        Context::from_source(&self.device.rights.source).by(&self.device.id)
+    }
+
+    /// Runs work on the ledger that may wait for the disk.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub(super) async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Ledger, &Device) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (ledger, device) = (self.ledger.clone(), self.device.clone());
+        let failed = |_| Error::new(ErrorKind::Server, "the request failed inside the server");
+        tokio::task::spawn_blocking(move || work(&ledger, &device)).await.map_err(failed)?
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Result<String> {
+    let missing = || {
+        Error::new(ErrorKind::Authentication, "expected an access token in `Authorization: Bearer …`")
+            .with_hint("enrol at /v1/devices/enrol")
+    };
+    let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).ok_or_else(missing)?;
+    let (scheme, token) = value.split_once(' ').ok_or_else(missing)?;
+    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+    Some(token.trim().to_owned()).filter(|token| is_bearer && !token.is_empty()).ok_or_else(missing)
+}

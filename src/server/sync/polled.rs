@@ -1,0 +1,179 @@
+//! Sessions over plain requests, where no WebSocket gets through: `push` brings messages, `pull` fetches them.
+//!
+//! Bodies are messages one after another, each with its length before it (u32, little-endian). An answer that gets lost takes its
+//! messages with it: the device then begins another session, as after any connection that broke off.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tokio::sync::{Mutex, mpsc};
+
+use super::Begun;
+use crate::event::{LedgerId, hex};
+use crate::replication::MOST_MESSAGE_BYTES;
+use crate::server::Server;
+use crate::server::caller::Caller;
+use crate::server::problem::{Answer, Problem};
+use crate::{Error, ErrorKind, Result};
+
+/// The header that names the session.
+const SESSION: &str = "sync-session";
+/// The header of the last answer.
+const ENDED: &str = "sync-ended";
+/// How long a request may wait for words, in seconds.
+const MOST_WAIT_SECONDS: u64 = 30;
+/// How long an ended session's last words can be fetched.
+const KEPT: Duration = Duration::from_secs(30);
+/// How many sessions a device may have at once.
+const MOST_OF_DEVICE: usize = 4;
+/// About how many bytes an answer has at most: one message may be as long as this alone.
+const ANSWER_BYTES: usize = MOST_MESSAGE_BYTES;
+
+/// The sessions that devices ask about.
+#[derive(Default)]
+pub(in crate::server) struct Polled(StdMutex<BTreeMap<String, Arc<Asked>>>);
+
+/// A session that a device asks about.
+struct Asked {
+    owner: (LedgerId, String),
+    tell: mpsc::Sender<Result<Vec<u8>>>,
+    to_say: Mutex<mpsc::Receiver<Vec<u8>>>,
+}
+
+impl Polled {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Asked>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The device's session of this name. Those of others are as unknown as those that never were.
+    fn find(&self, name: &str, owner: &(LedgerId, String)) -> Result<Arc<Asked>> {
+        let unknown = || {
+            Error::new(ErrorKind::NotFound, "there is no such session, or it has ended").with_hint("begin another")
+        };
+        self.open().get(name).filter(|asked| asked.owner == *owner).cloned().ok_or_else(unknown)
+    }
+
+    fn check_room(&self, owner: &(LedgerId, String)) -> Result<()> {
+        if self.open().values().filter(|asked| asked.owner == *owner).count() < MOST_OF_DEVICE {
+            return Ok(());
+        }
+        let message = format!("expected at most {MOST_OF_DEVICE} sessions of a device at once");
+        Err(Error::new(ErrorKind::RateLimit, message).with_hint("use those, or let them end"))
+    }
+}
+
+#[derive(Deserialize)]
+pub(in crate::server) struct Waiting {
+    #[serde(default)]
+    wait: u64,
+}
+
+/// Takes messages of a session, or begins one, and answers with what there is to say.
+pub(in crate::server) async fn push(
+    State(server): State<Server>,
+    headers: HeaderMap,
+    caller: Caller,
+    body: Bytes,
+) -> Answer<Response> {
+    let messages = split(&body)?;
+    let owner = owner(&caller);
+    let (name, asked) = match named(&headers) {
+        Some(name) => (name.to_owned(), server.0.sessions.find(name, &owner)?),
+        None => begin(&server, caller, owner).await?,
+    };
+    for message in messages {
+        // Of a session that has ended the last words say why.
+        let _ = asked.tell.send(Ok(message)).await;
+    }
+    answer(&name, &asked, Duration::ZERO).await
+}
+
+/// Answers with what a session has to say, once there is something, or after the seconds of `wait`.
+pub(in crate::server) async fn pull(
+    State(server): State<Server>,
+    headers: HeaderMap,
+    caller: Caller,
+    Query(waiting): Query<Waiting>,
+) -> Answer<Response> {
+    let name = named(&headers).ok_or_else(|| {
+        Problem::new(ErrorKind::Client, format!("expected the session's name in the header `{SESSION}`"))
+    })?;
+    let asked = server.0.sessions.find(name, &owner(&caller))?;
+    answer(name, &asked, Duration::from_secs(waiting.wait.min(MOST_WAIT_SECONDS))).await
+}
+
+fn owner(caller: &Caller) -> (LedgerId, String) {
+    (caller.ledger.info().id, caller.device.id.clone())
+}
+
+fn named(headers: &HeaderMap) -> Option<&str> {
+    headers.get(SESSION)?.to_str().ok()
+}
+
+async fn begin(server: &Server, caller: Caller, owner: (LedgerId, String)) -> Answer<(String, Arc<Asked>)> {
+    server.0.sessions.check_room(&owner)?;
+    let name = hex(&caller.ledger.new_run()?.0);
+    let Begun { carrier, work } = server.begin(caller).await?;
+    let asked = Arc::new(Asked { owner, tell: carrier.tell, to_say: Mutex::new(carrier.to_say) });
+    server.0.sessions.open().insert(name.clone(), asked.clone());
+    let (server, ended) = (server.clone(), name.clone());
+    tokio::spawn(async move {
+        // Who asks no more is given up by the session itself.
+        let _ = work.await;
+        tokio::time::sleep(KEPT).await;
+        server.0.sessions.open().remove(&ended);
+    });
+    Ok((name, asked))
+}
+
+/// What there is to say, after waiting for the first of it.
+async fn answer(name: &str, asked: &Asked, wait: Duration) -> Answer<Response> {
+    let mut to_say = asked.to_say.lock().await;
+    let (mut body, mut has_ended) = (Vec::new(), false);
+    match tokio::time::timeout(wait, to_say.recv()).await {
+        Ok(Some(message)) => put(&mut body, &message),
+        Ok(None) => has_ended = true,
+        Err(_) => {}
+    }
+    while body.len() < ANSWER_BYTES {
+        match to_say.try_recv() {
+            Ok(message) => put(&mut body, &message),
+            Err(mpsc::error::TryRecvError::Empty) => break,
+            Err(mpsc::error::TryRecvError::Disconnected) => {
+                has_ended = true;
+                break;
+            }
+        }
+    }
+    let kind = [("content-type", "application/vnd.syncledger.messages"), (SESSION, name)];
+    let mut response = (StatusCode::OK, kind, body).into_response();
+    if has_ended {
+        response.headers_mut().insert(ENDED, axum::http::HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+fn put(body: &mut Vec<u8>, message: &[u8]) {
+    body.extend((message.len() as u32).to_le_bytes());
+    body.extend_from_slice(message);
+}
+
+/// The messages of a body.
+fn split(mut body: &[u8]) -> Result<Vec<Vec<u8>>> {
+    let cut = || Error::new(ErrorKind::Client, "expected whole messages, each with its length before it");
+    let mut messages = Vec::new();
+    while !body.is_empty() {
+        let (length, rest) = body.split_first_chunk().ok_or_else(cut)?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let (message, rest) = rest.split_at_checked(length).ok_or_else(cut)?;
+        messages.push(message.to_vec());
+        body = rest;
+    }
+    Ok(messages)
+}
