@@ -123,7 +123,8 @@ impl Sending {
         let events: Vec<Item> = events.into_iter().filter(wanted).collect();
         // Also where all of it is left out: the other side's cursor comes further.
         self.batch += 1;
-        if self.offers && !events.is_empty() {
+        // Batches come in the order of their numbers: none passes an offer that is not answered yet.
+        if (self.offers && !events.is_empty()) || !self.offered.is_empty() {
             let ids = events.iter().map(|item| short(&item.id)).collect();
             self.offered.insert(self.batch, (upto, events));
             outputs.push_back(Output::Send(Message::Offer { batch: self.batch, ids }));
@@ -148,7 +149,9 @@ impl Sending {
             nth += 1;
             bit(bits, nth - 1)
         });
-        self.vain = if events.len() == offered { self.vain + 1 } else { 0 };
+        if offered > 0 {
+            self.vain = if events.len() == offered { self.vain + 1 } else { 0 };
+        }
         self.offers = self.vain < VAIN_OFFERS;
         outputs.push_back(Output::Send(Message::Batch { batch, upto, events }));
         self.go_on(outputs);

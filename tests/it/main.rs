@@ -44,6 +44,8 @@ mod reference;
 mod replicas;
 mod schemas;
 mod sealing;
+mod served;
+mod server_devices;
 mod sessions;
 mod settling;
 mod spans;

@@ -23,6 +23,35 @@ fn context(source: &str) -> Context {
     Context::from_source(source)
 }
 
+#[test]
+fn what_holds_nothing_waits_for_the_answers_to_offers_before_it() {
+    let [server, device] = replicas_with_events();
+    let (follows, notes) = (SessionOptions { follows: true, ..SessionOptions::default() }, Filter::of(["notes"]));
+    let wants = SessionOptions { wants: Some(notes), ..follows.clone() };
+    let mut link = Link::new(&server, &device, [&follows, &wants]);
+    while link.ways[0].offered == 0 {
+        assert!(link.deliver(0) | link.deliver(1), "nothing was offered");
+    }
+    // Of this the device is sent nothing but how far the log was looked through.
+    server.put("tasks", "1", json!({}), &context("app")).unwrap();
+    let said = link.peers[0].grown();
+    link.say(0, said);
+    link.run(usize::MAX);
+    assert!(!link.peers[1].is_ended(), "{:?}", link.peers[1].finish());
+    assert!(device.get("notes", "of server").unwrap().is_some());
+}
+
+/// Two replicas that both hold events, and have not met since.
+fn replicas_with_events() -> [Ledger; 2] {
+    let [server, device] = [ledger(), ledger()];
+    server.put("notes", "1", json!({}), &context("app")).unwrap();
+    device.pull(&server).unwrap();
+    let third = ledger();
+    third.pull(&device).unwrap();
+    server.put("notes", "of server", json!({}), &context("app")).unwrap();
+    [server, third]
+}
+
 /// What went over the link, one way.
 #[derive(Default, Debug)]
 pub struct Way {

@@ -29,13 +29,15 @@ pub(super) struct Owner {
 #[derive(Debug, Serialize, Deserialize)]
 struct Family {
     owner: Owner,
+    /// Tells it from families that the device had before: their tokens are nothing to this one.
+    id: String,
     current: Vec<String>,
     /// Those that were used, and until when they may come again.
     used: Vec<(String, i64)>,
     idle_until_ms: i64,
 }
 
-/// The families of a server. A device has one; its name begins each of its tokens.
+/// The families of a server. A device has one. A token is the family's name, its id and a secret.
 pub(super) struct Families(Safe);
 
 impl Families {
@@ -45,18 +47,19 @@ impl Families {
 
     /// Begins the family of a device, in place of the one that it had, and returns its first token.
     pub(super) fn begin(&self, ledger: LedgerId, device: &str, now_ms: i64) -> Result<String> {
-        let (name, secret) = (name(ledger, device), secret::random(32)?);
+        let (name, id, secret) = (name(ledger, device), secret::random(8)?, secret::random(32)?);
         let owner = Owner { ledger, device: device.to_owned() };
         let current = vec![secret::fingerprint(&secret)];
-        let family = Family { owner, current, used: Vec::new(), idle_until_ms: now_ms.saturating_add(IDLE_MS) };
-        self.0.put(&name, &family)?;
-        Ok(format!("{name}.{secret}"))
+        let (token, idle_until_ms) = (format!("{name}.{id}.{secret}"), now_ms.saturating_add(IDLE_MS));
+        self.0.put(&name, &Family { owner, id, current, used: Vec::new(), idle_until_ms })?;
+        Ok(token)
     }
 
     /// Takes a token, and returns whose it was and the next.
     pub(super) fn renew(&self, token: &str, now_ms: i64) -> Result<(Owner, String)> {
-        let (name, secret) = token.split_once('.').filter(|(name, _)| is_name(name)).ok_or_else(unknown_token)?;
-        let mut family: Family = self.0.get(name)?.ok_or_else(unknown_token)?;
+        let [name, id, secret] = token.split('.').collect::<Vec<_>>().try_into().map_err(|_| unknown_token())?;
+        let found: Option<Family> = if is_name(name) { self.0.get(name)? } else { None };
+        let mut family = found.filter(|family| family.id == id).ok_or_else(unknown_token)?;
         let next = secret::random(32)?;
         if !family.renew(&secret::fingerprint(secret), secret::fingerprint(&next), now_ms) {
             self.0.remove(name)?;
@@ -67,7 +70,7 @@ impl Families {
             return Err(unknown_token());
         }
         self.0.put(name, &family)?;
-        Ok((family.owner, format!("{name}.{next}")))
+        Ok((family.owner, format!("{name}.{id}.{next}")))
     }
 
     /// Ends the family of a device.
@@ -147,9 +150,12 @@ mod tests {
         let families = families();
         let token = families.begin(LEDGER, "tablet", 0).unwrap();
         let name = token.split('.').next().unwrap();
-        for wrong in [String::new(), "x".to_owned(), format!("{name}.00"), format!("../{name}.00")] {
+        for wrong in [String::new(), "x".to_owned(), format!("{name}.00"), format!("../{name}.00.00")] {
             assert!(families.renew(&wrong, 1).is_err(), "{wrong}");
         }
+        let again = families.begin(LEDGER, "tablet", 2).unwrap();
+        assert!(families.renew(&token, 3).is_err(), "of a family that was");
+        assert!(families.renew(&again, 3).is_ok());
     }
 
     #[test]

@@ -59,12 +59,15 @@ impl Polled {
         self.open().get(name).filter(|asked| asked.owner == *owner).cloned().ok_or_else(unknown)
     }
 
-    fn check_room(&self, owner: &(LedgerId, String)) -> Result<()> {
-        if self.open().values().filter(|asked| asked.owner == *owner).count() < MOST_OF_DEVICE {
-            return Ok(());
+    /// Takes a session in, unless its device has too many.
+    fn add(&self, name: &str, asked: &Arc<Asked>) -> Result<()> {
+        let mut open = self.open();
+        if open.values().filter(|other| other.owner == asked.owner).count() >= MOST_OF_DEVICE {
+            let message = format!("expected at most {MOST_OF_DEVICE} sessions of a device at once");
+            return Err(Error::new(ErrorKind::RateLimit, message).with_hint("use those, or let them end"));
         }
-        let message = format!("expected at most {MOST_OF_DEVICE} sessions of a device at once");
-        Err(Error::new(ErrorKind::RateLimit, message).with_hint("use those, or let them end"))
+        open.insert(name.to_owned(), asked.clone());
+        Ok(())
     }
 }
 
@@ -117,11 +120,11 @@ fn named(headers: &HeaderMap) -> Option<&str> {
 }
 
 async fn begin(server: &Server, caller: Caller, owner: (LedgerId, String)) -> Answer<(String, Arc<Asked>)> {
-    server.0.sessions.check_room(&owner)?;
     let name = hex(&caller.ledger.new_run()?.0);
     let Begun { carrier, work } = server.begin(caller).await?;
     let asked = Arc::new(Asked { owner, tell: carrier.tell, to_say: Mutex::new(carrier.to_say) });
-    server.0.sessions.open().insert(name.clone(), asked.clone());
+    // One that finds no room ends at once, as nobody talks to it.
+    server.0.sessions.add(&name, &asked)?;
     let (server, ended) = (server.clone(), name.clone());
     tokio::spawn(async move {
         // Who asks no more is given up by the session itself.
