@@ -24,6 +24,7 @@ impl FromRequestParts<Server> for Caller {
         let token = bearer(&parts.headers)?;
         let authenticate = move |server: &Server| server.0.access.authenticate(&token, |id| server.ledger(id));
         let (ledger, device) = server.blocking(authenticate).await?;
+        server.0.limits.device(ledger.info().id, &device.id)?;
         Ok(Self { device, ledger })
     }
 }

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -10,11 +11,15 @@ use serde::Deserialize;
 
 use super::Server;
 use super::access::Tokens;
+use super::limits::of_address;
 use super::problem::{Answer, Problem};
 use crate::ErrorKind;
 
-pub(super) fn routes() -> Router<Server> {
-    Router::new().route("/v1/devices/enrol", post(enrol)).route("/v1/devices/refresh", post(refresh))
+pub(super) fn routes(server: &Server) -> Router<Server> {
+    Router::new()
+        .route("/v1/devices/enrol", post(enrol))
+        .route("/v1/devices/refresh", post(refresh))
+        .route_layer(from_fn_with_state(server.clone(), of_address))
 }
 
 #[derive(Deserialize)]

@@ -9,26 +9,45 @@ mod access;
 mod caller;
 mod devices;
 mod health;
+mod limits;
 mod listen;
+mod metrics;
 mod problem;
 mod sync;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::IntoResponse as _;
 use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate as _, SizeAbove};
+use tower_http::decompression::RequestDecompressionLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::timeout::{RequestBodyTimeoutLayer, TimeoutLayer};
 
 use crate::event::LedgerId;
 use crate::ledger::{Growth, Ledger, Store};
+use crate::replication::MOST_MESSAGE_BYTES;
 use crate::{Error, ErrorKind, Result};
 use access::Access;
+use limits::Limits;
+use metrics::Figures;
 use problem::Problem;
 
 pub use access::{Devices, Invite, Invited};
 pub use listen::Tls;
+
+/// The most bytes of a request's body as it comes over the wire.
+const MOST_BODY_BYTES: usize = MOST_MESSAGE_BYTES + (1 << 16);
+/// How long a body may make no progress, and how long a request may take: longer than any that waits for news.
+const BODY_WAIT: Duration = Duration::from_secs(30);
+const REQUEST_WAIT: Duration = Duration::from_secs(60);
 
 /// A server of a store's ledgers. Handles are cheap to clone.
 #[derive(Clone)]
@@ -42,6 +61,8 @@ struct Inner {
     /// Becomes true when the server is to end.
     ending: watch::Sender<bool>,
     sessions: sync::Polled,
+    figures: Figures,
+    limits: Limits,
 }
 
 impl std::fmt::Debug for Server {
@@ -58,20 +79,34 @@ impl Server {
     pub fn new(store: Store) -> Result<Self> {
         let access = Access::open(&store)?;
         let (ending, _) = watch::channel(false);
-        Ok(Self(Arc::new(Inner { store, access, open: Mutex::default(), ending, sessions: sync::Polled::default() })))
+        let (open, sessions, figures, limits) = Default::default();
+        Ok(Self(Arc::new(Inner { store, access, open, ending, sessions, figures, limits })))
     }
 
-    /// All routes.
+    /// All routes, with their limits.
     pub fn router(&self) -> Router {
-        let routes = Router::new().merge(devices::routes()).merge(sync::routes()).merge(health::routes());
-        routes
+        let routes = Router::new()
+            .merge(devices::routes(self))
+            .merge(sync::routes())
+            .merge(health::routes())
+            .merge(metrics::routes())
             .fallback(|| async { Problem::new(ErrorKind::NotFound, "there is nothing at this address") })
             .method_not_allowed_fallback(|| async {
                 let problem = Problem::new(ErrorKind::Client, "this address does not take this method");
                 problem.with_status(StatusCode::METHOD_NOT_ALLOWED)
-            })
+            });
+        let small = SizeAbove::new(256).and(NotForContentType::const_new(sync::MESSAGES)).and(NotForContentType::SSE);
+        // The last layer is the outermost: what came over the wire is limited before it is decompressed, and handlers limit
+        // what it comes to then.
+        routes
+            .layer(RequestDecompressionLayer::new())
+            .layer(RequestBodyLimitLayer::new(MOST_BODY_BYTES))
+            .layer(RequestBodyTimeoutLayer::new(BODY_WAIT))
+            .layer(CompressionLayer::new().compress_when(small))
+            .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_WAIT))
+            .layer(map_response(problem::dress))
+            .layer(from_fn_with_state(self.clone(), metrics::count))
             .layer(CatchPanicLayer::custom(|_| {
-                use axum::response::IntoResponse as _;
                 Problem::new(ErrorKind::Server, "the request failed inside the server").into_response()
             }))
             .with_state(self.clone())

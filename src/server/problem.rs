@@ -7,6 +7,8 @@ use serde_json::json;
 use crate::shape::set;
 use crate::{Error, ErrorKind};
 
+const PROBLEM: &str = "application/problem+json";
+
 /// An error on its way to who asked.
 #[derive(Debug)]
 pub(crate) struct Problem {
@@ -85,7 +87,7 @@ impl IntoResponse for Problem {
         if !self.error.pointers().is_empty() {
             set(&mut body, "pointers", self.error.pointers());
         }
-        let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
+        let kind = [(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM))];
         let mut response = (self.status, kind, body.to_string()).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -95,6 +97,27 @@ impl IntoResponse for Problem {
         }
         response
     }
+}
+
+/// Makes a problem of an error that a layer or an extractor answered with in its own way.
+pub(super) async fn dress(answer: Response) -> Response {
+    let status = answer.status();
+    let is_dressed = answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == PROBLEM);
+    if is_dressed || !(status.is_client_error() || status.is_server_error()) {
+        return answer;
+    }
+    let (kind, message) = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => (ErrorKind::TooLarge, "the request's body is too large"),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => {
+            (ErrorKind::Timeout, "the request took too long")
+        }
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            (ErrorKind::Client, "the request's body is of a type, or encoded in a way, that is not understood here")
+        }
+        _ if status.is_client_error() => (ErrorKind::Client, "the request was not understood"),
+        _ => (ErrorKind::Server, "the request failed inside the server"),
+    };
+    Problem::new(kind, message).with_status(status).into_response()
 }
 
 /// What a kind of error is, in a few words that never change.

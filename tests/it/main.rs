@@ -44,8 +44,12 @@ mod reference;
 mod replicas;
 mod schemas;
 mod sealing;
+#[cfg(feature = "server")]
 mod served;
+#[cfg(feature = "server")]
 mod server_devices;
+#[cfg(feature = "server")]
+mod server_operations;
 mod sessions;
 mod settling;
 mod spans;

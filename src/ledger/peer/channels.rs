@@ -146,10 +146,13 @@ impl Peer {
 
     fn step(mut self, happened: Happened) -> (Self, Vec<Message>) {
         let words = match happened {
-            Happened::Came(bytes) => match decode(&bytes, &self.framing()) {
-                Ok(message) => self.hear(message),
-                Err(fault) => self.fail(fault),
-            },
+            Happened::Came(bytes) => {
+                self.traffic.received_bytes += bytes.len() as u64;
+                match decode(&bytes, &self.framing()) {
+                    Ok(message) => self.hear(message),
+                    Err(fault) => self.fail(fault),
+                }
+            }
             Happened::Grown => self.grown(),
             Happened::DueNow => self.tick(),
             Happened::Stopped(fault) => self.fail(fault),
@@ -157,9 +160,10 @@ impl Peer {
         (self, words)
     }
 
-    fn say_over(&self, words: Vec<Message>, said: &mpsc::Sender<Vec<u8>>) -> Result<()> {
+    fn say_over(&mut self, words: Vec<Message>, said: &mpsc::Sender<Vec<u8>>) -> Result<()> {
         for message in words {
             let bytes = encode(&message, &self.framing())?;
+            self.traffic.sent_bytes += bytes.len() as u64;
             said.try_send(bytes).map_err(|fault| match fault {
                 mpsc::error::TrySendError::Full(_) => broke_off("the other side does not read what it is sent"),
                 mpsc::error::TrySendError::Closed(_) => broke_off("it was closed"),

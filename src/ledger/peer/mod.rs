@@ -8,6 +8,7 @@
 mod channels;
 mod edge;
 mod stream;
+mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::resume_unwind;
@@ -30,6 +31,7 @@ use edge::Guard;
 #[cfg(feature = "tokio")]
 pub use channels::{Carrier, Channels, Growth};
 pub use edge::Edge;
+pub use traffic::Traffic;
 
 /// How many events a batch has at most.
 const BATCH_EVENTS: usize = 2_048;
@@ -97,6 +99,7 @@ pub struct Peer {
     scope: String,
     refusals: Vec<Refusal>,
     clock_offset_ms: Option<i64>,
+    traffic: Traffic,
 }
 
 impl Ledger {
@@ -133,6 +136,7 @@ impl Ledger {
             scope: String::new(),
             refusals: Vec::new(),
             clock_offset_ms: None,
+            traffic: Traffic::default(),
         };
         Ok(peer)
     }
@@ -182,6 +186,12 @@ impl Peer {
         self.transfer
     }
 
+    /// What went over the session so far.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
     /// What the other side did not take in, since it was asked last: at most 65,536 events, with at most 1,024 characters about
     /// each. Always empty where the other side is held to an [`Edge`].
     pub fn take_refusals(&mut self) -> Vec<Refusal> {
@@ -225,6 +235,7 @@ impl Peer {
         while let Some(output) = self.session.poll() {
             let answer = match output {
                 Output::Send(message) => {
+                    self.traffic.said(&message);
                     said.push(message);
                     continue;
                 }
@@ -356,6 +367,7 @@ impl Peer {
 
     fn apply(&mut self, upto: Cursor, events: Vec<Item>) -> Result<Applied> {
         let (came, events) = (events.len() as u64, self.sift(events)?);
+        self.traffic.received(&events);
         let lacks = self.ledger.lacks(&events)?;
         if !lacks.is_empty() {
             return Ok(Applied::Lacks { events, blobs: lacks });
@@ -375,6 +387,7 @@ impl Peer {
         }
         self.offered = self.offered.max(upto.position);
         let refused = self.guard.as_mut().map(Guard::take_untold).unwrap_or_default();
+        self.traffic.refused(&refused);
         Ok(Applied::Whole { waits: self.ledger.holds_waiting(), refused })
     }
 

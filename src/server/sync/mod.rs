@@ -1,7 +1,10 @@
 //! Replication with devices: `docs/protocol.md` over WebSocket, or over requests that ask again and again.
 
 mod polled;
+mod report;
 mod socket;
+
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -11,14 +14,18 @@ use super::Server;
 use super::access::{DEVICES, Device};
 use super::caller::Caller;
 use crate::event::WriterId;
-use crate::ledger::{Carrier, Channels, Growth, Ledger, Peer, SessionOptions, Transfer};
+use crate::ledger::{Carrier, Channels, Growth, Ledger, Peer, SessionOptions, Traffic, Transfer};
 use crate::replication::{Filter, MOST_MESSAGE_BYTES};
 use crate::{Error, ErrorKind, Result};
 
 pub(super) use polled::Polled;
+use report::Report;
 
 /// How often, at most, a session looks whether its device may still do what it might when the session began.
-const LOOKS: std::time::Duration = std::time::Duration::from_secs(1);
+const LOOKS: Duration = Duration::from_secs(1);
+
+/// The type of bodies that are messages. They are compressed already.
+pub(super) const MESSAGES: &str = "application/vnd.syncledger.messages";
 
 pub(super) fn routes() -> Router<Server> {
     let room = DefaultBodyLimit::max(MOST_MESSAGE_BYTES + (1 << 16));
@@ -70,7 +77,7 @@ impl Server {
                 }
             }
         };
-        let mut bound = None;
+        let (mut bound, mut traffic, started_ms) = (None, Traffic::default(), self.now_ms());
         let after_each = |peer: &mut Peer| {
             if bound.is_none()
                 && let Some(writer) = peer.replica()
@@ -80,9 +87,40 @@ impl Server {
             }
             Ok(())
         };
-        let (_, outcome) = peer.carry_over(channels, growth, stop, after_each).await;
-        tell(&device, &outcome);
+        self.0.figures.begun();
+        let (peer, outcome) = peer.carry_over(channels, growth, stop, after_each).await;
+        if let Some(peer) = peer {
+            traffic = peer.traffic().clone();
+        }
+        self.report(device, ledger, traffic, started_ms, &outcome).await;
         outcome
+    }
+
+    /// Writes down how a session went.
+    async fn report(
+        &self,
+        device: Device,
+        ledger: Ledger,
+        traffic: Traffic,
+        started_ms: i64,
+        outcome: &Result<Transfer>,
+    ) {
+        let ended_ms = self.now_ms();
+        let told = match outcome {
+            Ok(transfer) => Ok(*transfer),
+            Err(fault) => Err(Error::new(fault.kind(), fault.message())),
+        };
+        let work = move |server: &Self| {
+            let run = ledger.new_run()?;
+            let report = Report { run, device: &device, started_ms, ended_ms, traffic, outcome: &told };
+            let took = ended_ms.saturating_sub(started_ms).max(0).cast_unsigned();
+            server.0.figures.ended(report.status(), Duration::from_millis(took), &report.traffic);
+            tracing::info!(device = device.id, status = report.status(), "a device's session has ended");
+            report.write(&ledger)
+        };
+        if let Err(fault) = self.blocking(work).await {
+            tracing::warn!(code = fault.code(), "how a session went could not be written down");
+        }
     }
 }
 
@@ -91,13 +129,6 @@ fn bind(ledger: &Ledger, device: &Device, writer: WriterId) {
     let (ledger, device) = (ledger.clone(), device.clone());
     // The session goes on without waiting for it: a fault of the disk meets the session itself.
     drop(tokio::task::spawn_blocking(move || device.bind(&ledger, writer)));
-}
-
-fn tell(device: &Device, outcome: &Result<Transfer>) {
-    match outcome {
-        Ok(transfer) => tracing::info!(device = device.id, events = transfer.applied, "a device's session has ended"),
-        Err(fault) => tracing::warn!(device = device.id, code = fault.code(), "a device's session has failed"),
-    }
 }
 
 /// Waits until the device may no longer do what it might when its session began.

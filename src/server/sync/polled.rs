@@ -154,7 +154,7 @@ async fn answer(name: &str, asked: &Asked, wait: Duration) -> Answer<Response> {
             }
         }
     }
-    let kind = [("content-type", "application/vnd.syncledger.messages"), (SESSION, name)];
+    let kind = [("content-type", super::MESSAGES), (SESSION, name)];
     let mut response = (StatusCode::OK, kind, body).into_response();
     if has_ended {
         response.headers_mut().insert(ENDED, axum::http::HeaderValue::from_static("true"));
