@@ -63,7 +63,7 @@ pub use collection::Collection;
 pub use dry_run::{DryReceipt, DryRun, Planned};
 #[cfg(feature = "tokio")]
 pub use peer::{Carrier, Channels, Growth};
-pub use peer::{Edge, Peer, SessionOptions, Traffic};
+pub use peer::{Edge, Peer, SessionOptions, Traffic, Writers};
 pub use request::*;
 pub use store::{Options, Store};
 pub use subscribe::Subscription;

@@ -32,10 +32,10 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::{RequestBodyTimeoutLayer, TimeoutLayer};
 
 use crate::event::LedgerId;
-use crate::ledger::{Growth, Ledger, Store};
+use crate::ledger::{Growth, Ledger, Store, Writers};
 use crate::replication::MOST_MESSAGE_BYTES;
 use crate::{Error, ErrorKind, Result};
-use access::Access;
+use access::{Access, Device};
 use limits::Limits;
 use metrics::Figures;
 use problem::Problem;
@@ -56,13 +56,30 @@ pub struct Server(Arc<Inner>);
 struct Inner {
     store: Store,
     access: Access,
-    /// The ledgers that somebody has asked for, and what tells of their growth.
-    open: Mutex<BTreeMap<LedgerId, (Ledger, Growth)>>,
+    /// The ledgers that somebody has asked for.
+    open: Mutex<BTreeMap<LedgerId, Opened>>,
     /// Becomes true when the server is to end.
     ending: watch::Sender<bool>,
     sessions: sync::Polled,
     figures: Figures,
     limits: Limits,
+}
+
+/// A ledger that is served.
+#[derive(Clone)]
+struct Opened {
+    ledger: Ledger,
+    /// What tells its sessions that its log has grown.
+    growth: Growth,
+    /// Whose the writers of its devices are.
+    writers: Writers,
+}
+
+impl Opened {
+    /// Whether the ledger still has this id: an empty one takes another when it becomes a replica.
+    fn is(&self, id: LedgerId) -> bool {
+        self.ledger.info().id == id
+    }
 }
 
 impl std::fmt::Debug for Server {
@@ -151,21 +168,27 @@ impl Server {
     /// # Errors
     /// `not_found` where the store has none.
     fn ledger(&self, id: LedgerId) -> Result<Ledger> {
-        self.open(id).map(|(ledger, _)| ledger)
+        self.open(id).map(|opened| opened.ledger)
     }
 
-    /// The ledger of an id, and what tells of its growth.
-    fn open(&self, id: LedgerId) -> Result<(Ledger, Growth)> {
-        let opened = self.0.open.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
-        if let Some(opened) = opened.filter(|(ledger, _)| ledger.info().id == id) {
+    fn opened(&self, id: LedgerId) -> Option<Opened> {
+        let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get(&id).filter(|opened| opened.is(id)).cloned()
+    }
+
+    /// The ledger of an id, and what its sessions share. Blocks.
+    fn open(&self, id: LedgerId) -> Result<Opened> {
+        if let Some(opened) = self.opened(id) {
             return Ok(opened);
         }
         let unknown = || Error::new(ErrorKind::NotFound, format!("the store has no ledger {id}"));
         let info = self.0.store.ledgers().into_iter().find(|info| info.id == id).ok_or_else(unknown)?;
         let ledger = self.0.store.ledger(&info.name)?;
-        let opened = (ledger.clone(), Growth::of(&ledger)?);
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, opened.clone());
-        Ok(opened)
+        let (growth, writers) = (Growth::of(&ledger)?, Device::writers(&ledger)?);
+        // All sessions of a ledger share what the first one was given, also of two that came at once.
+        let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|id, opened| opened.is(*id));
+        Ok(open.entry(id).or_insert(Opened { ledger, growth, writers }).clone())
     }
 
     /// Whether the store takes work: after a fault of the disk it takes none. Blocks.

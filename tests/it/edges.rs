@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use syncledger::ErrorKind;
 use syncledger::event::{Event, EventId, Op, Path, Timestamp, Value, WriterId};
-use syncledger::ledger::{Context, Edge, Ledger, Options, SessionOptions, Store};
+use syncledger::ledger::{Context, Edge, Ledger, Options, SessionOptions, Store, Writers};
 use syncledger::projection::Policy;
 use syncledger::replication::{Cursor, Filter, Hello, Message, Refusal, Wants};
 use syncledger::segment::Item;
@@ -128,7 +128,7 @@ fn events_in_the_name_of_another_writer_or_of_a_forked_one_are_refused() {
         event("of a new one", WriterId([9; 16]), 1),
     ];
     take_in(&device, &forged);
-    let edge = Edge { others: BTreeSet::from([somebody]), ..edge() };
+    let edge = Edge { writers: Writers::of([(somebody, "phone".to_owned())]), ..edge() };
     let refusals = sync(&server, &device, &edge);
     assert_eq!(codes(&refusals), ["permission", "permission", "consistency"]);
     let is_there = |key: &str| server.get("notes", key).unwrap().is_some();
@@ -194,8 +194,8 @@ fn a_refusal_is_told_again_until_it_was_heard_wherever_the_session_broke_off() {
 fn refused_when_broken(most: usize) -> Vec<EventId> {
     let (server, device) = server_and_device();
     let forged = |key: &str, sequence: u64| event(key, WriterId([7; 16]), sequence);
-    let others = BTreeSet::from([WriterId([7; 16])]);
-    let edge = Edge { others, ..edge() };
+    let writers = Writers::of([(WriterId([7; 16]), "phone".to_owned())]);
+    let edge = Edge { writers, ..edge() };
     take_in(&device, &[Event { at: Timestamp { millis: 1, counter: 0 }, ..forged("f", 1) }]);
     device.put("notes", "mine", json!({}), &app()).unwrap();
     take_in(&device, &[Event { at: Timestamp { millis: 2, counter: 0 }, ..forged("g", 2) }]);

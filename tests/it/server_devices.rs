@@ -234,6 +234,25 @@ async fn nobody_stamps_under_the_writer_of_another_device() {
     assert!(served.ledger.get("notes", "of tablet").unwrap().is_some());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_a_writer_is_outlives_the_server() {
+    let store = Store::in_memory(Options::default()).unwrap();
+    let ledger = store.create_ledger("main").unwrap();
+    ledger.put("notes", "0", json!({}), &app()).unwrap();
+    let (tablet, phone) = (device(), device());
+    let served = Served::start_on(store.clone(), ledger.clone()).await;
+    let tokens = served.enrol("tablet", "writer").await;
+    served.sync(&tablet, access(&tokens)).await.1.unwrap();
+    tablet.put("notes", "of tablet", json!({}), &app()).unwrap();
+    phone.pull(&tablet).unwrap();
+
+    let served = Served::start_on(store, ledger).await;
+    let tokens = served.enrol("phone", "writer").await;
+    let (peer, outcome) = served.sync(&phone, access(&tokens)).await;
+    outcome.unwrap();
+    assert_eq!(peer.unwrap().take_refusals().len(), 1);
+}
+
 /// A session of a device over requests, until it has ended.
 async fn over_requests(served: &Served, token: &str, device: &Ledger) {
     let mut peer = device.session(&SessionOptions::default()).unwrap();

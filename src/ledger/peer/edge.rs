@@ -6,7 +6,8 @@
 //!
 //! Invariant: an event that is here already is not refused: the device may have it from elsewhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::super::Ledger;
 use crate::event::{Event, EventId, WriterId};
@@ -33,8 +34,35 @@ pub struct Edge {
     pub reads: Filter,
     /// The user collections that it may write; `None` for all.
     pub writes: Option<BTreeSet<String>>,
-    /// Writers that are somebody else's. This ledger's own always is.
-    pub others: BTreeSet<WriterId>,
+    /// Whose the writers are: those of other devices are not its own. This ledger's never is.
+    pub writers: Writers,
+}
+
+/// Which device stamps under which writer. Shared by all sessions of a ledger, and so true for those that go on.
+#[derive(Clone, Debug, Default)]
+pub struct Writers(Arc<RwLock<BTreeMap<WriterId, String>>>);
+
+impl Writers {
+    /// The writers of these devices.
+    #[must_use]
+    pub fn of(owned: impl IntoIterator<Item = (WriterId, String)>) -> Self {
+        Self(Arc::new(RwLock::new(owned.into_iter().collect())))
+    }
+
+    /// Makes a writer a device's, unless it is somebody's. Returns whether it was nobody's.
+    pub fn bind(&self, writer: WriterId, device: &str) -> bool {
+        let mut owned = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let is_free = !owned.contains_key(&writer);
+        if is_free {
+            owned.insert(writer, device.to_owned());
+        }
+        is_free
+    }
+
+    fn are_of_another(&self, writer: WriterId, device: &str) -> bool {
+        let owned = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        owned.get(&writer).is_some_and(|owner| owner != device)
+    }
 }
 
 impl Edge {
@@ -89,7 +117,7 @@ impl Edge {
             let message = format!("expected the source `{source}`, which this device has, got `{}`", event.source);
             return refuse(ErrorKind::Permission, message, "a device speaks for its own source");
         }
-        if event.writer == at.own || self.others.contains(&event.writer) {
+        if event.writer == at.own || self.writers.are_of_another(event.writer, &self.device) {
             let message = format!("the writer {} is another device's", event.writer);
             return refuse(ErrorKind::Permission, message, "stamp it again, under a writer of its own");
         }

@@ -30,7 +30,7 @@ use edge::Guard;
 
 #[cfg(feature = "tokio")]
 pub use channels::{Carrier, Channels, Growth};
-pub use edge::Edge;
+pub use edge::{Edge, Writers};
 pub use traffic::Traffic;
 
 /// How many events a batch has at most.

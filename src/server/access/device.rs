@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::{Invitation, unknown_token};
 use crate::event::{Path, WriterId};
-use crate::ledger::{Act, Context, Edge, Edit, Ledger, Query, Record, Write};
+use crate::ledger::{Act, Context, Edge, Edit, Ledger, Query, Record, Write, Writers};
 use crate::replication::Filter;
 use crate::{Error, ErrorKind, Result};
 
@@ -114,17 +114,19 @@ impl Device {
         ledger.list(DEVICES, &Query::default())?.iter().map(Self::read).collect()
     }
 
-    /// The writers of all devices but this one.
-    pub(crate) fn writers_of_others(&self, ledger: &Ledger) -> Result<BTreeSet<WriterId>> {
-        let others = Self::list(ledger)?.into_iter().filter(|other| other.id != self.id);
-        Ok(others.flat_map(|other| other.writers).filter(|writer| !self.writers.contains(writer)).collect())
+    /// Whose the writers are that devices stamp under.
+    pub(crate) fn writers(ledger: &Ledger) -> Result<Writers> {
+        let devices = Self::list(ledger)?.into_iter();
+        let owned =
+            devices.flat_map(|device| device.writers.into_iter().map(move |writer| (writer, device.id.clone())));
+        Ok(Writers::of(owned))
     }
 
     /// What a session with the device is held to.
-    pub(crate) fn edge(&self, others: BTreeSet<WriterId>) -> Edge {
+    pub(crate) fn edge(&self, writers: Writers) -> Edge {
         let writes = if self.rights.role < Role::Writer { Some(BTreeSet::new()) } else { self.rights.writes.clone() };
         let (device, source) = (self.id.clone(), Some(self.rights.source.clone()));
-        Edge { device, source, reads: self.rights.reads.clone(), writes, others }
+        Edge { device, source, reads: self.rights.reads.clone(), writes, writers }
     }
 
     /// Whether it is let in with the same rights.
@@ -171,11 +173,8 @@ impl Device {
         write(ledger, id, Act::Patch(json!({ "state": state.name() })))
     }
 
-    /// Remembers that the device stamps under a writer, if it is nobody else's.
+    /// Writes down that the device stamps under a writer.
     pub(crate) fn bind(&self, ledger: &Ledger, writer: WriterId) -> Result<()> {
-        if self.writers.contains(&writer) || self.writers_of_others(ledger)?.contains(&writer) {
-            return Ok(());
-        }
         let edit = Edit::SetAdd(Path::root().join("writers")?, writer.to_string().into());
         write(ledger, &self.id, Act::Edit(vec![edit]))
     }

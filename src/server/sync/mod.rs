@@ -10,11 +10,11 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 
-use super::Server;
 use super::access::{DEVICES, Device};
 use super::caller::Caller;
+use super::{Opened, Server};
 use crate::event::WriterId;
-use crate::ledger::{Carrier, Channels, Growth, Ledger, Peer, SessionOptions, Traffic, Transfer};
+use crate::ledger::{Carrier, Channels, Peer, SessionOptions, Traffic, Transfer};
 use crate::replication::{Filter, MOST_MESSAGE_BYTES};
 use crate::{Error, ErrorKind, Result};
 
@@ -45,72 +45,52 @@ impl Server {
     /// Begins a session with a device.
     async fn begin(&self, caller: Caller) -> Result<Begun> {
         let Caller { device, ledger } = caller;
-        let (device, ledger, growth, peer) = self
+        let (talk, peer) = self
             .blocking(move |server| {
-                let (_, growth) = server.open(ledger.info().id)?;
-                let edge = Some(device.edge(device.writers_of_others(&ledger)?));
-                let wants = Some(Filter::default());
-                let peer = ledger.session(&SessionOptions { sends: true, wants, follows: true, edge })?;
-                Ok((device, ledger, growth, peer))
+                let opened = server.open(ledger.info().id)?;
+                let (wants, edge) = (Some(Filter::default()), Some(device.edge(opened.writers.clone())));
+                let peer = opened.ledger.session(&SessionOptions { sends: true, wants, follows: true, edge })?;
+                Ok((Talk { device, opened }, peer))
             })
             .await?;
         let (channels, carrier) = Channels::new();
-        let work = tokio::spawn(self.clone().converse(device, ledger, growth, peer, channels));
+        let work = tokio::spawn(self.clone().converse(talk, peer, channels));
         Ok(Begun { carrier, work })
     }
 
     /// Talks with a device until the session ends.
-    async fn converse(
-        self,
-        device: Device,
-        ledger: Ledger,
-        growth: Growth,
-        peer: Peer,
-        channels: Channels,
-    ) -> Result<Transfer> {
-        let stop = {
-            let (server, device, ledger, growth) = (self.clone(), device.clone(), ledger.clone(), growth.clone());
-            async move {
-                tokio::select! {
-                    fault = server.has_ended() => fault,
-                    fault = lost_rights(&ledger, &device, growth) => fault,
-                }
+    async fn converse(self, talk: Talk, peer: Peer, channels: Channels) -> Result<Transfer> {
+        let started_ms = self.now_ms();
+        self.0.figures.begun();
+        let stop = async {
+            tokio::select! {
+                fault = self.has_ended() => fault,
+                fault = talk.lost_rights() => fault,
             }
         };
-        let (mut bound, mut traffic, started_ms) = (None, Traffic::default(), self.now_ms());
+        let mut bound = None;
         let after_each = |peer: &mut Peer| {
-            if bound.is_none()
-                && let Some(writer) = peer.replica()
-            {
-                bound = Some(writer);
-                bind(&ledger, &device, writer);
+            if bound.is_none() {
+                bound = peer.replica();
+                bound.into_iter().for_each(|writer| talk.bind(writer));
             }
             Ok(())
         };
-        self.0.figures.begun();
-        let (peer, outcome) = peer.carry_over(channels, growth, stop, after_each).await;
-        if let Some(peer) = peer {
-            traffic = peer.traffic().clone();
-        }
-        self.report(device, ledger, traffic, started_ms, &outcome).await;
+        let (peer, outcome) = peer.carry_over(channels, talk.opened.growth.clone(), stop, after_each).await;
+        let traffic = peer.map(|peer| peer.traffic().clone()).unwrap_or_default();
+        self.report(talk, traffic, started_ms, &outcome).await;
         outcome
     }
 
     /// Writes down how a session went.
-    async fn report(
-        &self,
-        device: Device,
-        ledger: Ledger,
-        traffic: Traffic,
-        started_ms: i64,
-        outcome: &Result<Transfer>,
-    ) {
+    async fn report(&self, talk: Talk, traffic: Traffic, started_ms: i64, outcome: &Result<Transfer>) {
         let ended_ms = self.now_ms();
         let told = match outcome {
             Ok(transfer) => Ok(*transfer),
             Err(fault) => Err(Error::new(fault.kind(), fault.message())),
         };
         let work = move |server: &Self| {
+            let Talk { device, opened: Opened { ledger, .. } } = talk;
             let run = ledger.new_run()?;
             let report = Report { run, device: &device, started_ms, ended_ms, traffic, outcome: &told };
             let took = ended_ms.saturating_sub(started_ms).max(0).cast_unsigned();
@@ -124,27 +104,38 @@ impl Server {
     }
 }
 
-/// Remembers under which writer a device stamps.
-fn bind(ledger: &Ledger, device: &Device, writer: WriterId) {
-    let (ledger, device) = (ledger.clone(), device.clone());
-    // The session goes on without waiting for it: a fault of the disk meets the session itself.
-    drop(tokio::task::spawn_blocking(move || device.bind(&ledger, writer)));
+/// Who talks, and about what.
+struct Talk {
+    device: Device,
+    opened: Opened,
 }
 
-/// Waits until the device may no longer do what it might when its session began.
-async fn lost_rights(ledger: &Ledger, device: &Device, mut growth: Growth) -> Error {
-    loop {
-        let (at, then) = (ledger.clone(), device.clone());
-        let look = move || Device::find(&at, &then.id).map(|now| now.is_some_and(|now| now.may_as(&then)));
-        match tokio::task::spawn_blocking(look).await {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => return changed(),
-            Ok(Err(fault)) => return fault,
-            Err(_) => return Error::new(ErrorKind::Server, format!("{DEVICES} could not be read")),
+impl Talk {
+    /// Remembers under which writer the device stamps, where that is nobody's yet.
+    fn bind(&self, writer: WriterId) {
+        if self.opened.writers.bind(writer, &self.device.id) {
+            let (ledger, device) = (self.opened.ledger.clone(), self.device.clone());
+            // The session goes on without waiting for it: a fault of the disk meets the session itself.
+            drop(tokio::task::spawn_blocking(move || device.bind(&ledger, writer)));
         }
-        tokio::time::sleep(LOOKS).await;
-        if let Err(fault) = growth.next().await {
-            return fault;
+    }
+
+    /// Waits until the device may no longer do what it might when its session began.
+    async fn lost_rights(&self) -> Error {
+        let mut growth = self.opened.growth.clone();
+        loop {
+            let (ledger, then) = (self.opened.ledger.clone(), self.device.clone());
+            let look = move || Device::find(&ledger, &then.id).map(|now| now.is_some_and(|now| now.may_as(&then)));
+            match tokio::task::spawn_blocking(look).await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => return changed(),
+                Ok(Err(fault)) => return fault,
+                Err(_) => return Error::new(ErrorKind::Server, format!("{DEVICES} could not be read")),
+            }
+            tokio::time::sleep(LOOKS).await;
+            if let Err(fault) = growth.next().await {
+                return fault;
+            }
         }
     }
 }
