@@ -61,6 +61,7 @@ struct Inner {
     /// Becomes true when the server is to end.
     ending: watch::Sender<bool>,
     sessions: sync::Polled,
+    seats: sync::Seats,
     figures: Figures,
     limits: Limits,
 }
@@ -96,8 +97,8 @@ impl Server {
     pub fn new(store: Store) -> Result<Self> {
         let access = Access::open(&store)?;
         let (ending, _) = watch::channel(false);
-        let (open, sessions, figures, limits) = Default::default();
-        Ok(Self(Arc::new(Inner { store, access, open, ending, sessions, figures, limits })))
+        let (open, sessions, seats, figures, limits) = Default::default();
+        Ok(Self(Arc::new(Inner { store, access, open, ending, sessions, seats, figures, limits })))
     }
 
     /// All routes, with their limits.
@@ -151,10 +152,14 @@ impl Server {
     }
 
     /// Waits until [`Server::end`] was called.
-    async fn has_ended(&self) -> Error {
+    pub async fn ended(&self) {
         let mut ending = self.0.ending.subscribe();
         // The sender lives as long as this handle.
         let _ = ending.wait_for(|ending| *ending).await;
+    }
+
+    async fn has_ended(&self) -> Error {
+        self.ended().await;
         Error::new(ErrorKind::Cancelled, "the server is about to end").with_hint("connect again in a moment")
     }
 

@@ -2,6 +2,7 @@
 
 mod polled;
 mod report;
+mod seats;
 mod socket;
 
 use std::time::Duration;
@@ -20,6 +21,8 @@ use crate::{Error, ErrorKind, Result};
 
 pub(super) use polled::Polled;
 use report::Report;
+use seats::Seat;
+pub(super) use seats::Seats;
 
 /// How often, at most, a session looks whether its device may still do what it might when the session began.
 const LOOKS: Duration = Duration::from_secs(1);
@@ -47,10 +50,11 @@ impl Server {
         let Caller { device, ledger } = caller;
         let (talk, peer) = self
             .blocking(move |server| {
+                let seat = server.0.seats.take(ledger.info().id, &device.id)?;
                 let opened = server.open(ledger.info().id)?;
                 let (wants, edge) = (Some(Filter::default()), Some(device.edge(opened.writers.clone())));
                 let peer = opened.ledger.session(&SessionOptions { sends: true, wants, follows: true, edge })?;
-                Ok((Talk { device, opened }, peer))
+                Ok((Talk { device, opened, _seat: seat }, peer))
             })
             .await?;
         let (channels, carrier) = Channels::new();
@@ -90,7 +94,7 @@ impl Server {
             Err(fault) => Err(Error::new(fault.kind(), fault.message())),
         };
         let work = move |server: &Self| {
-            let Talk { device, opened: Opened { ledger, .. } } = talk;
+            let Talk { device, opened: Opened { ledger, .. }, .. } = talk;
             let run = ledger.new_run()?;
             let report = Report { run, device: &device, started_ms, ended_ms, traffic, outcome: &told };
             let took = ended_ms.saturating_sub(started_ms).max(0).cast_unsigned();
@@ -108,6 +112,7 @@ impl Server {
 struct Talk {
     device: Device,
     opened: Opened,
+    _seat: Seat,
 }
 
 impl Talk {

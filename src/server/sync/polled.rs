@@ -32,6 +32,8 @@ const MOST_WAIT_SECONDS: u64 = 30;
 const KEPT: Duration = Duration::from_secs(30);
 /// How many sessions a device may have at once.
 const MOST_OF_DEVICE: usize = 4;
+/// How many messages a body may have.
+const MOST_MESSAGES: usize = 4_096;
 /// About how many bytes an answer has at most: one message may be as long as this alone.
 const ANSWER_BYTES: usize = MOST_MESSAGE_BYTES;
 
@@ -94,7 +96,11 @@ pub(in crate::server) async fn push(
         // Of a session that has ended the last words say why.
         let _ = asked.tell.send(Ok(message)).await;
     }
-    answer(&name, &asked, Duration::ZERO).await
+    match asked.to_say.try_lock() {
+        Ok(to_say) => answer(&name, to_say, Duration::ZERO).await,
+        // Somebody waits for the words already.
+        Err(_) => Ok(said(&name, Vec::new(), false)),
+    }
 }
 
 /// Answers with what a session has to say, once there is something, or after the seconds of `wait`.
@@ -108,7 +114,8 @@ pub(in crate::server) async fn pull(
         Problem::new(ErrorKind::Client, format!("expected the session's name in the header `{SESSION}`"))
     })?;
     let asked = server.0.sessions.find(name, &owner(&caller))?;
-    answer(name, &asked, Duration::from_secs(waiting.wait.min(MOST_WAIT_SECONDS))).await
+    let wait = Duration::from_secs(waiting.wait.min(MOST_WAIT_SECONDS));
+    answer(name, asked.to_say.lock().await, wait).await
 }
 
 fn owner(caller: &Caller) -> (LedgerId, String) {
@@ -136,8 +143,11 @@ async fn begin(server: &Server, caller: Caller, owner: (LedgerId, String)) -> An
 }
 
 /// What there is to say, after waiting for the first of it.
-async fn answer(name: &str, asked: &Asked, wait: Duration) -> Answer<Response> {
-    let mut to_say = asked.to_say.lock().await;
+async fn answer(
+    name: &str,
+    mut to_say: tokio::sync::MutexGuard<'_, mpsc::Receiver<Vec<u8>>>,
+    wait: Duration,
+) -> Answer<Response> {
     let (mut body, mut has_ended) = (Vec::new(), false);
     match tokio::time::timeout(wait, to_say.recv()).await {
         Ok(Some(message)) => put(&mut body, &message),
@@ -154,12 +164,16 @@ async fn answer(name: &str, asked: &Asked, wait: Duration) -> Answer<Response> {
             }
         }
     }
+    Ok(said(name, body, has_ended))
+}
+
+fn said(name: &str, body: Vec<u8>, has_ended: bool) -> Response {
     let kind = [("content-type", super::MESSAGES), (SESSION, name)];
     let mut response = (StatusCode::OK, kind, body).into_response();
     if has_ended {
         response.headers_mut().insert(ENDED, axum::http::HeaderValue::from_static("true"));
     }
-    Ok(response)
+    response
 }
 
 fn put(body: &mut Vec<u8>, message: &[u8]) {
@@ -176,6 +190,10 @@ fn split(mut body: &[u8]) -> Result<Vec<Vec<u8>>> {
         let length = u32::from_le_bytes(*length) as usize;
         let (message, rest) = rest.split_at_checked(length).ok_or_else(cut)?;
         messages.push(message.to_vec());
+        if messages.len() > MOST_MESSAGES {
+            let message = format!("expected at most {MOST_MESSAGES} messages in a body, got more");
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
         body = rest;
     }
     Ok(messages)
