@@ -47,6 +47,8 @@
 pub mod blob;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(all(feature = "client", not(target_arch = "wasm32")))]
+pub mod client;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod disk;
 pub mod document;

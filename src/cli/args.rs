@@ -21,7 +21,8 @@ const AFTER_HELP: &str = "\
 Start with `syncledger demo`, or with `syncledger init` and `syncledger put notes first '{\"text\": \"hello\"}'`.
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 partly failed, 4 conflicts open (with --fail-if-open), 5 corrupt,
-10 no store, 11 locked by another process that answers nobody, 130 interrupted.";
+10 no store, 11 locked by another process that answers nobody, 12 not authenticated by the server, 13 server unavailable,
+130 interrupted.";
 
 /// Options of every command.
 #[derive(Debug, Args)]

@@ -25,6 +25,8 @@ pub(crate) enum Exit {
     Corrupt = 5,
     NoStore = 10,
     Locked = 11,
+    Authentication = 12,
+    Unavailable = 13,
     Interrupted = 130,
 }
 
@@ -80,6 +82,19 @@ impl Stop {
     pub(crate) fn no_store(dir: &std::path::Path) -> Self {
         Self::new(Exit::NoStore, "not_found", format!("there is no store in {}", dir.display()))
             .hint(format!("make one with `syncledger --store {} init`, or name another with --store", dir.display()))
+    }
+
+    /// A sync server did not do what was asked of it: one that says who we are not, or that cannot be reached, has an exit code
+    /// of its own.
+    #[cfg(feature = "client")]
+    pub(crate) fn of_server(error: Error) -> Self {
+        use ErrorKind::{Authentication, CircuitOpen, Network, RateLimit, Server, Timeout};
+        let exit = match error.kind() {
+            Authentication => Exit::Authentication,
+            Network | Timeout | RateLimit | Server | CircuitOpen => Exit::Unavailable,
+            kind => exit_of(kind),
+        };
+        Self::from(error).with_exit(exit)
     }
 
     /// Somebody pressed Ctrl-C; what was done stays done.

@@ -44,6 +44,8 @@ pub(super) struct Sending {
     /// The number of the last batch, and how many of them are not acknowledged.
     batch: BatchNumber,
     acknowledged: BatchNumber,
+    /// Everything that is wanted up to this position is durable at the other side, or was refused.
+    held: u64,
     /// Batches of which the ids were offered.
     offered: BTreeMap<BatchNumber, (Cursor, Vec<Item>)>,
     offers: bool,
@@ -68,6 +70,7 @@ impl Sending {
             is_reading,
             batch,
             acknowledged,
+            held: from.min(head),
             offered,
             offers,
             vain,
@@ -91,6 +94,11 @@ impl Sending {
     /// Whether everything was sent and taken in.
     pub(super) fn is_done(&self) -> bool {
         self.said_reached && self.acknowledged == self.batch
+    }
+
+    /// Up to which position of the log the other side has said that it has everything that it wants, or refuses it.
+    pub(super) fn held(&self) -> u64 {
+        self.held
     }
 
     /// Reads on where that is due, and says so where there is no more.
@@ -159,11 +167,19 @@ impl Sending {
     }
 
     /// A batch was taken in.
-    pub(super) fn acked(&mut self, batch: BatchNumber, outputs: &mut VecDeque<Output>) -> Result<()> {
+    pub(super) fn acked(
+        &mut self,
+        batch: BatchNumber,
+        cursor: Option<Cursor>,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<()> {
         if batch != self.acknowledged + 1 || batch > self.batch || self.offered.contains_key(&batch) {
             return Err(broken(&format!("batch {batch} is acknowledged, after {}", self.acknowledged)));
         }
         self.acknowledged = batch;
+        // It can have no more than was read for it.
+        let held = cursor.map_or(0, |cursor| cursor.position.min(self.read));
+        self.held = self.held.max(held);
         self.go_on(outputs);
         Ok(())
     }

@@ -253,6 +253,13 @@ impl Session {
         self.was_left
     }
 
+    /// Up to which position of this side's log the other side has everything that it wants, or has refused it; `None` where
+    /// it wants nothing, or has not said yet what.
+    #[must_use]
+    pub fn acknowledged(&self) -> Option<u64> {
+        self.sending.as_ref().map(Sending::held)
+    }
+
     /// Whether it has ended.
     #[must_use]
     pub fn is_ended(&self) -> bool {
@@ -379,8 +386,8 @@ impl Session {
                 }
                 receiving(&mut self.receiving)?.batch(batch, upto, events, outputs)
             }
-            Message::Ack { batch, refused, .. } => {
-                sending(&mut self.sending)?.acked(batch, outputs)?;
+            Message::Ack { batch, cursor, refused } => {
+                sending(&mut self.sending)?.acked(batch, cursor, outputs)?;
                 if !refused.is_empty() {
                     outputs.push_back(Output::Refused(refused));
                 }

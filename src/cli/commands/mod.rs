@@ -13,6 +13,8 @@ mod device;
 mod diff;
 mod digest;
 mod doctor;
+#[cfg(feature = "client")]
+mod enrol;
 mod export;
 mod get;
 mod history;
@@ -28,6 +30,8 @@ mod merge;
 mod policy;
 mod pull;
 mod put;
+#[cfg(feature = "client")]
+mod queue;
 mod rebuild;
 mod resolve;
 mod revert;
@@ -36,6 +40,8 @@ mod schema;
 mod serve;
 mod show;
 mod status;
+#[cfg(feature = "client")]
+mod sync;
 mod trying;
 mod verify;
 mod write;
@@ -96,6 +102,14 @@ pub(crate) enum Command {
     #[cfg(feature = "server")]
     #[command(subcommand)]
     Device(device::Device),
+    #[cfg(feature = "client")]
+    Enrol(enrol::Enrol),
+    #[cfg(feature = "client")]
+    Sync(sync::Sync),
+    #[cfg(feature = "client")]
+    Queue(queue::Queue),
+    #[cfg(feature = "client")]
+    Peers(queue::Peers),
     Demo(Demo),
     Completions(completions::Completions),
     Man(man::Man),
@@ -162,6 +176,14 @@ impl Command {
             Self::Serve(command) => command.run(app),
             #[cfg(feature = "server")]
             Self::Device(command) => command.run(app),
+            #[cfg(feature = "client")]
+            Self::Enrol(command) => command.run(app),
+            #[cfg(feature = "client")]
+            Self::Sync(command) => command.run(app),
+            #[cfg(feature = "client")]
+            Self::Queue(command) => command.run(app),
+            #[cfg(feature = "client")]
+            Self::Peers(command) => command.run(app),
             Self::Demo(command) => command.run(app),
             Self::Completions(command) => command.run(app),
             Self::Man(command) => command.run(),

@@ -16,7 +16,7 @@ use crate::ledger::{Ledger, Transfer};
 /// becomes a replica.
 #[derive(Debug, Args)]
 pub(crate) struct Pull {
-    /// The directory of the other store, or a backup file.
+    /// The directory of the other store, a backup file, or the address of the server that the ledger is enrolled with.
     dir: PathBuf,
     /// The ledger there; the one of the same name as here where this is missing.
     #[arg(long, value_name = "NAME")]
@@ -26,6 +26,10 @@ pub(crate) struct Pull {
 impl Pull {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let ledger = app.ledger()?;
+        #[cfg(feature = "client")]
+        if let Some(url) = server(&self.dir) {
+            return with_server(app, &ledger, url, crate::client::Ways::Pull);
+        }
         let there = app.caller.path(&self.dir);
         if there.is_file() {
             let done = pull_file(app, &ledger, &there)?;
@@ -43,7 +47,7 @@ impl Pull {
 /// replica.
 #[derive(Debug, Args)]
 pub(crate) struct Push {
-    /// The directory of the other store.
+    /// The directory of the other store, or the address of the server that the ledger is enrolled with.
     dir: PathBuf,
     /// The ledger there; the one of the same name as here where this is missing.
     #[arg(long, value_name = "NAME")]
@@ -53,12 +57,29 @@ pub(crate) struct Push {
 impl Push {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let ledger = app.ledger()?;
+        #[cfg(feature = "client")]
+        if let Some(url) = server(&self.dir) {
+            return with_server(app, &ledger, url, crate::client::Ways::Push);
+        }
         let other = other(app, &ledger, &self.dir, self.to_ledger.as_deref())?.ok_or_else(|| {
             Stop::usage("a ledger cannot push to itself").hint("name another store, or --to-ledger")
         })?;
         let done = transfer(app, &other, &ledger, "push")?;
         answer(app, &done)
     }
+}
+
+/// The address of a server, where that was written instead of a directory.
+#[cfg(feature = "client")]
+fn server(written: &Path) -> Option<&str> {
+    written.to_str().filter(|text| text.starts_with("http://") || text.starts_with("https://"))
+}
+
+#[cfg(feature = "client")]
+fn with_server(app: &mut App, ledger: &Ledger, url: &str, ways: crate::client::Ways) -> Outcome {
+    use super::sync;
+    let client = sync::client(ledger, Some(url), sync::Line::default())?;
+    sync::once(app, &client, ways, &[])
 }
 
 /// The ledger of a name in another store, or in this one; `None` where it is the same.

@@ -100,6 +100,8 @@ pub struct Peer {
     refusals: Vec<Refusal>,
     clock_offset_ms: Option<i64>,
     traffic: Traffic,
+    /// Whether everything is sent from the beginning, whatever the other side has.
+    sends_again: bool,
 }
 
 impl Ledger {
@@ -137,6 +139,7 @@ impl Ledger {
             refusals: Vec::new(),
             clock_offset_ms: None,
             traffic: Traffic::default(),
+            sends_again: false,
         };
         Ok(peer)
     }
@@ -202,6 +205,25 @@ impl Peer {
     #[must_use]
     pub fn clock_offset_ms(&self) -> Option<i64> {
         self.clock_offset_ms
+    }
+
+    /// The execution under which the session takes events in: their [`Entry::run`], unless they have another of their own.
+    #[must_use]
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// Up to which position of the log here the other side has said that it has everything that it wants, or has refused
+    /// it; `None` where it wants nothing, or has not said yet what.
+    #[must_use]
+    pub fn acknowledged(&self) -> Option<u64> {
+        self.session.acknowledged()
+    }
+
+    /// Has everything sent from the beginning of the log, what was refused before included. To be said before the session
+    /// begins.
+    pub fn send_all_again(&mut self) {
+        self.sends_again = true;
     }
 
     /// Whether the session has ended.
@@ -334,7 +356,7 @@ impl Peer {
 
     fn begin_sending(&self, wants: &Wants) -> Result<Input> {
         let scope = self.guard.as_ref().map(|guard| guard.edge.scope()).unwrap_or_default();
-        let cursor = wants.cursor.filter(|_| wants.scope == scope);
+        let cursor = wants.cursor.filter(|_| wants.scope == scope && !self.sends_again);
         let position = cursor.map_or(0, |cursor| {
             // A place that cannot be read says nothing: reading from the beginning meets the same fault.
             let here = self.ledger.cursor_at(cursor.position).ok().flatten();

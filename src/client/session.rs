@@ -1,0 +1,252 @@
+//! One session with the server, and what is noted of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+use super::answer::Fault;
+use super::conflicts::Watch;
+use super::lifecycle::{Happened, Phase, Progress, Synced};
+use super::outbox;
+use super::transport::{Bytes, Farewell, Line};
+use super::{Client, Inner};
+use crate::ledger::{Growth, Ledger, Peer, SessionOptions, Transfer};
+use crate::replication::Filter;
+use crate::{Error, ErrorKind, Result};
+
+/// How often progress is told, and written down, at most, in milliseconds.
+const TOLD_EVERY_MS: u64 = 100;
+const NOTED_EVERY_MS: u64 = 500;
+
+/// What a session is for.
+#[derive(Clone, Debug)]
+pub(super) struct Purpose {
+    pub(super) sends: bool,
+    pub(super) wants: Option<Filter>,
+    pub(super) follows: bool,
+}
+
+/// What is known of a session while it goes on.
+struct Watched {
+    client: Arc<Inner>,
+    bytes: Arc<Bytes>,
+    began_ms: u64,
+    /// The log's end, the acknowledged position, and the events of collections when it began.
+    head: u64,
+    acknowledged: u64,
+    counts: BTreeMap<String, u64>,
+    rejected: u64,
+    /// What was refused in it.
+    refused: Vec<String>,
+    /// Where the server's knowledge of the log began.
+    began_after: Option<u64>,
+    told_ms: u64,
+    noted_ms: u64,
+    is_settled: bool,
+}
+
+/// Ends a session when it is told to.
+pub(super) async fn cancelled(mut cancels: watch::Receiver<u64>) -> Error {
+    if cancels.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    Error::new(ErrorKind::Cancelled, "the sync was cancelled; what was done until then is durable")
+}
+
+impl Client {
+    /// Runs one session, to its end.
+    pub(super) async fn converse(&self, purpose: &Purpose, cancels: watch::Receiver<u64>) -> Result<Synced, Fault> {
+        let inner = &self.0;
+        let mut stop = Box::pin(cancelled(cancels));
+        let line = tokio::select! {
+            line = Line::open(&inner.tokens, inner.options.carries, inner.options.max_bytes_per_second) => line?,
+            fault = &mut stop => return Err(Fault::from(fault)),
+        };
+        let mut watched = Watched::begin(inner, &line)?;
+        let (peer, growth) = self.begin(purpose).await?;
+        let mut conflicts = Watch::begin(&inner.ledger, &inner.happened).await;
+        inner.statistics().connected = Some(line.carrier);
+        let (channels, farewell) = Farewell::of(line);
+        let (peer, outcome) = {
+            let session =
+                peer.carry_over(channels, growth.clone(), stop, |peer| watched.after_each(peer, purpose.follows));
+            match &mut conflicts {
+                None => session.await,
+                Some(conflicts) => tokio::select! {
+                    done = session => done,
+                    never = conflicts.follow(growth) => match never {},
+                },
+            }
+        };
+        inner.statistics().connected = None;
+        farewell.wait().await;
+        if let Some(conflicts) = &mut conflicts {
+            conflicts.look().await;
+        }
+        let done = spawn_blocking(move || watched.conclude(peer, outcome)).await;
+        done.map_err(|_| Error::new(ErrorKind::Cancelled, "the runtime has ended"))?
+    }
+
+    async fn begin(&self, purpose: &Purpose) -> Result<(Peer, Growth)> {
+        let (client, purpose) = (self.clone(), purpose.clone());
+        let begun = spawn_blocking(move || client.begin_now(&purpose)).await;
+        begun.map_err(|_| Error::new(ErrorKind::Cancelled, "the runtime has ended"))?
+    }
+
+    fn begin_now(&self, purpose: &Purpose) -> Result<(Peer, Growth)> {
+        let Inner { ledger, notes, .. } = &*self.0;
+        let Purpose { sends, wants, follows } = purpose.clone();
+        let mut peer = ledger.session(&SessionOptions { sends, wants, follows, edge: None })?;
+        let is_again = sends && notes.known().rejected.values().any(|rejected| rejected.again);
+        if is_again {
+            peer.send_all_again();
+        }
+        if purpose.wants.is_some() {
+            notes.change(|known| known.begin(peer.run()))?;
+        }
+        Ok((peer, Growth::of(ledger)?))
+    }
+}
+
+impl Watched {
+    fn begin(client: &Arc<Inner>, line: &Line) -> Result<Self> {
+        let known = client.notes.known();
+        let began_ms = client.now_ms();
+        Ok(Self {
+            client: client.clone(),
+            bytes: line.bytes.clone(),
+            began_ms,
+            head: client.ledger.position(),
+            acknowledged: known.acknowledged,
+            counts: counts(&client.ledger)?,
+            rejected: 0,
+            refused: Vec::new(),
+            began_after: None,
+            told_ms: 0,
+            noted_ms: began_ms,
+            is_settled: false,
+        })
+    }
+
+    /// Notes what happened in the session. Writes small files, on a thread of the runtime: what is refused has to be durable
+    /// before the session goes on.
+    fn after_each(&mut self, peer: &mut Peer, follows: bool) -> Result<()> {
+        self.keep_refusals(peer)?;
+        let now_ms = self.client.now_ms();
+        let acknowledged = peer.acknowledged();
+        self.began_after = self.began_after.or(acknowledged);
+        if let Some(position) = acknowledged {
+            self.note(position, now_ms)?;
+            if follows && !self.is_settled && position >= self.head {
+                self.settle(now_ms)?;
+            }
+        }
+        if now_ms.saturating_sub(self.told_ms) >= TOLD_EVERY_MS {
+            self.told_ms = now_ms;
+            self.tell(peer, now_ms);
+        }
+        Ok(())
+    }
+
+    fn keep_refusals(&mut self, peer: &mut Peer) -> Result<()> {
+        let refusals = peer.take_refusals();
+        if refusals.is_empty() {
+            return Ok(());
+        }
+        self.rejected += refusals.len() as u64;
+        self.refused.extend(refusals.iter().map(|refusal| refusal.event.to_string()));
+        let now_ms = self.client.now_ms().cast_signed();
+        self.client.notes.change(|known| known.refuse(refusals, now_ms))
+    }
+
+    /// Writes down how far the server has the log, where that is due.
+    fn note(&mut self, position: u64, now_ms: u64) -> Result<()> {
+        let head = self.client.ledger.position();
+        let is_due = position >= head || now_ms.saturating_sub(self.noted_ms) >= NOTED_EVERY_MS;
+        if position == self.client.notes.known().acknowledged || !is_due {
+            return Ok(());
+        }
+        self.noted_ms = now_ms;
+        self.client.notes.change(|known| known.reach(position, head))
+    }
+
+    /// The server has what was here when the session began: the attempt is good, though it goes on.
+    fn settle(&mut self, now_ms: u64) -> Result<()> {
+        self.is_settled = true;
+        self.client.circuit().succeeded();
+        self.client.notes.change(|known| known.succeed(now_ms.cast_signed()))
+    }
+
+    fn tell(&self, peer: &Peer, now_ms: u64) {
+        let phase = if self.is_settled { Phase::Following } else { Phase::Exchanging };
+        let (done, all) = self.share(peer.acknowledged());
+        let took_ms = now_ms.saturating_sub(self.began_ms);
+        self.client.tell(Happened::Progress(Progress {
+            phase,
+            received: peer.transfer().applied,
+            collections: self.grown(),
+            bytes: self.bytes.counted(),
+            percent: (all > 0).then(|| done as f64 * 100.0 / all as f64),
+            time_left_ms: (done > 0).then(|| took_ms.saturating_mul(all.saturating_sub(done)) / done),
+        }));
+    }
+
+    /// How much of what waited when the session began the server has, and all of it, in positions of the log.
+    fn share(&self, acknowledged: Option<u64>) -> (u64, u64) {
+        let done = acknowledged.unwrap_or(self.acknowledged).min(self.head);
+        (done.saturating_sub(self.acknowledged), self.head.saturating_sub(self.acknowledged))
+    }
+
+    /// How many events came to each collection.
+    fn grown(&self) -> BTreeMap<String, u64> {
+        let now = counts(&self.client.ledger).unwrap_or_default();
+        let since = |name: &String, count: u64| count.saturating_sub(self.counts.get(name).copied().unwrap_or(0));
+        let grown = now.into_iter().map(|(name, count)| (since(&name, count), name));
+        grown.filter(|(count, _)| *count > 0).map(|(count, name)| (name, count)).collect()
+    }
+
+    /// What a session came to that has ended.
+    fn conclude(self, peer: Option<Peer>, outcome: Result<Transfer>) -> Result<Synced, Fault> {
+        let (ledger, notes) = (&self.client.ledger, &self.client.notes);
+        let acknowledged = peer.as_ref().and_then(Peer::acknowledged);
+        let before = notes.known();
+        if let Some(position) = acknowledged {
+            notes.change(|known| known.reach(position, ledger.position()))?;
+        }
+        let transfer = outcome.map_err(Fault::in_session)?;
+        if let (Some(after), Some(upto)) = (self.began_after, acknowledged) {
+            self.accept(after, upto)?;
+        }
+        let sent = match acknowledged {
+            Some(upto) => outbox::taken(ledger, &before, self.acknowledged, upto)?,
+            None => 0,
+        };
+        let now_ms = self.client.now_ms();
+        Ok(Synced {
+            sent,
+            received: transfer.applied,
+            rejected: self.rejected,
+            collections: self.grown(),
+            bytes: self.bytes.counted(),
+            took_ms: now_ms.saturating_sub(self.began_ms),
+            clock_offset_ms: peer.and_then(|peer| peer.clock_offset_ms()).unwrap_or(0),
+        })
+    }
+
+    /// What was refused before and was sent again without a word about it is taken.
+    fn accept(&self, after: u64, upto: u64) -> Result<()> {
+        let known = self.client.notes.known();
+        let was_refused: Vec<&String> = known.rejected.keys().filter(|event| !self.refused.contains(event)).collect();
+        if was_refused.is_empty() {
+            return Ok(());
+        }
+        let taken = outbox::between(&self.client.ledger, after, upto, &was_refused)?;
+        self.client.notes.change(|known| known.rejected.retain(|event, _| !taken.contains(event)))
+    }
+}
+
+fn counts(ledger: &Ledger) -> Result<BTreeMap<String, u64>> {
+    Ok(ledger.collections()?.into_iter().map(|info| (info.name, info.events)).collect())
+}
