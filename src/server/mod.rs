@@ -7,6 +7,7 @@
 
 mod access;
 mod caller;
+mod classic;
 mod devices;
 mod health;
 mod listen;
@@ -42,6 +43,7 @@ struct Inner {
     /// Becomes true when the server is to end.
     ending: watch::Sender<bool>,
     sessions: sync::Polled,
+    classic: classic::Classic,
 }
 
 impl std::fmt::Debug for Server {
@@ -58,12 +60,15 @@ impl Server {
     pub fn new(store: Store) -> Result<Self> {
         let access = Access::open(&store)?;
         let (ending, _) = watch::channel(false);
-        Ok(Self(Arc::new(Inner { store, access, open: Mutex::default(), ending, sessions: sync::Polled::default() })))
+        let classic = classic::Classic::open(&store)?;
+        let (open, sessions) = (Mutex::default(), sync::Polled::default());
+        Ok(Self(Arc::new(Inner { store, access, open, ending, sessions, classic })))
     }
 
     /// All routes.
     pub fn router(&self) -> Router {
         let routes = Router::new().merge(devices::routes()).merge(sync::routes()).merge(health::routes());
+        let routes = routes.merge(classic::routes());
         routes
             .fallback(|| async { Problem::new(ErrorKind::NotFound, "there is nothing at this address") })
             .method_not_allowed_fallback(|| async {

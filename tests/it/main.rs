@@ -44,6 +44,8 @@ mod reference;
 mod replicas;
 mod schemas;
 mod sealing;
+#[cfg(feature = "server")]
+mod server_classic;
 mod sessions;
 mod settling;
 mod spans;
