@@ -143,6 +143,12 @@ impl Draft {
         let mut drafting = Drafting::new(shown);
         match act {
             Act::Put(value) => drafting.put_record(value)?,
+            Act::Fields(fields) => {
+                if shown.exists {
+                    drafting.must_live()?;
+                }
+                drafting.put_fields(fields)?;
+            }
             Act::Patch(patch) => {
                 drafting.must_live()?;
                 drafting.patch(patch)?;
@@ -470,7 +476,30 @@ impl Drafting<'_, '_> {
             true => self.shown.content.leaves_above(&atoms)?,
             false => BTreeMap::new(),
         };
-        for path in removed(&before, &after) {
+        self.put_leaves(&before, after)
+    }
+
+    /// Sets fields of a record, each as a whole.
+    fn put_fields(&mut self, fields: &Json) -> Result<()> {
+        let Json::Object(names) = fields else {
+            return Err(invalid("expected a JSON object of fields", &Path::root()));
+        };
+        if names.is_empty() {
+            return Ok(());
+        }
+        let atoms = self.atoms();
+        let after = leaves_above(&*json::normalized(fields)?, &[], &atoms)?;
+        let mut before = match self.shown.exists {
+            true => self.shown.content.leaves_above(&atoms)?,
+            false => BTreeMap::new(),
+        };
+        before.retain(|path, _| path.segments().next().is_some_and(|name| names.contains_key(name.as_ref())));
+        self.put_leaves(&before, after)
+    }
+
+    /// Makes some fields' leaves these.
+    fn put_leaves(&mut self, before: &BTreeMap<Path, Value>, after: BTreeMap<Path, Value>) -> Result<()> {
+        for path in removed(before, &after) {
             self.draft.ops.push(Op::Remove { path });
         }
         for (path, value) in after {

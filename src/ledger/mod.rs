@@ -8,12 +8,16 @@
 //!
 //! Invariant: the log is the only truth. Rows, documents' snapshots and counts can be deleted at any time.
 
+#[cfg(feature = "server")]
+mod apart;
 mod archive;
 #[cfg(feature = "tokio")]
 mod asynchronous;
 mod audit;
 mod backup;
 mod cache;
+#[cfg(feature = "server")]
+mod changes;
 mod clock;
 mod collection;
 mod constraints;
@@ -55,10 +59,14 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 use tracing::info_span;
 
+#[cfg(feature = "server")]
+pub(crate) use apart::{Apart, What};
 pub use archive::ArchiveInfo;
 #[cfg(feature = "tokio")]
 pub use asynchronous::AsyncLedger;
 pub use backup::{BackupInfo, BackupOptions, Restored, verify_backup};
+#[cfg(feature = "server")]
+pub(crate) use changes::Changed;
 pub use collection::Collection;
 pub use dry_run::{DryReceipt, DryRun, Planned};
 #[cfg(feature = "tokio")]

@@ -77,7 +77,7 @@ impl Ledger {
         Ok(found)
     }
 
-    fn record(&self, (collection, key): RecordKey, row: &Row) -> Result<Record> {
+    pub(super) fn record(&self, (collection, key): RecordKey, row: &Row) -> Result<Record> {
         Ok(Record {
             collection,
             key,
@@ -89,7 +89,7 @@ impl Ledger {
     }
 
     /// The row of a record under its collection's policy.
-    fn row(&self, key: &RecordKey) -> Result<Option<Arc<Row>>> {
+    pub(super) fn row(&self, key: &RecordKey) -> Result<Option<Arc<Row>>> {
         let Some(row) = self.shared().row(self.id(), key)? else { return Ok(None) };
         let policy = self.shared().policy(self.id(), &key.0)?;
         if row.policy == policy.hash {
@@ -394,7 +394,7 @@ impl Ledger {
         Ok(keys)
     }
 
-    fn conflicts_of(&self, key: &RecordKey, which: Which, policy: Option<&Policy>) -> Result<Vec<Conflict>> {
+    pub(super) fn conflicts_of(&self, key: &RecordKey, which: Which, policy: Option<&Policy>) -> Result<Vec<Conflict>> {
         let wanted = |conflict: &Conflict| match which {
             Which::Open => conflict.status == ConflictStatus::Open,
             Which::Auto => matches!(conflict.status, ConflictStatus::Auto { .. }),

@@ -126,6 +126,9 @@ pub enum Act {
     /// Makes the record this object: only what differs from what the writer was shown becomes an edit, so that fields
     /// which it did not touch survive concurrent edits.
     Put(Json),
+    /// Sets the fields that this object names, each as a whole, null too: of them only what differs from what the writer was
+    /// shown becomes an edit.
+    Fields(Json),
     /// Applies a merge patch (RFC 7396): null removes.
     Patch(Json),
     /// Applies edits in their order.
@@ -157,7 +160,7 @@ impl Act {
     pub(crate) fn fields(&self) -> Option<BTreeSet<Path>> {
         match self {
             Self::Put(_) => None,
-            Self::Patch(patch) => patch.as_object()?.keys().map(|name| Path::root().join(name).ok()).collect(),
+            Self::Fields(patch) | Self::Patch(patch) => patch.as_object()?.keys().map(|name| Path::root().join(name).ok()).collect(),
             Self::Edit(edits) => {
                 edits.iter().filter(|edit| !matches!(edit, Edit::Delete | Edit::Restore)).map(Edit::field).collect()
             }
@@ -685,6 +688,7 @@ impl Request for Act {
     fn described(&self) -> Json {
         match self {
             Self::Put(value) => json!(["put", value]),
+            Self::Fields(fields) => json!(["fields", fields]),
             Self::Patch(patch) => json!(["patch", patch]),
             Self::Edit(edits) => json!(["edit", edits.iter().map(Request::described).collect::<Json>()]),
             Self::Delete => json!(["delete"]),

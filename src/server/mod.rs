@@ -7,6 +7,7 @@
 
 mod access;
 mod caller;
+mod classic;
 mod devices;
 mod health;
 mod limits;
@@ -61,6 +62,7 @@ struct Inner {
     /// Becomes true when the server is to end.
     ending: watch::Sender<bool>,
     sessions: sync::Polled,
+    classic: classic::Classic,
     seats: sync::Seats,
     figures: Figures,
     limits: Limits,
@@ -97,8 +99,9 @@ impl Server {
     pub fn new(store: Store) -> Result<Self> {
         let access = Access::open(&store)?;
         let (ending, _) = watch::channel(false);
+        let classic = classic::Classic::open(&store)?;
         let (open, sessions, seats, figures, limits) = Default::default();
-        Ok(Self(Arc::new(Inner { store, access, open, ending, sessions, seats, figures, limits })))
+        Ok(Self(Arc::new(Inner { store, access, open, ending, sessions, classic, seats, figures, limits })))
     }
 
     /// All routes, with their limits.
@@ -108,6 +111,7 @@ impl Server {
             .merge(sync::routes())
             .merge(health::routes())
             .merge(metrics::routes())
+            .merge(classic::routes())
             .fallback(|| async { Problem::new(ErrorKind::NotFound, "there is nothing at this address") })
             .method_not_allowed_fallback(|| async {
                 let problem = Problem::new(ErrorKind::Client, "this address does not take this method");

@@ -47,6 +47,8 @@ mod sealing;
 #[cfg(feature = "server")]
 mod served;
 #[cfg(feature = "server")]
+mod server_classic;
+#[cfg(feature = "server")]
 mod server_devices;
 #[cfg(feature = "server")]
 mod server_operations;

@@ -28,7 +28,7 @@ use crate::{Error, ErrorKind, Result};
 use invitation::Invitations;
 use keys::Keys;
 use refresh::Families;
-use safe::Safe;
+pub(in crate::server) use safe::Safe;
 
 /// How long an access token is good, in seconds.
 pub(crate) const ACCESS_SECONDS: u64 = 600;

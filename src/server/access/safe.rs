@@ -13,14 +13,14 @@ use crate::{Error, ErrorKind, Result};
 
 /// A folder of named values.
 #[derive(Clone, Debug)]
-pub(super) enum Safe {
+pub(in crate::server) enum Safe {
     Files(PathBuf),
     Memory(Arc<Mutex<BTreeMap<String, Vec<u8>>>>),
 }
 
 impl Safe {
     /// The folder, made where there is none; memory where no path is given.
-    pub(super) fn open(dir: Option<PathBuf>) -> Result<Self> {
+    pub(in crate::server) fn open(dir: Option<PathBuf>) -> Result<Self> {
         let Some(dir) = dir else { return Ok(Self::Memory(Arc::default())) };
         create_private_dir(&dir).map_err(|fault| storage(DiskError::of("create", &dir)(fault)))?;
         disk::remove_unfinished(&dir).map_err(storage)?;
@@ -36,7 +36,7 @@ impl Safe {
     }
 
     /// The bytes under a name.
-    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+    pub(in crate::server) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         match self {
             Self::Files(dir) => disk::read(&dir.join(name)).map_err(storage),
             Self::Memory(values) => Ok(values.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()),
@@ -54,8 +54,17 @@ impl Safe {
         }
     }
 
+    /// Replaces the bytes under a name, but for a power cut in the next seconds, after which there may be none: for what can be
+    /// done without.
+    pub(in crate::server) fn write_lightly(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::Files(dir) => replace_lightly(&dir.join(name), bytes),
+            Self::Memory(_) => self.write(name, bytes),
+        }
+    }
+
     /// Removes what is under a name, if anything.
-    pub(super) fn remove(&self, name: &str) -> Result<()> {
+    pub(in crate::server) fn remove(&self, name: &str) -> Result<()> {
         match self {
             Self::Files(dir) => disk::remove(&dir.join(name)).map_err(storage),
             Self::Memory(values) => {
@@ -110,19 +119,27 @@ fn create_private_dir(dir: &Path) -> std::io::Result<()> {
 
 /// Writes a file beside it that only our user reads, and puts it in its place.
 fn replace_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes, true)?;
+    path.parent().map_or(Ok(()), disk::sync_dir).map_err(storage)
+}
+
+fn replace_lightly(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes, false)
+}
+
+fn replace(path: &Path, bytes: &[u8], durably: bool) -> Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(disk::UNFINISHED);
     let unfinished = PathBuf::from(name);
     let write = || {
         disk::remove(&unfinished)?;
-        write_private(&unfinished, bytes).map_err(DiskError::of("write", &unfinished))?;
-        fs::rename(&unfinished, path).map_err(DiskError::of("rename", path))?;
-        path.parent().map_or(Ok(()), disk::sync_dir)
+        write_private(&unfinished, bytes, durably).map_err(DiskError::of("write", &unfinished))?;
+        fs::rename(&unfinished, path).map_err(DiskError::of("rename", path))
     };
     write().map_err(storage)
 }
 
-fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+fn write_private(path: &Path, bytes: &[u8], durably: bool) -> std::io::Result<()> {
     use std::io::Write as _;
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -133,5 +150,5 @@ fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     }
     let mut file = options.open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    if durably { file.sync_all() } else { Ok(()) }
 }
