@@ -6,6 +6,7 @@
 //! Invariant: no handler waits for the disk on the runtime's workers; what works on a ledger runs on threads for blocking work.
 
 mod access;
+mod api;
 mod caller;
 mod devices;
 mod health;
@@ -63,7 +64,7 @@ impl Server {
 
     /// All routes.
     pub fn router(&self) -> Router {
-        let routes = Router::new().merge(devices::routes()).merge(sync::routes()).merge(health::routes());
+        let routes = Router::new().merge(devices::routes()).merge(sync::routes()).merge(health::routes()).merge(api::routes());
         routes
             .fallback(|| async { Problem::new(ErrorKind::NotFound, "there is nothing at this address") })
             .method_not_allowed_fallback(|| async {

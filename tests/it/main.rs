@@ -44,6 +44,8 @@ mod reference;
 mod replicas;
 mod schemas;
 mod sealing;
+#[cfg(feature = "server")]
+mod server_records;
 mod sessions;
 mod settling;
 mod spans;
