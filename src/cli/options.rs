@@ -121,7 +121,7 @@ pub(crate) fn pointer(text: &str) -> Result<Path, String> {
 
 /// Reads a moment of a record: a number is a position, a time is RFC 3339, anything else begins an event's id.
 pub(crate) fn as_of(ledger: &Ledger, collection: &str, key: &str, text: &str) -> Outcome<AsOf> {
-    match moment(text) {
+    match time::moment(text) {
         Some(moment) => Ok(moment),
         None if input::is_prefix(text) => Ok(AsOf::Event(ledger.heads_by_prefix(collection, key, text)?)),
         None => Err(no_moment(text)),
@@ -130,11 +130,7 @@ pub(crate) fn as_of(ledger: &Ledger, collection: &str, key: &str, text: &str) ->
 
 /// Reads a moment of a ledger: a position or a time.
 pub(crate) fn until(text: &str) -> Outcome<AsOf> {
-    moment(text).ok_or_else(|| no_moment(text))
-}
-
-fn moment(text: &str) -> Option<AsOf> {
-    text.parse().map(AsOf::Position).ok().or_else(|| time::parse_rfc3339(text).map(AsOf::Time))
+    time::moment(text).ok_or_else(|| no_moment(text))
 }
 
 fn no_moment(text: &str) -> Stop {

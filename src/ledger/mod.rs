@@ -330,12 +330,21 @@ impl Ledger {
     }
 
     /// The receipt of a request with this context that was answered before.
-    fn answered(&self, request: &impl request::Request, context: &Context) -> Result<Option<Receipt>> {
+    fn answered(&self, request: &(impl request::Request + ?Sized), context: &Context) -> Result<Option<Receipt>> {
         if context.idempotency_key.is_none() {
             return Ok(None);
         }
         let (hash, context) = (request::hash(request, context), context.clone());
         self.store.queue().run(self.id(), move |writing| writing.answered(&context, Some(hash)))
+    }
+
+    /// The receipt of a write with this context that was made before under the same idempotency key.
+    ///
+    /// # Errors
+    /// `idempotency_mismatch` where the key was used for another request.
+    #[cfg(feature = "server")]
+    pub(crate) fn answer_before(&self, write: &Write, context: &Context) -> Result<Option<Receipt>> {
+        self.answered(std::slice::from_ref(write), context)
     }
 
     /// Takes back an event, a batch or an execution: fields that nobody changed since go back to their value before,
@@ -361,6 +370,26 @@ impl Ledger {
             Some(receipt) => Ok(receipt),
             None => self.take_back(&self.last_own()?, request::hash(&request, context), context),
         }
+    }
+
+    /// Takes back the last change that is somebody's own and not taken back yet, if `check` lets that be done.
+    ///
+    /// # Errors
+    /// `not_found` where there is none; those of `check`.
+    #[cfg(feature = "server")]
+    pub(crate) fn undo_of(
+        &self,
+        is_own: impl Fn(&crate::event::Event) -> bool,
+        check: impl FnOnce(&Target) -> Result<()>,
+        context: &Context,
+    ) -> Result<Receipt> {
+        let request = Reverting(None);
+        if let Some(receipt) = self.answered(&request, context)? {
+            return Ok(receipt);
+        }
+        let target = self.last_of(is_own)?;
+        check(&target)?;
+        self.take_back(&target, request::hash(&request, context), context)
     }
 
     fn events_to_revert(&self, target: &Target) -> Result<BTreeMap<RecordKey, Vec<EventId>>> {

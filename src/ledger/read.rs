@@ -13,7 +13,7 @@ use super::{
     AsOf, CollectionInfo, Entry, Ledger, LogQuery, Look, Query, Record, RecordConflict, Status, Target, Which,
 };
 use crate::document::{Clock, View};
-use crate::event::{BatchId, ConflictId, EventId, Timestamp, diff, json};
+use crate::event::{BatchId, ConflictId, Event, EventId, Timestamp, diff, json};
 use crate::projection::{
     Conflict, Content, Policy, Projection, RecordId, Status as ConflictStatus, project, resolved,
 };
@@ -463,7 +463,7 @@ impl Ledger {
     // --- what a revert takes back ----------------------------------------------------------------------------------
 
     /// The events of a target, by record.
-    pub(super) fn events_of(&self, target: &Target) -> Result<BTreeMap<RecordKey, Vec<EventId>>> {
+    pub(crate) fn events_of(&self, target: &Target) -> Result<BTreeMap<RecordKey, Vec<EventId>>> {
         let is_meant = |entry: &Entry| match target {
             Target::Event(id) => entry.id == *id,
             Target::Batch(id) => entry.event.batch.is_some_and(|batch| batch.id == *id),
@@ -483,7 +483,13 @@ impl Ledger {
     /// The last change of this installation that is not taken back, and that itself takes back nothing or the taking back
     /// of a change.
     pub(super) fn last_own(&self) -> Result<Target> {
-        let (log, (_, writer)) = (self.log_reader(), self.ids());
+        let (_, writer) = self.ids();
+        self.last_of(|event| event.writer == writer)
+    }
+
+    /// The same of whoever's own such events are.
+    pub(super) fn last_of(&self, is_own: impl Fn(&Event) -> bool) -> Result<Target> {
+        let log = self.log_reader();
         let (mut reverted, mut undone): (BTreeSet<EventId>, BTreeSet<BatchId>) = (BTreeSet::new(), BTreeSet::new());
         for position in (1..=log.head()).rev() {
             let Some(entry) = log.at(position)? else { continue };
@@ -494,7 +500,7 @@ impl Ledger {
             }
             reverted.extend(entry.event.reverts);
             let taken_back = batch.is_some_and(|batch| undone.contains(&batch));
-            if entry.event.writer == writer && !taken_back && !self.takes_back(&log, &entry)? {
+            if is_own(&entry.event) && !taken_back && !self.takes_back(&log, &entry)? {
                 return Ok(batch.map_or(Target::Event(entry.id), Target::Batch));
             }
         }

@@ -6,6 +6,7 @@
 //! Invariant: no handler waits for the disk on the runtime's workers; what works on a ledger runs on threads for blocking work.
 
 mod access;
+mod api;
 mod caller;
 mod classic;
 mod devices;
@@ -112,6 +113,7 @@ impl Server {
             .merge(health::routes())
             .merge(metrics::routes())
             .merge(classic::routes())
+            .merge(api::routes())
             .fallback(|| async { Problem::new(ErrorKind::NotFound, "there is nothing at this address") })
             .method_not_allowed_fallback(|| async {
                 let problem = Problem::new(ErrorKind::Client, "this address does not take this method");

@@ -1,5 +1,7 @@
 //! The JSON shapes of the answers: the contract of the command line and of the server with programs.
 
+pub(crate) mod batch;
+mod line;
 pub(crate) mod time;
 
 use std::path::Path as FilePath;

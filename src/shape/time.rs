@@ -3,6 +3,7 @@
 use serde_json::Value as Json;
 
 use crate::Error;
+use crate::ledger::AsOf;
 
 /// Reads a time as milliseconds since 1970-01-01T00:00:00Z: RFC 3339, also with an offset without a colon as Jira
 /// writes it, or an integer of milliseconds.
@@ -28,6 +29,11 @@ pub(crate) fn from_json(value: &Json) -> Result<i64, Error> {
 /// Reads an RFC 3339 time, offsets without a colon too.
 pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
+}
+
+/// Reads a moment of a ledger: a number is a position, a time is RFC 3339.
+pub(crate) fn moment(text: &str) -> Option<AsOf> {
+    text.parse().map(AsOf::Position).ok().or_else(|| parse_rfc3339(text).map(AsOf::Time))
 }
 
 /// RFC 3339 with milliseconds in UTC; beyond the year 9999 the milliseconds themselves.

@@ -52,6 +52,8 @@ mod server_classic;
 mod server_devices;
 #[cfg(feature = "server")]
 mod server_operations;
+#[cfg(feature = "server")]
+mod server_records;
 mod sessions;
 mod settling;
 mod spans;
