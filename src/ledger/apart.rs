@@ -219,7 +219,8 @@ impl Writing<'_> {
         }
         let mut last = None;
         self.back(key, 0, |entry| {
-            last = name_of(entry).filter(|_| is_by(entry, &edit.context)).map(|name| (name.to_owned(), entry.position));
+            last =
+                name_of(entry).filter(|_| is_by(entry, &edit.context)).map(|name| (name.to_owned(), entry.position));
             last.is_none()
         })?;
         Ok(match last {

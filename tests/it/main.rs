@@ -39,6 +39,8 @@ mod hostile;
 mod ledger;
 mod merging;
 mod oracle;
+#[cfg(all(feature = "cli", feature = "client", feature = "server"))]
+mod readme;
 mod real_edits;
 mod reference;
 mod replicas;

@@ -194,12 +194,10 @@ async fn answers_have_exactly_the_documented_shapes() {
     assert_eq!((&page["more"], page.as_object().unwrap().len()), (&json!(false), 3));
     let answer = device.initialize("").await;
     assert_eq!((&answer["pending"], &answer["min_app_version"]), (&json!(1), &json!(null)));
-    assert_eq!(answer.as_object().unwrap().keys().collect::<Vec<_>>(), [
-        "cursor",
-        "min_app_version",
-        "pending",
-        "server_time"
-    ]);
+    assert_eq!(
+        answer.as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["cursor", "min_app_version", "pending", "server_time"]
+    );
     assert_eq!(device.initialize(page["cursor"].as_str().unwrap()).await["pending"], 0);
 }
 

@@ -232,12 +232,8 @@ fn a_request_of_the_same_key_is_answered_as_before() {
         assert_eq!(again.headers()["idempotency-replayed"], "true");
         assert_eq!(etag(&first), etag(&again));
         assert_eq!(body(first).await["events"], body(again).await["events"]);
-        refused_with(
-            ann.put(at, json!({ "n": 2 })).header("idempotency-key", "k1"),
-            422,
-            "idempotency_mismatch",
-        )
-        .await;
+        refused_with(ann.put(at, json!({ "n": 2 })).header("idempotency-key", "k1"), 422, "idempotency_mismatch")
+            .await;
         let undo = || ann.post("/v1/undo", json!({})).header("idempotency-key", "k2");
         ok(ann.patch(at, json!({ "n": 2 }))).await;
         let events = body(ok(undo()).await).await["events"].clone();

@@ -76,7 +76,8 @@ impl Create {
         let invited = Devices::of(&app.ledger()?)?.invite(invite)?;
         let object =
             json!({ "code": invited.code, "name": self.name, "expires_at": time::to_json(invited.until_ms) });
-        app.out.note(style::dim(format!("good once, until {}; for `syncledger enrol`", time::people(invited.until_ms))));
+        app.out
+            .note(style::dim(format!("good once, until {}; for `syncledger enrol`", time::people(invited.until_ms))));
         // The code alone, so that a shell can hand it on.
         app.out.answer(&object, || invited.code.clone())
     }

@@ -6,8 +6,12 @@ use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::sync::mpsc;
 
 use super::Begun;
+use crate::ledger::Carrier;
 use crate::replication::MOST_MESSAGE_BYTES;
 use crate::server::Server;
 use crate::server::caller::Caller;
@@ -43,39 +47,52 @@ pub(in crate::server) async fn open(
     Ok(socket.on_upgrade(move |socket| carry(socket, begun)))
 }
 
-/// Carries messages between a socket and a session until either has ended.
-async fn carry(mut socket: WebSocket, begun: Begun) {
-    let Begun { carrier, work } = begun;
-    let (tell, mut to_say) = (carrier.tell, carrier.to_say);
-    loop {
-        let is_over = tokio::select! {
-            said = to_say.recv() => match said {
-                Some(bytes) => !send(&mut socket, Message::Binary(bytes.into())).await,
-                None => break,
-            },
-            came = socket.recv() => match heard(came) {
-                Some(word) => {
-                    let was_last = word.is_err();
-                    tell.send(word).await.is_err() || was_last
-                }
-                None => false,
-            },
-        };
-        if is_over {
+/// Carries messages between a socket and a session until either has ended. The ways do not wait for each other: two sides that only
+/// write would wait for ever.
+async fn carry(socket: WebSocket, begun: Begun) {
+    let Begun { carrier: Carrier { tell, to_say }, work } = begun;
+    let (mut sink, mut stream) = socket.split();
+    {
+        let (hearing, saying) = (hear(&mut stream, tell), say(&mut sink, to_say));
+        tokio::pin!(hearing, saying);
+        tokio::select! {
             // The session hears that nobody is there, and ends.
-            drop(tell);
-            return;
+            () = &mut hearing => return,
+            is_open = &mut saying => if !is_open {
+                return;
+            },
         }
     }
     let is_well = matches!(work.await, Ok(Ok(_)));
     let code = if is_well { close_code::NORMAL } else { close_code::AGAIN };
-    let _ = send(&mut socket, Message::Close(Some(CloseFrame { code, reason: "".into() }))).await;
-    let _ =
-        tokio::time::timeout(FAREWELL, async { while socket.recv().await.is_some_and(|came| came.is_ok()) {} }).await;
+    let _ = send(&mut sink, Message::Close(Some(CloseFrame { code, reason: "".into() }))).await;
+    let closed = async { while stream.next().await.is_some_and(|came| came.is_ok()) {} };
+    let _ = tokio::time::timeout(FAREWELL, closed).await;
 }
 
-async fn send(socket: &mut WebSocket, message: Message) -> bool {
-    matches!(tokio::time::timeout(PATIENCE, socket.send(message)).await, Ok(Ok(())))
+/// Tells the session what comes, until it hears no more, or nothing more comes.
+async fn hear(stream: &mut SplitStream<WebSocket>, tell: mpsc::Sender<Result<Vec<u8>>>) {
+    loop {
+        let Some(word) = heard(stream.next().await) else { continue };
+        let was_last = word.is_err();
+        if tell.send(word).await.is_err() || was_last {
+            return;
+        }
+    }
+}
+
+/// Sends what the session says, until it has ended. False where the device takes no more.
+async fn say(sink: &mut SplitSink<WebSocket, Message>, mut to_say: mpsc::Receiver<Vec<u8>>) -> bool {
+    while let Some(bytes) = to_say.recv().await {
+        if !send(sink, Message::Binary(bytes.into())).await {
+            return false;
+        }
+    }
+    true
+}
+
+async fn send(sink: &mut SplitSink<WebSocket, Message>, message: Message) -> bool {
+    matches!(tokio::time::timeout(PATIENCE, sink.send(message)).await, Ok(Ok(())))
 }
 
 /// What a message of the socket is to the session; nothing where it is the socket's own.
