@@ -75,7 +75,11 @@ async fn hear(stream: &mut SplitStream<WebSocket>, tell: mpsc::Sender<Result<Vec
     loop {
         let Some(word) = heard(stream.next().await) else { continue };
         let was_last = word.is_err();
-        if tell.send(word).await.is_err() || was_last {
+        if tell.send(word).await.is_err() {
+            // The session has ended: its last words are still to be sent.
+            std::future::pending::<()>().await;
+        }
+        if was_last {
             return;
         }
     }
