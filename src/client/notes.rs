@@ -76,6 +76,11 @@ impl Known {
         run.is_some_and(|run| self.runs.contains(&run.to_string()))
     }
 
+    /// Whether something that was refused is to be sent again.
+    pub(super) fn sends_again(&self) -> bool {
+        self.rejected.values().any(|rejected| rejected.again)
+    }
+
     /// Remembers a session that may bring events.
     pub(super) fn begin(&mut self, run: RunId) {
         if self.runs.len() >= MOST_RUNS {
