@@ -131,7 +131,8 @@ impl Sending {
         let events: Vec<Item> = events.into_iter().filter(wanted).collect();
         // Also where all of it is left out: the other side's cursor comes further.
         self.batch += 1;
-        if self.offers && !events.is_empty() {
+        // Bodies come in the order of their numbers: none overtakes one that is offered.
+        if (self.offers && !events.is_empty()) || !self.offered.is_empty() {
             let ids = events.iter().map(|item| short(&item.id)).collect();
             self.offered.insert(self.batch, (upto, events));
             outputs.push_back(Output::Send(Message::Offer { batch: self.batch, ids }));

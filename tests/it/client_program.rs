@@ -1,7 +1,7 @@
 //! The program as server and as devices: each a process of its own.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
@@ -17,7 +17,7 @@ struct Serving {
 impl Serving {
     fn of(bench: &Bench, listen: &str) -> Self {
         let mut child = bench.command(["serve", "--listen", listen, "--json"]).stdout(Stdio::piped()).spawn().unwrap();
-        let line = first_line(&mut child);
+        let (line, _) = first_line(&mut child);
         Self { child, url: line["listening"].as_str().unwrap().to_owned() }
     }
 
@@ -35,10 +35,12 @@ impl Drop for Serving {
     }
 }
 
-fn first_line(child: &mut Child) -> Json {
+/// The first line of what a process prints, and the rest: who closes that ends the process with its next line.
+fn first_line(child: &mut Child) -> (Json, BufReader<ChildStdout>) {
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    serde_json::from_str(&line).expect(&line)
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    (serde_json::from_str(&line).expect(&line), stdout)
 }
 
 fn enrol(office: &Bench, device: &Bench, url: &str, id: &str) {
@@ -66,8 +68,8 @@ fn two_stores_converge_through_a_server_that_is_killed_in_between() {
 
     // Offline: the server is gone, and edits go on.
     drop(serving);
-    laptop.ok(["patch", "issues", "EE-1", "--set", "/title=Crash at start"]);
-    phone.ok(["patch", "issues", "EE-1", "--set", "/status=done"]);
+    laptop.ok(["patch", "issues", "EE-1", "--set", "/title=\"Crash at start\""]);
+    phone.ok(["patch", "issues", "EE-1", "--set", "/status=\"done\""]);
     phone.refused(["sync"], 13, "network");
     let queued = phone.lines(["queue"]);
     assert_eq!((&queued[0]["last_error_code"], &queued[0]["retry_count"]), (&"network".into(), &1.into()));
@@ -120,7 +122,8 @@ fn whoever_follows_runs_the_commands_of_others_and_brings_their_edits_over_at_on
     let serving = Serving::of(&office, "127.0.0.1:0");
     enrol(&office, &laptop, &serving.url, "laptop");
     let mut following = laptop.command(["sync", "--follow", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
-    assert_eq!(first_line(&mut following)["event"], "started");
+    let (line, _stdout) = first_line(&mut following);
+    assert_eq!(line["event"], "started");
     laptop.ok(["put", "issues", "EE-1", r#"{"n":1}"#]);
     let began = Instant::now();
     while office.run(["get", "issues", "EE-1"]).code != 0 {
