@@ -35,7 +35,13 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     laptop.patch("issues", "EE-1", json!({ "title": "Crash at start", "status": "done" }), &by_ann)?;
     ann.sync(&[]).await?;
     for queued in ravi.queue(10)? {
-        println!("phone, offline: {} {}/{} is {}", queued.operation, queued.collection, queued.key, queued.status.name());
+        println!(
+            "phone, offline: {} {}/{} is {}",
+            queued.operation,
+            queued.collection,
+            queued.key,
+            queued.status.name()
+        );
     }
 
     // It comes back. Both edits are there; the one field that both changed is a conflict, with both values.

@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_without_repeating_it() {
-        for text in ["", "host:7171", "ftp://host", "http://", "http://a:secret@host", "http://host/?secret", "file:///x"]
+        for text in
+            ["", "host:7171", "ftp://host", "http://", "http://a:secret@host", "http://host/?secret", "file:///x"]
         {
             let fault = Address::parse(text).unwrap_err();
             assert_eq!(fault.kind(), ErrorKind::Validation, "{text}");

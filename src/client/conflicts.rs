@@ -31,8 +31,8 @@ fn between(before: Open, now: &Open) -> Vec<Happened> {
     });
     let detected: Vec<_> = detected.collect();
     let resolved = before.into_iter().filter(|(id, _)| !now.contains_key(id));
-    let resolved = resolved
-        .map(|(conflict, (collection, key))| Happened::ConflictResolved { conflict, collection, key });
+    let resolved =
+        resolved.map(|(conflict, (collection, key))| Happened::ConflictResolved { conflict, collection, key });
     detected.into_iter().chain(resolved).collect()
 }
 

@@ -105,7 +105,8 @@ impl Client {
             peer.send_all_again();
         }
         if purpose.wants.is_some() {
-            notes.change(|known| known.begin(peer.run()))?;
+            let after = ledger.position();
+            notes.change(|known| known.begin(peer.run(), after))?;
         }
         Ok((peer, Growth::of(ledger)?))
     }
@@ -176,7 +177,7 @@ impl Watched {
             return Ok(());
         }
         self.noted_ms = now_ms;
-        self.client.notes.change(|known| known.reach(position, head))
+        self.client.notes.change(|known| known.reach(position))
     }
 
     /// The server has what was here when the session began: the attempt is good, though it goes on.
@@ -220,7 +221,7 @@ impl Watched {
         let acknowledged = peer.as_ref().and_then(|peer| self.acknowledged_by(peer));
         let before = notes.known();
         if let Some(position) = acknowledged {
-            notes.change(|known| known.reach(position, ledger.position()))?;
+            notes.change(|known| known.reach(position))?;
         }
         let transfer = outcome.map_err(Fault::in_session)?;
         if let (Some(after), Some(upto)) = (self.began_after, acknowledged) {

@@ -105,7 +105,13 @@ impl Tokens {
     /// `authentication` where the code is unknown, used or too old; `conflict` where another device has the id; `network`,
     /// `timeout` and what else the server answers; `ledger_mismatch` where the ledger has events and is no replica of the
     /// server's; `validation` where the address is none.
-    pub async fn enrol(ledger: &Ledger, url: &str, code: &str, device: Option<&str>, name: Option<&str>) -> Result<Self> {
+    pub async fn enrol(
+        ledger: &Ledger,
+        url: &str,
+        code: &str,
+        device: Option<&str>,
+        name: Option<&str>,
+    ) -> Result<Self> {
         let address = Address::parse(url)?;
         let place = Place::of(ledger, "tokens");
         let before = || place.read::<Held>().ok().flatten().map(|held| held.device_id);
@@ -214,7 +220,10 @@ impl Tokens {
         Ok(self.held().clone())
     }
 
-    async fn at_place<T: Send + 'static>(&self, work: impl FnOnce(&Place) -> Result<T> + Send + 'static) -> Result<T> {
+    async fn at_place<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Place) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let place = self.0.place.clone();
         let done = tokio::task::spawn_blocking(move || work(&place)).await;
         done.map_err(|_| Error::new(ErrorKind::Cancelled, "the runtime has ended"))?

@@ -110,7 +110,14 @@ impl Device {
 }
 
 fn digest(ledger: &Ledger) -> String {
-    ledger.digest().unwrap().collections.iter().filter(|(name, _)| !name.starts_with('$')).map(|(_, sum)| sum.as_str()).collect()
+    ledger
+        .digest()
+        .unwrap()
+        .collections
+        .iter()
+        .filter(|(name, _)| !name.starts_with('$'))
+        .map(|(_, sum)| sum.as_str())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -253,7 +260,8 @@ async fn what_the_server_refuses_is_listed_with_the_reason_and_can_be_sent_again
         });
         each.collect::<Vec<_>>()
     };
-    let refused = |operation, times| (operation, "bad".to_owned(), QueueStatus::Failed, "permission".to_owned(), times);
+    let refused =
+        |operation, times| (operation, "bad".to_owned(), QueueStatus::Failed, "permission".to_owned(), times);
     assert_eq!(look(&laptop.client), [refused("create", 0), refused("update", 0)]);
     // Another session says nothing of it, a later client still knows it, and the record is as it was edited.
     laptop.client.sync(&[]).await.unwrap();
@@ -333,7 +341,9 @@ async fn who_follows_gets_each_edit_and_hears_of_conflicts_until_cancelled() {
             _ => None,
         });
         let conflict = conflict.await;
-        assert!(phone.ledger.conflicts(None, Which::Open, None).unwrap().iter().any(|one| one.conflict.id == conflict));
+        assert!(
+            phone.ledger.conflicts(None, Which::Open, None).unwrap().iter().any(|one| one.conflict.id == conflict)
+        );
         assert_eq!(follower.sync(&[]).await.unwrap_err().kind(), ErrorKind::Locked);
         // What is edited while connected goes out at once.
         phone.ledger.put("issues", &format!("{name}-live"), json!({ "n": 3 }), &me()).unwrap();
@@ -414,7 +424,8 @@ impl Proxy {
 async fn pass(mut from: tokio::net::tcp::OwnedReadHalf, mut to: tokio::net::tcp::OwnedWriteHalf, left: &AtomicU64) {
     let mut buffer = vec![0; 4_096];
     while let Ok(count) = from.read(&mut buffer).await {
-        let before = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(count as u64)));
+        let before =
+            left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(count as u64)));
         let passed = count.min(usize::try_from(before.unwrap()).unwrap_or(usize::MAX));
         if count == 0 || to.write_all(&buffer[..passed]).await.is_err() || passed < count {
             return;

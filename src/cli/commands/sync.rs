@@ -124,7 +124,11 @@ pub(crate) fn once(app: &mut App, client: &Client, ways: Ways, collections: &[&s
     runtime.shutdown_timeout(FAREWELL);
     let synced = done.map_err(|fault| {
         let interrupted = interrupt.is_set();
-        if interrupted { interrupt.explain(fault, "sync again: what was taken in stays") } else { Stop::of_server(fault) }
+        if interrupted {
+            interrupt.explain(fault, "sync again: what was taken in stays")
+        } else {
+            Stop::of_server(fault)
+        }
     })?;
     app.out.answer(&to_json(&synced), || text(&synced))?;
     close(app, client)?;

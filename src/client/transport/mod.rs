@@ -133,7 +133,9 @@ async fn with_token<T, F: Future<Output = Result<T, Fault>>>(
 ) -> Result<T, Fault> {
     let token = tokens.access().await?;
     match ask(token.clone()).await {
-        Err(fault) if fault.error.kind() == ErrorKind::Authentication => ask(tokens.access_after(&token).await?).await,
+        Err(fault) if fault.error.kind() == ErrorKind::Authentication => {
+            ask(tokens.access_after(&token).await?).await
+        }
         done => done,
     }
 }
@@ -151,10 +153,12 @@ mod tests {
     #[test]
     fn requests_are_tried_where_something_in_between_refuses_the_socket_and_not_where_the_server_does() {
         let fault = |status, body: &str| Answer { status, retry_after: None, body: body.as_bytes() }.fault(0);
-        for (status, body) in [(400, ""), (404, "<html>"), (502, ""), (200, "hello"), (400, r#"{"code": "client"}"#)] {
+        for (status, body) in [(400, ""), (404, "<html>"), (502, ""), (200, "hello"), (400, r#"{"code": "client"}"#)]
+        {
             assert!(is_no_socket(&fault(status, body)), "{status} {body}");
         }
-        for (status, code) in [(401, "authentication"), (403, "permission"), (426, "upgrade_needed"), (503, "cancelled")]
+        for (status, code) in
+            [(401, "authentication"), (403, "permission"), (426, "upgrade_needed"), (503, "cancelled")]
         {
             assert!(!is_no_socket(&fault(status, &format!(r#"{{"code": "{code}"}}"#))), "{status}");
         }
