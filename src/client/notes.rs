@@ -31,6 +31,14 @@ pub(super) struct Rejected {
     pub(super) again: bool,
 }
 
+/// A session that takes events in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Run {
+    id: String,
+    /// Its events come after this position of the log.
+    after: u64,
+}
+
 /// Why the last attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Failure {
@@ -50,7 +58,7 @@ pub(super) struct Known {
     /// Up to this position of the log here the server has everything, or refused it.
     pub(super) acknowledged: u64,
     /// Sessions that may have brought events from the server after that position.
-    pub(super) runs: Vec<String>,
+    runs: Vec<Run>,
     /// What it refused, by event.
     pub(super) rejected: BTreeMap<String, Rejected>,
     pub(super) failure: Option<Failure>,
@@ -73,26 +81,28 @@ impl Known {
 
     /// Whether a session brought what has this run.
     pub(super) fn is_of_server(&self, run: Option<RunId>) -> bool {
-        run.is_some_and(|run| self.runs.contains(&run.to_string()))
+        run.is_some_and(|run| self.runs.iter().any(|one| one.id == run.to_string()))
     }
 
-    /// Remembers a session that may bring events.
-    pub(super) fn begin(&mut self, run: RunId) {
+    /// Whether something that was refused is to be sent again.
+    pub(super) fn sends_again(&self) -> bool {
+        self.rejected.values().any(|rejected| rejected.again)
+    }
+
+    /// Remembers a session that may bring events after a position of the log.
+    pub(super) fn begin(&mut self, run: RunId, after: u64) {
         if self.runs.len() >= MOST_RUNS {
             self.runs.remove(0);
         }
-        self.runs.push(run.to_string());
+        self.runs.push(Run { id: run.to_string(), after });
     }
 
     /// The server has everything up to a position.
-    pub(super) fn reach(&mut self, position: u64, head: u64) {
+    pub(super) fn reach(&mut self, position: u64) {
         self.acknowledged = position;
-        // Of what is behind that it does not matter who brought it; the last session may go on.
-        if position >= head
-            && let Some(last) = self.runs.pop()
-        {
-            self.runs = vec![last];
-        }
+        // What a session brought lies before the beginning of the next; of what is acknowledged it does not matter who brought it.
+        let done = self.runs.iter().skip(1).take_while(|next| next.after <= position).count();
+        self.runs.drain(..done);
     }
 
     /// The server has refused events.
@@ -185,13 +195,14 @@ mod tests {
     }
 
     #[test]
-    fn sessions_are_remembered_until_the_server_has_the_whole_log() {
+    fn sessions_are_remembered_until_the_server_has_what_they_brought() {
         let mut known = Known::nothing("u");
         let runs = [1, 2].map(|byte| RunId([byte; 16]));
-        runs.into_iter().for_each(|run| known.begin(run));
-        known.reach(3, 5);
+        known.begin(runs[0], 1);
+        known.begin(runs[1], 5);
+        known.reach(4);
         assert!(runs.into_iter().all(|run| known.is_of_server(Some(run))));
-        known.reach(5, 5);
+        known.reach(5);
         assert_eq!(runs.map(|run| known.is_of_server(Some(run))), [false, true]);
         assert!(!known.is_of_server(None));
     }
@@ -202,7 +213,7 @@ mod tests {
         let ledger = crate::Store::open(dir.path()).unwrap().create_ledger("main").unwrap();
         let (one, other) = (Notes::open(&ledger, "u").unwrap(), Notes::open(&ledger, "u").unwrap());
         one.change(|known| known.refuse(vec![refusal(1)], 5)).unwrap();
-        other.change(|known| known.reach(7, 9)).unwrap();
+        other.change(|known| known.reach(7)).unwrap();
         drop((one, other));
         let known = Notes::open(&ledger, "u").unwrap().known();
         assert_eq!((known.acknowledged, known.rejected.len()), (7, 1));
@@ -213,7 +224,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ledger = crate::Store::open(dir.path()).unwrap().create_ledger("main").unwrap();
         let notes = Notes::open(&ledger, "http://a").unwrap();
-        notes.change(|known| known.reach(7, 9)).unwrap();
+        notes.change(|known| known.reach(7)).unwrap();
         notes.change(|known| known.refuse(vec![refusal(1)], 5)).unwrap();
         assert_eq!(Notes::open(&ledger, "http://a").unwrap().known().acknowledged, 7);
         let other = Notes::open(&ledger, "http://b").unwrap().known();

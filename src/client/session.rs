@@ -42,6 +42,8 @@ struct Watched {
     refused: Vec<String>,
     /// Where the server's knowledge of the log began.
     began_after: Option<u64>,
+    /// Whether the whole log is sent again: that the server has it is known none the less.
+    is_again: bool,
     told_ms: u64,
     noted_ms: u64,
     is_settled: bool,
@@ -99,12 +101,12 @@ impl Client {
         let Inner { ledger, notes, .. } = &*self.0;
         let Purpose { sends, wants, follows } = purpose.clone();
         let mut peer = ledger.session(&SessionOptions { sends, wants, follows, edge: None })?;
-        let is_again = sends && notes.known().rejected.values().any(|rejected| rejected.again);
-        if is_again {
+        if sends && notes.known().sends_again() {
             peer.send_all_again();
         }
         if purpose.wants.is_some() {
-            notes.change(|known| known.begin(peer.run()))?;
+            let after = ledger.position();
+            notes.change(|known| known.begin(peer.run(), after))?;
         }
         Ok((peer, Growth::of(ledger)?))
     }
@@ -124,6 +126,7 @@ impl Watched {
             rejected: 0,
             refused: Vec::new(),
             began_after: None,
+            is_again: client.notes.known().sends_again(),
             told_ms: 0,
             noted_ms: began_ms,
             is_settled: false,
@@ -135,9 +138,8 @@ impl Watched {
     fn after_each(&mut self, peer: &mut Peer, follows: bool) -> Result<()> {
         self.keep_refusals(peer)?;
         let now_ms = self.client.now_ms();
-        let acknowledged = peer.acknowledged();
-        self.began_after = self.began_after.or(acknowledged);
-        if let Some(position) = acknowledged {
+        self.began_after = self.began_after.or(peer.acknowledged());
+        if let Some(position) = self.acknowledged_by(peer) {
             self.note(position, now_ms)?;
             if follows && !self.is_settled && position >= self.head {
                 self.settle(now_ms)?;
@@ -161,6 +163,12 @@ impl Watched {
         self.client.notes.change(|known| known.refuse(refusals, now_ms))
     }
 
+    /// Up to where the server has the log.
+    fn acknowledged_by(&self, peer: &Peer) -> Option<u64> {
+        let known = if self.is_again { self.acknowledged } else { 0 };
+        peer.acknowledged().map(|position| position.max(known))
+    }
+
     /// Writes down how far the server has the log, where that is due.
     fn note(&mut self, position: u64, now_ms: u64) -> Result<()> {
         let head = self.client.ledger.position();
@@ -169,7 +177,7 @@ impl Watched {
             return Ok(());
         }
         self.noted_ms = now_ms;
-        self.client.notes.change(|known| known.reach(position, head))
+        self.client.notes.change(|known| known.reach(position))
     }
 
     /// The server has what was here when the session began: the attempt is good, though it goes on.
@@ -210,10 +218,10 @@ impl Watched {
     /// What a session came to that has ended.
     fn conclude(self, peer: Option<Peer>, outcome: Result<Transfer>) -> Result<Synced, Fault> {
         let (ledger, notes) = (&self.client.ledger, &self.client.notes);
-        let acknowledged = peer.as_ref().and_then(Peer::acknowledged);
+        let acknowledged = peer.as_ref().and_then(|peer| self.acknowledged_by(peer));
         let before = notes.known();
         if let Some(position) = acknowledged {
-            notes.change(|known| known.reach(position, ledger.position()))?;
+            notes.change(|known| known.reach(position))?;
         }
         let transfer = outcome.map_err(Fault::in_session)?;
         if let (Some(after), Some(upto)) = (self.began_after, acknowledged) {

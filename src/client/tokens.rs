@@ -14,6 +14,7 @@ use super::address::Address;
 use super::answer::Fault;
 use super::http;
 use super::place::{Open, Place, shared};
+use crate::event::LedgerId;
 use crate::ledger::Ledger;
 use crate::{Error, ErrorKind, Result};
 
@@ -58,6 +59,8 @@ const VERSION: u32 = 1;
 #[derive(Deserialize)]
 struct Given {
     device_id: String,
+    /// Servers that do not say it tell with the first session.
+    ledger: Option<String>,
     access_token: String,
     refresh_token: String,
     expires_in: i64,
@@ -94,12 +97,14 @@ impl Tokens {
         Ok(Self(Arc::new(Inner { place, ledger, held, turn, http, address })))
     }
 
-    /// Makes a device of a ledger by the code of an invitation, and keeps its tokens. The device keeps its id: without one in
+    /// Makes a device of a ledger by the code of an invitation, and keeps its tokens. An empty ledger becomes a replica of the
+    /// server's. The device keeps its id: without one in
     /// `device` that of before, or a random one, is taken.
     ///
     /// # Errors
     /// `authentication` where the code is unknown, used or too old; `conflict` where another device has the id; `network`,
-    /// `timeout` and what else the server answers; `validation` where the address is none.
+    /// `timeout` and what else the server answers; `ledger_mismatch` where the ledger has events and is no replica of the
+    /// server's; `validation` where the address is none.
     pub async fn enrol(
         ledger: &Ledger,
         url: &str,
@@ -120,8 +125,15 @@ impl Tokens {
         }
         let given = ask(&http::client()?, &address, "v1/devices/enrol", &asked, now_ms(ledger)).await;
         let given = given.map_err(|fault| fault.error)?;
+        let of = given.ledger.as_ref().and_then(|id| id.parse::<LedgerId>().ok());
         let held = Held::of(&address, given, now_ms(ledger));
-        place.write(&held)?;
+        let (at, kept, to) = (ledger.clone(), held.clone(), place.clone());
+        let taken = tokio::task::spawn_blocking(move || {
+            // From now on it is a replica: what is edited before the first session is edited there.
+            of.map_or(Ok(()), |id| at.match_or_adopt(id))?;
+            to.write(&kept)
+        });
+        taken.await.map_err(|_| Error::new(ErrorKind::Cancelled, "the runtime has ended"))??;
         Self::new(ledger, place, held)
     }
 
@@ -220,7 +232,7 @@ impl Tokens {
 
 impl Held {
     fn of(address: &Address, given: Given, now_ms: i64) -> Self {
-        let Given { device_id, access_token, refresh_token, expires_in } = given;
+        let Given { device_id, access_token, refresh_token, expires_in, .. } = given;
         let expires_at_ms = now_ms.saturating_add(expires_in.saturating_mul(1_000));
         Self { version: VERSION, url: address.to_string(), device_id, access_token, refresh_token, expires_at_ms }
     }

@@ -443,7 +443,11 @@ impl Ledger {
         fault.map_or(Ok(transfer), Err)
     }
 
-    fn match_or_adopt(&self, from: LedgerId) -> Result<()> {
+    /// Becomes a replica of a ledger, where it is none and has no event.
+    ///
+    /// # Errors
+    /// `ledger_mismatch` where it has events of another ledger.
+    pub(crate) fn match_or_adopt(&self, from: LedgerId) -> Result<()> {
         let id = self.id();
         if id == from {
             return Ok(());

@@ -24,6 +24,10 @@ mod cli_control;
 mod cli_refusals;
 #[cfg(feature = "cli")]
 mod cli_schemas;
+#[cfg(all(feature = "client", feature = "server"))]
+mod client;
+#[cfg(all(unix, feature = "cli", feature = "client", feature = "server"))]
+mod client_program;
 mod codec;
 mod convergence;
 mod crashes;

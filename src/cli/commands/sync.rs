@@ -131,6 +131,7 @@ pub(crate) fn once(app: &mut App, client: &Client, ways: Ways, collections: &[&s
         }
     })?;
     app.out.answer(&to_json(&synced), || text(&synced))?;
+    close(app, client)?;
     match synced.rejected {
         0 => Ok(()),
         rejected => {
@@ -199,7 +200,16 @@ fn follow(app: &mut App, client: &Client, collections: &[&str]) -> Outcome {
     #[cfg(unix)]
     drop(control);
     outcome?;
+    close(app, client)?;
     Err(Stop::interrupted("stopped; what was done until then is durable, on both sides"))
+}
+
+/// Closes the store, unless somebody else holds it: what watches it may outlive the session by a moment.
+fn close(app: &App, client: &Client) -> Outcome {
+    match app.caller.store {
+        Some(_) => Ok(()),
+        None => Ok(client.ledger().store().close()?),
+    }
 }
 
 fn listen(app: &App) -> std::io::Result<Interrupt> {

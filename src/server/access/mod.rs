@@ -46,6 +46,8 @@ pub(crate) struct Access {
 #[derive(Debug)]
 pub(crate) struct Tokens {
     pub(crate) device: String,
+    /// The ledger that it is a device of.
+    pub(crate) ledger: LedgerId,
     pub(crate) access: String,
     pub(crate) refresh: String,
 }
@@ -55,6 +57,7 @@ impl Tokens {
     pub(crate) fn to_json(&self) -> Json {
         json!({
             "device_id": self.device,
+            "ledger": self.ledger.to_string(),
             "access_token": self.access,
             "refresh_token": self.refresh,
             "token_type": "Bearer",
@@ -112,7 +115,7 @@ impl Access {
         let refresh = self.families.begin(invitation.ledger, device, now_ms)?;
         self.invitations.use_up(claim, device, now_ms)?;
         let access = self.keys.sign(invitation.ledger, device, now_ms)?;
-        Ok(Tokens { device: device.to_owned(), access, refresh })
+        Ok(Tokens { device: device.to_owned(), ledger: invitation.ledger, access, refresh })
     }
 
     /// Gives new tokens for a refresh token, which is good once.
@@ -130,7 +133,7 @@ impl Access {
         let device = find(owner.ledger).and_then(|ledger| Device::of(&ledger, &owner.device));
         device.map_err(|_| unknown_token())?;
         let access = self.keys.sign(owner.ledger, &owner.device, now_ms)?;
-        Ok(Tokens { device: owner.device, access, refresh })
+        Ok(Tokens { device: owner.device, ledger: owner.ledger, access, refresh })
     }
 
     /// The device that an access token was given to, if it may still do anything.

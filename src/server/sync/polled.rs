@@ -4,6 +4,7 @@
 //! messages with it: the device then begins another session, as after any connection that broke off.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ const ENDED: &str = "sync-ended";
 const MOST_WAIT_SECONDS: u64 = 30;
 /// How long an ended session's last words can be fetched.
 const KEPT: Duration = Duration::from_secs(30);
-/// How many sessions a device may have at once.
+/// How many sessions a device may have at once: with another one the oldest ends, of which the device has lost the line.
 const MOST_OF_DEVICE: usize = 4;
 /// How many messages a body may have.
 const MOST_MESSAGES: usize = 4_096;
@@ -39,18 +40,23 @@ const ANSWER_BYTES: usize = MOST_MESSAGE_BYTES;
 
 /// The sessions that devices ask about.
 #[derive(Default)]
-pub(in crate::server) struct Polled(StdMutex<BTreeMap<String, Arc<Asked>>>);
+pub(in crate::server) struct Polled {
+    open: StdMutex<BTreeMap<String, Arc<Asked>>>,
+    begun: AtomicU64,
+}
 
 /// A session that a device asks about.
 struct Asked {
     owner: (LedgerId, String),
+    /// The later a session began, the greater.
+    nth: u64,
     tell: mpsc::Sender<Result<Vec<u8>>>,
     to_say: Mutex<mpsc::Receiver<Vec<u8>>>,
 }
 
 impl Polled {
     fn open(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Asked>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The device's session of this name. Those of others are as unknown as those that never were.
@@ -61,15 +67,18 @@ impl Polled {
         self.open().get(name).filter(|asked| asked.owner == *owner).cloned().ok_or_else(unknown)
     }
 
-    /// Takes a session in, unless its device has too many.
-    fn add(&self, name: &str, asked: &Arc<Asked>) -> Result<()> {
+    /// Opens a session. Where its device has too many, the oldest of them hears that nobody is there.
+    fn add(&self, name: String, asked: Arc<Asked>) {
         let mut open = self.open();
-        if open.values().filter(|other| other.owner == asked.owner).count() >= MOST_OF_DEVICE {
-            let message = format!("expected at most {MOST_OF_DEVICE} sessions of a device at once");
-            return Err(Error::new(ErrorKind::RateLimit, message).with_hint("use those, or let them end"));
-        }
-        open.insert(name.to_owned(), asked.clone());
-        Ok(())
+        let mut of_device: Vec<(u64, String)> = open
+            .iter()
+            .filter(|(_, other)| other.owner == asked.owner)
+            .map(|(name, other)| (other.nth, name.clone()))
+            .collect();
+        of_device.sort();
+        let surplus = (of_device.len() + 1).saturating_sub(MOST_OF_DEVICE);
+        of_device.iter().take(surplus).for_each(|(_, name)| drop(open.remove(name)));
+        open.insert(name, asked);
     }
 }
 
@@ -129,9 +138,9 @@ fn named(headers: &HeaderMap) -> Option<&str> {
 async fn begin(server: &Server, caller: Caller, owner: (LedgerId, String)) -> Answer<(String, Arc<Asked>)> {
     let name = hex(&caller.ledger.new_run()?.0);
     let Begun { carrier, work } = server.begin(caller).await?;
-    let asked = Arc::new(Asked { owner, tell: carrier.tell, to_say: Mutex::new(carrier.to_say) });
-    // One that finds no room ends at once, as nobody talks to it.
-    server.0.sessions.add(&name, &asked)?;
+    let nth = server.0.sessions.begun.fetch_add(1, Ordering::Relaxed);
+    let asked = Arc::new(Asked { owner, nth, tell: carrier.tell, to_say: Mutex::new(carrier.to_say) });
+    server.0.sessions.add(name.clone(), asked.clone());
     let (server, ended) = (server.clone(), name.clone());
     tokio::spawn(async move {
         // Who asks no more is given up by the session itself.
