@@ -394,7 +394,12 @@ impl Ledger {
         Ok(keys)
     }
 
-    pub(super) fn conflicts_of(&self, key: &RecordKey, which: Which, policy: Option<&Policy>) -> Result<Vec<Conflict>> {
+    pub(super) fn conflicts_of(
+        &self,
+        key: &RecordKey,
+        which: Which,
+        policy: Option<&Policy>,
+    ) -> Result<Vec<Conflict>> {
         let wanted = |conflict: &Conflict| match which {
             Which::Open => conflict.status == ConflictStatus::Open,
             Which::Auto => matches!(conflict.status, ConflictStatus::Auto { .. }),

@@ -160,7 +160,9 @@ impl Act {
     pub(crate) fn fields(&self) -> Option<BTreeSet<Path>> {
         match self {
             Self::Put(_) => None,
-            Self::Fields(patch) | Self::Patch(patch) => patch.as_object()?.keys().map(|name| Path::root().join(name).ok()).collect(),
+            Self::Fields(patch) | Self::Patch(patch) => {
+                patch.as_object()?.keys().map(|name| Path::root().join(name).ok()).collect()
+            }
             Self::Edit(edits) => {
                 edits.iter().filter(|edit| !matches!(edit, Edit::Delete | Edit::Restore)).map(Edit::field).collect()
             }

@@ -55,7 +55,8 @@ impl Cursor {
         let mut next = || parts.next();
         let (position, origin) = (next()?.parse().ok()?, next()?.parse().ok()?);
         let (event, filter) = (next()?.to_owned(), next()?.to_owned());
-        Some(Self { position, origin, event, filter }).filter(|cursor| next().is_none() && cursor.origin <= cursor.position)
+        Some(Self { position, origin, event, filter })
+            .filter(|cursor| next().is_none() && cursor.origin <= cursor.position)
     }
 }
 

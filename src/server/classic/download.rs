@@ -49,9 +49,7 @@ impl Server {
     /// Remembers what a device says to have seen. A time, or nothing, says nothing of it.
     pub(super) fn present(&self, ledger: &Ledger, device: &Device, since: &Since) -> Result<()> {
         match since {
-            Since::Cursor(cursor) if cursor.is_of(ledger)? => {
-                self.0.classic.places.remember(ledger, device, cursor)
-            }
+            Since::Cursor(cursor) if cursor.is_of(ledger)? => self.0.classic.places.remember(ledger, device, cursor),
             _ => Ok(()),
         }
     }

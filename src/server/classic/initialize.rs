@@ -57,14 +57,17 @@ impl Server {
         let version = match named {
             None | Some(Json::Null) => None,
             Some(Json::String(version)) => Some(version.as_str()),
-            Some(_) => return Err(invalid("/app_version", "expected an app_version that is a string, such as 2.1.0")),
+            Some(_) => {
+                return Err(invalid("/app_version", "expected an app_version that is a string, such as 2.1.0"));
+            }
         };
         let Some(least) = self.0.classic.min_app_version() else { return Ok(()) };
         if version.is_some_and(|version| numbers(version) >= numbers(&least)) {
             return Ok(());
         }
         let message = format!("expected an app of version {least} or later");
-        Err(Error::new(ErrorKind::UpgradeNeeded, message).with_hint("update the app, then sync again: nothing is lost"))
+        Err(Error::new(ErrorKind::UpgradeNeeded, message)
+            .with_hint("update the app, then sync again: nothing is lost"))
     }
 }
 
@@ -87,7 +90,8 @@ mod tests {
 
     #[test]
     fn versions_are_compared_number_by_number() {
-        for (older, newer) in [("1.9", "1.10"), ("1.9.9", "2"), ("", "0.1"), ("2.0-beta", "2.0.1"), ("v1.2", "v1.3")] {
+        for (older, newer) in [("1.9", "1.10"), ("1.9.9", "2"), ("", "0.1"), ("2.0-beta", "2.0.1"), ("v1.2", "v1.3")]
+        {
             assert!(numbers(older) < numbers(newer), "{older} < {newer}");
         }
         assert_eq!(numbers("2"), numbers("2.0.0"));

@@ -94,7 +94,8 @@ fn invalid(pointer: &str, message: impl Into<String>) -> Error {
 impl From<axum::extract::rejection::BytesRejection> for super::problem::Problem {
     fn from(rejection: axum::extract::rejection::BytesRejection) -> Self {
         let status = rejection.status();
-        let kind = if status == axum::http::StatusCode::PAYLOAD_TOO_LARGE { ErrorKind::TooLarge } else { ErrorKind::Client };
+        let kind =
+            if status == axum::http::StatusCode::PAYLOAD_TOO_LARGE { ErrorKind::TooLarge } else { ErrorKind::Client };
         Self::new(kind, rejection.body_text()).with_status(status)
     }
 }

@@ -3,8 +3,8 @@
 use serde_json::Value as Json;
 
 use super::{invalid, provisional};
-use crate::event::LedgerId;
 use crate::Result;
+use crate::event::LedgerId;
 
 /// The greatest integer that every reader of JSON holds exactly.
 const MOST_EXACT: i64 = (1 << 53) - 1;
@@ -47,7 +47,9 @@ impl Object {
 /// The id of a record's object: what reads as an integer is one.
 pub(super) fn shown(key: &str) -> Json {
     match key.parse::<i64>() {
-        Ok(number) if number.unsigned_abs() <= MOST_EXACT.unsigned_abs() && number.to_string() == key => number.into(),
+        Ok(number) if number.unsigned_abs() <= MOST_EXACT.unsigned_abs() && number.to_string() == key => {
+            number.into()
+        }
         _ => key.into(),
     }
 }

@@ -53,7 +53,8 @@ impl Asked {
             (Some("client"), _) => Resolution::Client,
             (Some("merge"), Some(data)) => Resolution::Merge(data.clone()),
             (Some("merge"), None) => {
-                let message = "expected resolved_data: the value that the field is to have, or an object with the field";
+                let message =
+                    "expected resolved_data: the value that the field is to have, or an object with the field";
                 return Err(invalid("/resolved_data", message));
             }
             _ => return Err(invalid("/resolution", "expected a resolution: server, client or merge")),
@@ -98,7 +99,8 @@ fn find(ledger: &Ledger, device: &Device, id: ConflictId) -> Result<RecordConfli
     let found = found.ok_or_else(unknown)?;
     let conditions = device.rights.reads.conditions(&found.collection).filter(|_| !found.collection.starts_with('$'));
     let value = ledger.get(&found.collection, &found.key)?.map(|record| record.value).unwrap_or_default();
-    let is_readable = conditions.is_some_and(|conditions| conditions.iter().all(|condition| condition.is_met(&value)));
+    let is_readable =
+        conditions.is_some_and(|conditions| conditions.iter().all(|condition| condition.is_met(&value)));
     if is_readable { Ok(found) } else { Err(unknown()) }
 }
 
@@ -171,7 +173,9 @@ fn own(ledger: &Ledger, found: &RecordConflict, context: &Context) -> Result<Set
     let written = events.iter().rev().flat_map(|entry| entry.event.ops().iter().rev());
     let mut written = written.filter(|op| op.path().is_some_and(|at| at.as_str() == path)).map(crate::shape::op);
     let value = written.next().and_then(|op| op.get("value").cloned());
-    let same = |candidate: &&Candidate| value.is_some() && candidate.value.as_ref().map(|value| &value.json) == value.as_ref();
+    let same = |candidate: &&Candidate| {
+        value.is_some() && candidate.value.as_ref().map(|value| &value.json) == value.as_ref()
+    };
     let candidate = candidates.iter().find(same).ok_or_else(|| {
         invalid("/resolution", "the device has no candidate in the conflict").with_hint("take `server`, or `merge`")
     })?;

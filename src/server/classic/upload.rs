@@ -78,7 +78,10 @@ impl Server {
             })
             .collect();
         check_own(&made)?;
-        made.iter().enumerate().map(|(index, (sent, receipt))| answer(ledger, index, sent, receipt.as_ref())).collect()
+        made.iter()
+            .enumerate()
+            .map(|(index, (sent, receipt))| answer(ledger, index, sent, receipt.as_ref()))
+            .collect()
     }
 }
 
@@ -87,9 +90,8 @@ impl Server {
 /// # Errors
 /// `client` where it is no array, `too_large` where it has too many items, `permission` where one names another device.
 fn read(ledger: &Ledger, device: &Device, body: &[u8]) -> Result<Vec<Sent>> {
-    let raw: Vec<&RawValue> = serde_json::from_slice(body).map_err(|fault| {
-        Error::new(ErrorKind::Client, format!("expected a JSON array of items, but {fault}"))
-    })?;
+    let raw: Vec<&RawValue> = serde_json::from_slice(body)
+        .map_err(|fault| Error::new(ErrorKind::Client, format!("expected a JSON array of items, but {fault}")))?;
     if raw.len() > MOST_ITEMS {
         let message = format!("expected at most {MOST_ITEMS} items, got {}", raw.len());
         return Err(Error::new(ErrorKind::TooLarge, message).with_hint("upload them in several requests"));
@@ -126,7 +128,8 @@ impl Item {
     }
 
     fn edit(&self, context: &Context) -> Apart {
-        let context = Context { idempotency_key: Some(self.name.clone()), ..context.clone().occurred(self.occurred_at) };
+        let context =
+            Context { idempotency_key: Some(self.name.clone()), ..context.clone().occurred(self.occurred_at) };
         Apart { collection: self.model.clone(), key: self.object.key.clone(), what: self.what.clone(), context }
     }
 
