@@ -211,8 +211,22 @@ impl Writing<'_> {
                 made => made,
             },
             What::Update(fields) => self.make(edit, Act::Fields(fields.clone()), base, &context),
+            What::Delete if is_unknown => {
+                let first = self.first_of(&key)?;
+                self.make(edit, Act::Edit(vec![super::Edit::Delete]), Some(first), &context)
+            }
             What::Delete => self.make(edit, Act::Edit(vec![super::Edit::Delete]), base, &context),
         }
+    }
+
+    /// The events that made a record: who deletes it knows of it, if of nothing else.
+    fn first_of(&self, key: &RecordKey) -> Result<Vec<EventId>> {
+        let mut first = Vec::new();
+        self.back(key, 0, |entry| {
+            first.extend(Some(entry.id).filter(|_| entry.event.parents.is_empty()));
+            true
+        })?;
+        Ok(first)
     }
 
     /// The context of an edit under a name that is its own; `None` where it is its author's last of the record.

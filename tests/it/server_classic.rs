@@ -348,7 +348,7 @@ async fn conflicts_are_settled_with_the_value_shown_the_devices_own_or_another()
         assert_eq!(ann.resolve(conflict, resolution, data).await.0, StatusCode::OK, "its answer got lost");
         assert_eq!(ravi.resolve(conflict, "server", None).await.0, StatusCode::CONFLICT);
     }
-    assert_eq!(third.resolve(&json!("0".repeat(32)), "server", None).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(third.resolve(&json!("0".repeat(64)), "server", None).await.0, StatusCode::NOT_FOUND);
     assert_eq!(third.resolve(&json!("x"), "server", None).await.0, StatusCode::UNPROCESSABLE_ENTITY);
 }
 
