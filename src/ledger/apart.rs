@@ -122,21 +122,24 @@ impl Writing<'_> {
         }
         let mut repeated = BTreeSet::new();
         for (key, indexes) in of_records {
-            let of_record: Vec<&Apart> = indexes.iter().filter_map(|&index| edits.get(index)).collect();
-            let count = self.repeated_of(&key, &of_record)?;
-            repeated.extend(indexes.into_iter().take(count));
+            let of_record = indexes.iter().filter_map(|&index| Some((index, edits.get(index)?))).collect();
+            repeated.extend(self.repeated_of(&key, of_record)?);
         }
         Ok(repeated)
     }
 
-    /// How many of the first edits of a record are its author's last.
-    fn repeated_of(&self, key: &RecordKey, edits: &[&Apart]) -> Result<usize> {
-        let Some(first) = edits.first() else { return Ok(0) };
-        if !self.is_known(first)? {
-            return Ok(0);
+    /// Which edits of a record are its author's last. Those that were refused then are none of them.
+    fn repeated_of(&self, key: &RecordKey, edits: Vec<(usize, &Apart)>) -> Result<Vec<usize>> {
+        let mut known = Vec::new();
+        for (index, edit) in edits {
+            if self.is_known(edit)? {
+                known.push((index, edit));
+            }
         }
-        let last = self.last_names(key, &first.context, edits.len())?;
-        Ok(overlap(&last, &edits.iter().map(|edit| edit.name()).collect::<Vec<_>>()))
+        let Some((_, first)) = known.first() else { return Ok(Vec::new()) };
+        let last = self.last_names(key, &first.context, known.len())?;
+        let names: Vec<&str> = known.iter().map(|(_, edit)| edit.name()).collect();
+        Ok(known.iter().take(overlap(&last, &names)).map(|(index, _)| *index).collect())
     }
 
     /// Whether an edit of this name was made here.
@@ -208,8 +211,22 @@ impl Writing<'_> {
                 made => made,
             },
             What::Update(fields) => self.make(edit, Act::Fields(fields.clone()), base, &context),
+            What::Delete if is_unknown => {
+                let first = self.first_of(&key)?;
+                self.make(edit, Act::Edit(vec![super::Edit::Delete]), Some(first), &context)
+            }
             What::Delete => self.make(edit, Act::Edit(vec![super::Edit::Delete]), base, &context),
         }
+    }
+
+    /// The events that made a record: who deletes it knows of it, if of nothing else.
+    fn first_of(&self, key: &RecordKey) -> Result<Vec<EventId>> {
+        let mut first = Vec::new();
+        self.back(key, 0, |entry| {
+            first.extend(Some(entry.id).filter(|_| entry.event.parents.is_empty()));
+            true
+        })?;
+        Ok(first)
     }
 
     /// The context of an edit under a name that is its own; `None` where it is its author's last of the record.

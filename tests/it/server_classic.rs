@@ -222,3 +222,327 @@ async fn edits_from_one_cursor_conflict_and_an_edit_of_what_was_seen_does_not() 
     assert_eq!(seen["status"], "applied", "{seen}");
     assert_eq!(value(&bench, "issues", "7"), json!({ "title": "Both", "size": 5 }));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_a_duplicate_until_another_follows_it_on_the_object() {
+    let bench = Bench::new();
+    let (ann, ravi, _) = two_devices(&bench).await;
+    let edit = |title: &str, at| json!([item("update", "issues", json!(7), json!({ "title": title }), at)]);
+    assert_eq!(ann.upload(edit("A", 1)).await[0]["status"], "applied");
+    assert_eq!(ann.upload(edit("A", 1)).await[0]["status"], "duplicate");
+    assert_eq!(events(&bench, "issues", "7"), 2);
+    assert_eq!(ann.upload(edit("B", 2)).await[0]["status"], "applied");
+    assert_eq!(ann.upload(edit("A", 1)).await[0]["status"], "applied", "B followed it");
+    assert_eq!(ann.upload(edit("A", 1)).await[0]["status"], "duplicate");
+    assert_eq!(ann.upload(edit("A", 3)).await[0]["status"], "applied", "another time is another upload");
+    assert_eq!(value(&bench, "issues", "7")["title"], "A");
+    assert_ne!(ravi.upload(edit("A", 3)).await[0]["status"], "duplicate", "it is another device's");
+
+    // A request whose answer got lost is repeated as a whole.
+    let all = json!([
+        item("create", "issues", json!(8), json!({ "title": "X" }), 1),
+        item("update", "issues", json!(8), json!({ "title": "Y" }), 2),
+        item("delete", "issues", json!(8), json!(null), 3),
+    ]);
+    ann.upload(all.clone()).await;
+    let again = ann.upload(all).await;
+    assert!(again.as_array().unwrap().iter().all(|answer| answer["status"] == "duplicate"), "{again}");
+    assert_eq!(events(&bench, "issues", "8"), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn provisional_ids_keep_their_meaning_after_lost_answers_and_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let bench = Bench::of(store.clone());
+    let device = bench.writer("phone").await;
+    let create = item("create", "issues", json!("tmp:1"), json!({ "title": "New", "see": ["tmp:1", "tmp:9"] }), 1);
+    let [first, again] = [device.upload(json!([create])).await, device.upload(json!([create])).await];
+    let id = first[0]["object_id"].clone();
+    assert_eq!((&first[0]["provisional_id"], &first[0]["references"]), (&json!("tmp:1"), &json!({ "tmp:1": id })));
+    assert_eq!((&again[0]["status"], &again[0]["object_id"]), (&json!("duplicate"), &id));
+    let key = id.as_str().unwrap().to_owned();
+    assert_eq!(value(&bench, "issues", &key), json!({ "title": "New", "see": [id, "tmp:9"] }));
+    let token = device.token.clone();
+    drop((bench, device));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+
+    // The same store under a server that knows nothing but what is kept.
+    let bench = Bench::of(store);
+    let device = Device { id: "phone".to_owned(), url: bench.url.clone(), token, http: Client::new() };
+    let later = device.one("update", "issues", json!("tmp:1"), json!({ "title": "Later" }), 2).await;
+    assert_eq!((&later["status"], &later["object_id"]), (&json!("applied"), &id));
+    let child =
+        device.one("create", "notes", json!("n"), json!({ "issue": "tmp:1", "text": "tmp:1 is it" }), 3).await;
+    assert_eq!(child["status"], "applied");
+    assert_eq!(value(&bench, "notes", "n"), json!({ "issue": id, "text": "tmp:1 is it" }));
+    let unknown = device.one("update", "issues", json!("tmp:2"), json!({ "title": "?" }), 4).await;
+    assert_eq!((&unknown["status"], &unknown["object_id"]), (&json!("rejected"), &json!("tmp:2")));
+    let other = bench.writer("tablet").await.one("create", "issues", json!("tmp:1"), json!({}), 1).await;
+    assert_ne!(other["object_id"], id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_place_of_a_device_outlives_its_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let bench = Bench::of(store.clone());
+    let (ann, ravi, _) = two_devices(&bench).await;
+    ann.one("update", "issues", json!(7), json!({ "title": "Ann's" }), 2_000).await;
+    ravi.catch_up("").await;
+    let bench = Bench::of(store);
+    let ravi = Device { url: bench.url.clone(), ..ravi };
+    let edit = ravi.one("update", "issues", json!(7), json!({ "title": "Ravi's" }), 3_000).await;
+    assert_eq!(edit["status"], "applied", "it was seen before the restart: {edit}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletions_come_as_rows_and_an_edit_apart_from_one_brings_the_record_back() {
+    let bench = Bench::new();
+    let (ann, ravi, [of_ann, of_ravi]) = two_devices(&bench).await;
+    assert_eq!(ann.one("delete", "issues", json!(7), json!(null), 2_000).await["status"], "applied");
+    let page = ann.download(&of_ann).await;
+    let [row] = page["rows"].as_array().unwrap().as_slice() else { panic!("{page}") };
+    assert_eq!((&row["operation"], &row["deleted"], &row["data"]), (&json!("delete"), &json!(true), &json!(null)));
+    let back = ravi.one("update", "issues", json!(7), json!({ "title": "Still" }), 3_000).await;
+    assert_eq!(back["status"], "conflict", "{back}");
+    assert_eq!(ravi.download(&of_ravi).await["rows"][0]["data"]["title"], "Still");
+    let (status, answer) = ravi.resolve(&back["conflict_ids"][0], "client", None).await;
+    assert_eq!((status, &answer["deleted"]), (StatusCode::OK, &json!(false)), "{answer}");
+    ravi.one("delete", "issues", json!(7), json!(null), 4_000).await;
+    assert_eq!(ravi.one("update", "issues", json!(7), json!({ "title": "?" }), 5_000).await["status"], "rejected");
+    assert_eq!(ravi.one("create", "issues", json!(7), json!({ "new": true }), 6_000).await["status"], "applied");
+    assert_eq!(value(&bench, "issues", "7"), json!({ "new": true }));
+    let never = ravi.one("delete", "issues", json!("never"), json!(null), 7_000).await;
+    assert_eq!(never["error"]["code"], "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conflicts_are_settled_with_the_value_shown_the_devices_own_or_another() {
+    let bench = Bench::new();
+    let third = bench.writer("third").await;
+    for (key, resolution, data, then) in [
+        (1, "server", None, json!("Ravi's")),
+        (2, "client", None, json!("Ann's")),
+        (3, "merge", Some(json!("Both")), json!("Both")),
+        (4, "merge", Some(json!({ "title": "Both", "size": 1 })), json!("Both")),
+    ] {
+        let (ann, ravi) = (bench.writer(&format!("ann{key}")).await, bench.writer(&format!("ravi{key}")).await);
+        ann.one("create", "issues", json!(key), json!({ "title": "One", "size": 1 }), 1_000).await;
+        ann.catch_up("").await;
+        ravi.catch_up("").await;
+        ann.one("update", "issues", json!(key), json!({ "title": "Ann's" }), 2_000).await;
+        let answer = ravi.one("update", "issues", json!(key), json!({ "title": "Ravi's" }), 3_000).await;
+        let conflict = &answer["conflict_ids"][0];
+        let (status, _) = third.resolve(conflict, "server", None).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "it takes no part in it");
+        let (status, refused) = ann.resolve(conflict, "merge", Some(json!({ "title": "Both", "size": 9 }))).await;
+        assert_eq!(
+            (status, &refused["pointers"]),
+            (StatusCode::UNPROCESSABLE_ENTITY, &json!(["/resolved_data/size"]))
+        );
+        let (status, answer) = ann.resolve(conflict, resolution, data.clone()).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        assert_eq!((&answer["status"], &answer["object_id"]), (&json!("resolved"), &json!(key)));
+        assert_eq!((&answer["data"]["title"], &value(&bench, "issues", &key.to_string())["title"]), (&then, &then));
+        assert_eq!(ann.resolve(conflict, resolution, data).await.0, StatusCode::OK, "its answer got lost");
+        assert_eq!(ravi.resolve(conflict, "server", None).await.0, StatusCode::CONFLICT);
+    }
+    assert_eq!(third.resolve(&json!("0".repeat(64)), "server", None).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(third.resolve(&json!("x"), "server", None).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_item_is_rejected_alone_and_another_devices_id_refuses_all() {
+    let bench = Bench::new();
+    let device = bench.device("phone", "writer", None, Some(&["issues"])).await;
+    let good = |key: &str| item("create", "issues", json!(key), json!({ "title": "fine" }), 1).to_string();
+    let bad = [
+        (
+            r#"{"operation":"create","model":"issues","object_id":"b","data":{"a":1,"a":2},"timestamp":1}"#,
+            "validation",
+        ),
+        (
+            r#"{"operation":"create","model":"issues","object_id":"b","data":{"a":1},"timestamp":"soon"}"#,
+            "validation",
+        ),
+        (r#"{"operation":"create","model":"issues","object_id":1.5,"data":{"a":1},"timestamp":1}"#, "validation"),
+        (r#"{"operation":"create","model":"issues","object_id":"b","data":[],"timestamp":1}"#, "validation"),
+        (r#"{"operation":"mend","model":"issues","object_id":"b","data":{},"timestamp":1}"#, "validation"),
+        (r#"{"operation":"create","model":"notes","object_id":"b","data":{},"timestamp":1}"#, "permission"),
+        (r#"{"operation":"create","model":"$devices","object_id":"b","data":{},"timestamp":1}"#, "permission"),
+        ("7", "validation"),
+    ];
+    let items: Vec<String> =
+        bad.iter().enumerate().flat_map(|(index, (bad, _))| [(*bad).to_owned(), good(&index.to_string())]).collect();
+    let (status, answer) = device.post("upload", format!("[{}]", items.join(","))).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    for (index, (_, code)) in bad.iter().enumerate() {
+        assert_eq!(answer[2 * index]["error"]["code"], *code, "{}", answer[2 * index]);
+        assert_eq!(answer[2 * index + 1]["status"], "applied");
+    }
+    let mut other = item("create", "issues", json!("c"), json!({}), 1);
+    other["device_id"] = json!("tablet");
+    let (status, _) = device.post("upload", format!("[{},{other}]", good("d"))).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(bench.ledger.get("issues", "d").unwrap().is_none(), "nothing of it was done");
+    let (status, _) = device.post("initialize", r#"{"device_id":"tablet"}"#).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert_eq!(device.post("upload", "{}").await.0, StatusCode::BAD_REQUEST);
+    let many = vec![good("e"); 1_001].join(",");
+    assert_eq!(device.post("upload", format!("[{many}]")).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    let reader = bench.device("reader", "reader", None, None).await;
+    let answer = reader.one("create", "issues", json!("r"), json!({}), 1).await;
+    assert_eq!(answer["error"]["code"], "permission");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_come_in_pages_from_a_cursor_a_time_or_the_start() {
+    let bench = Bench::new();
+    let device = bench.writer("phone").await;
+    let began = Instant::now();
+    for batch in 0..10 {
+        let create = |n| item("create", "issues", json!(batch * 100 + n), json!({ "n": n }), i64::from(n));
+        let answer = device.upload((0..100).map(create).collect()).await;
+        assert!(answer.as_array().unwrap().iter().all(|answer| answer["status"] == "applied"));
+    }
+    eprintln!("1,000 records in {:?}", began.elapsed());
+    let first = device.download("").await;
+    assert_eq!((first["rows"].as_array().unwrap().len(), &first["more"]), (500, &json!(true)));
+    device.one("update", "issues", json!(0), json!({ "n": -1 }), 5).await;
+    let (rows, cursor) = device.catch_up(first["cursor"].as_str().unwrap()).await;
+    assert_eq!(rows.len(), 501, "with the one that has changed since");
+    assert_eq!(rows[500]["data"]["n"], -1);
+    assert_eq!(rows[500]["operation"], "create", "it is new to who began from the start");
+    let half = device.download(&bench.ledger.log(&Default::default()).unwrap()[0].received_at.to_string()).await;
+    assert_eq!(half["rows"].as_array().unwrap().len(), 500);
+    assert_eq!(device.download("2999-01-01T00:00:00Z").await["rows"], json!([]));
+    assert_eq!(device.get("soon").await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    device.one("update", "issues", json!(1), json!({ "n": -2 }), 6).await;
+    assert_eq!(device.initialize(&cursor).await["pending"], 1);
+    assert_eq!(device.download(&cursor).await["rows"][0]["operation"], "update");
+
+    // A cursor of a log that this server does not have.
+    let strange = cursor.replace('.', ".0").replacen(".0", ".", 1);
+    let again = device.download(&strange).await;
+    assert_eq!((&again["restarted"], again["rows"].as_array().unwrap().len()), (&json!(true), 500));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_of_collections_that_the_device_may_read() {
+    let bench = Bench::new();
+    let (phone, tablet) =
+        (bench.writer("phone").await, bench.device("tablet", "writer", Some(&["notes"]), None).await);
+    phone.one("create", "issues", json!(1), json!({ "a": 1 }), 1).await;
+    phone.one("create", "notes", json!(1), json!({ "b": 1 }), 1).await;
+    let models = |rows: &[Json]| rows.iter().map(|row| row["model"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(models(&phone.catch_up("").await.0), ["issues", "notes"], "and nothing of the system's");
+    assert_eq!(models(&tablet.catch_up("").await.0), ["notes"]);
+    let unreadable = Client::new().get(format!("{}/api/sync/download", bench.url)).send().await.unwrap();
+    assert_eq!(unreadable.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_is_too_old_has_to_be_updated() {
+    let store = Store::in_memory(Options::default()).unwrap();
+    let server = Server::new(store.clone()).unwrap().with_min_app_version("1.2");
+    let bench = Bench::serving(server, store.ledger_or_create("main").unwrap());
+    let device = bench.writer("phone").await;
+    assert_eq!(device.initialize("").await["min_app_version"], "1.2");
+    for old in [r#"{"app_version":"1.1.9"}"#, "{}"] {
+        let (status, answer) = device.post("initialize", old).await;
+        assert_eq!((status, &answer["code"]), (StatusCode::UPGRADE_REQUIRED, &json!("upgrade_needed")));
+    }
+    assert_eq!(device.post("initialize", r#"{"app_version":"1.10"}"#).await.0, StatusCode::OK);
+}
+
+/// Chance that is the same in every run.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % most
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_devices_upload_apart_and_repeat_is_in_the_log_and_all_download_the_same() {
+    for seed in 0..4 {
+        let (bench, mut chance) = (Bench::new(), Chance(seed));
+        let mut devices = Vec::new();
+        for n in 0..3 {
+            devices.push((bench.writer(&format!("device{n}")).await, String::new()));
+        }
+        let mut written: Vec<(String, Json)> = Vec::new();
+        for step in 0..60 {
+            let which = chance.below(3) as usize;
+            let (device, cursor) = &mut devices[which];
+            if chance.below(3) == 0 {
+                *cursor = device.catch_up(cursor).await.1;
+                continue;
+            }
+            let mut items = Vec::new();
+            for n in 0..=chance.below(3) {
+                let operation = ["create", "update", "update", "delete"][chance.below(4) as usize];
+                let value = format!("{seed}-{step}-{n}");
+                let field = ["a", "b"][chance.below(2) as usize];
+                items.push(item(operation, "things", json!(chance.below(4)), json!({ field: value }), step * 10));
+            }
+            let mut answers = device.upload(json!(items)).await;
+            if chance.below(3) == 0 {
+                let again = device.upload(json!(items)).await;
+                for (first, second) in answers.as_array_mut().unwrap().iter_mut().zip(again.as_array().unwrap()) {
+                    assert!(first["status"] == "rejected" || second["status"] == "duplicate", "{first} {second}");
+                }
+            }
+            for (item, answer) in items.iter().zip(answers.as_array().unwrap()) {
+                if item["operation"] != "delete" && answer["status"] != "rejected" {
+                    written.push((item["object_id"].to_string(), item["data"].clone()));
+                }
+            }
+        }
+        for (key, data) in &written {
+            let (field, value) = data.as_object().unwrap().iter().next().unwrap();
+            let history = bench.ledger.history("things", key).unwrap();
+            let made =
+                history.iter().filter(|it| format!("{:?}", it.entry.event.ops()).contains(value.as_str().unwrap()));
+            assert_eq!(made.count(), 1, "seed {seed}: {key}/{field} = {value}");
+        }
+        for (device, _) in &devices {
+            for row in device.catch_up("").await.0 {
+                let record = bench.ledger.get("things", &row["object_id"].to_string()).unwrap().unwrap();
+                let shown = if record.deleted { Json::Null } else { record.value };
+                assert_eq!((&row["data"], row["deleted"].as_bool()), (&shown, Some(record.deleted)));
+            }
+        }
+    }
+}
+
+#[cfg(feature = "cli")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_in_plain_python_finds_all_as_documented() {
+    let python = std::process::Command::new("python3").arg("--version").output();
+    if python.is_err() {
+        eprintln!("skipped: python3 is not here");
+        return;
+    }
+    use std::io::{BufRead as _, BufReader};
+    let bench = super::cli::Bench::new();
+    bench.ok(["put", "shared", "conflict", r#"{"title":"Theirs"}"#]);
+    let mut serve = bench.command(["serve", "--listen", "127.0.0.1:0", "--json"]);
+    let mut server = serve.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let url = serde_json::from_str::<Json>(&line).unwrap()["listening"].as_str().unwrap().to_owned();
+    let made =
+        bench.command(["device", "create", "--name", "n", "--role", "writer", "--source", "app", "--json"]).output();
+    let code = serde_json::from_slice::<Json>(&made.unwrap().stdout).unwrap()["code"].as_str().unwrap().to_owned();
+    let client = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/classic_client.py");
+    let run = std::process::Command::new("python3").args([client, &url, &code]).output().unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
+    assert!(said.contains("settled the conflict") && said.contains("all as documented"), "{said}");
+}
