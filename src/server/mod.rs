@@ -64,7 +64,8 @@ impl Server {
 
     /// All routes.
     pub fn router(&self) -> Router {
-        let routes = Router::new().merge(devices::routes()).merge(sync::routes()).merge(health::routes()).merge(api::routes());
+        let routes =
+            Router::new().merge(devices::routes()).merge(sync::routes()).merge(health::routes()).merge(api::routes());
         routes
             .fallback(|| async { Problem::new(ErrorKind::NotFound, "there is nothing at this address") })
             .method_not_allowed_fallback(|| async {

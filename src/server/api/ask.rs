@@ -89,9 +89,7 @@ impl Params {
 
     /// The integer of a parameter.
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>> {
-        let read = |text: &str| {
-            text.parse().map_err(|_| malformed(name, text, "an integer from 0"))
-        };
+        let read = |text: &str| text.parse().map_err(|_| malformed(name, text, "an integer from 0"));
         self.text(name).map(read).transpose()
     }
 
@@ -125,7 +123,12 @@ impl Params {
     }
 
     /// The moment of a record that a parameter names: a position, a time, or the beginning of an event's id.
-    pub(super) fn moment(&self, name: &str, ledger: &Ledger, (collection, key): (&str, &str)) -> Result<Option<AsOf>> {
+    pub(super) fn moment(
+        &self,
+        name: &str,
+        ledger: &Ledger,
+        (collection, key): (&str, &str),
+    ) -> Result<Option<AsOf>> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let is_prefix = !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         match time::moment(text) {

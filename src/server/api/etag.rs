@@ -77,7 +77,10 @@ impl Guard {
                 let known = tags.iter().filter(|tag| !tag.starts_with("W/"));
                 Ok(Self::OneOf(known.filter_map(|tag| heads("If-Match", tag).ok()).collect()))
             }
-            _ => Err(Error::new(ErrorKind::Client, "expected `If-Match`, or `If-None-Match: *`, of a change, and one of them")),
+            _ => Err(Error::new(
+                ErrorKind::Client,
+                "expected `If-Match`, or `If-None-Match: *`, of a change, and one of them",
+            )),
         }
     }
 }
@@ -90,7 +93,8 @@ pub(super) fn is_known(headers: &HeaderMap, tag: &str) -> Result<bool> {
 
 fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Vec<String>>> {
     let fault = |_| Error::new(ErrorKind::Client, format!("expected entity tags in `{name}`"));
-    let lines = headers.get_all(name).iter().map(|line| line.to_str()).collect::<Result<Vec<_>, _>>().map_err(fault)?;
+    let lines =
+        headers.get_all(name).iter().map(|line| line.to_str()).collect::<Result<Vec<_>, _>>().map_err(fault)?;
     let tags = lines.iter().flat_map(|line| line.split(',')).map(str::trim).filter(|tag| !tag.is_empty());
     let tags: Vec<_> = tags.map(str::to_owned).collect();
     Ok(Some(tags).filter(|_| !lines.is_empty()))

@@ -28,7 +28,12 @@ pub(super) fn routes() -> Router<Server> {
 }
 
 /// The value of a record, now or as of a moment.
-async fn read(caller: Caller, Place((collection, key)): Names, params: Params, headers: HeaderMap) -> Answer<Response> {
+async fn read(
+    caller: Caller,
+    Place((collection, key)): Names,
+    params: Params,
+    headers: HeaderMap,
+) -> Answer<Response> {
     params.only(&["as_of", "strategy"])?;
     let work = move |ledger: &Ledger, device: &Device| shown(ledger, device, (&collection, &key), &params);
     let (record, tag) = caller.with(work).await?;
@@ -184,5 +189,6 @@ fn expecting(ledger: &Ledger, write: &Write, context: &Context, states: Vec<Vec<
 /// What the request answered when it was made before; otherwise its condition does not hold.
 fn answered(ledger: &Ledger, write: &Write, context: &Context, why: &str) -> Result<Receipt> {
     let before = ledger.answer_before(write, context)?;
-    before.ok_or_else(|| Error::new(ErrorKind::Conflict, format!("{why}: the condition of the request does not hold")))
+    before
+        .ok_or_else(|| Error::new(ErrorKind::Conflict, format!("{why}: the condition of the request does not hold")))
 }
