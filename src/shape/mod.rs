@@ -11,10 +11,11 @@ use serde_json::{Value as Json, json};
 use crate::event::diff::Change;
 use crate::event::{BlobForm, BlobRef, Container, Event, Op, Value, hex};
 use crate::ledger::{
-    ConflictCount, ConflictStep, DryReceipt, Entry, Happening, LedgerInfo, Line, Planned, Receipt, Record,
-    RecordConflict, Revision, Skipped,
+    Annotation, ConflictCount, ConflictStep, Digest, DryReceipt, Entry, Happening, LedgerInfo, Line, Planned,
+    Receipt, Record, RecordConflict, Revision, Skipped, Status as Totals, Tried,
 };
 use crate::projection::{Candidate, Content, Status};
+use crate::schema::Violation;
 
 /// A ledger of a store.
 pub(crate) fn ledger(store: &FilePath, info: &LedgerInfo) -> Json {
@@ -246,6 +247,15 @@ pub(crate) fn conflict(found: &RecordConflict) -> Json {
     object
 }
 
+/// A conflict, what was said of it, and how it came to stand as it does.
+pub(crate) fn conflict_in_full(found: &RecordConflict, said: &Annotation, steps: &[ConflictStep]) -> Json {
+    let mut object = conflict(found);
+    set(&mut object, "assignee", said.assignee.clone());
+    set(&mut object, "note", said.note.clone());
+    set(&mut object, "history", steps.iter().map(conflict_step).collect::<Vec<_>>());
+    object
+}
+
 /// A step in the history of a conflict.
 pub(crate) fn conflict_step(step: &ConflictStep) -> Json {
     let event = &step.entry.event;
@@ -284,6 +294,70 @@ pub(crate) fn conflict_count(count: &ConflictCount) -> Json {
         "count": count.count,
         "oldest": time::to_json(count.oldest),
         "ages": { "hour": hour, "day": day, "week": week, "month": month, "older": older },
+    })
+}
+
+/// What another policy would have decided otherwise.
+pub(crate) fn tried(tried: &Tried) -> Json {
+    let mut object = json!({
+        "key": tried.key,
+        "path": tried.path,
+        "now": tried.now.value,
+        "then": tried.then.value,
+        "now_open": tried.now.open,
+        "then_open": tried.then.open,
+        "because": tried.because,
+        "position": tried.position,
+        "event": text(tried.event),
+        "at": time::to_json(tried.at.millis),
+        "until": tried.until.map(|(position, _)| position),
+        "until_at": tried.until.map(|(_, at)| time::to_json(at.millis)),
+    });
+    for (decision, flag) in [(&tried.now, "now_absent"), (&tried.then, "then_absent")] {
+        if decision.value.is_none() {
+            set(&mut object, flag, true);
+        }
+    }
+    object
+}
+
+/// A broken constraint.
+pub(crate) fn violation(violation: &Violation) -> Json {
+    json!({
+        "collection": violation.collection,
+        "key": violation.key,
+        "path": violation.path,
+        "constraint": violation.constraint.name(),
+        "subject": violation.subject,
+        "message": violation.message,
+        "critical": violation.critical,
+    })
+}
+
+/// The state of a ledger as one value.
+pub(crate) fn digest(digest: &Digest) -> Json {
+    let hash = |(name, hash): &(String, String)| (name.clone(), hash.as_str().into());
+    json!({
+        "digest": digest.digest,
+        "events": digest.events,
+        "position": digest.position,
+        "collections": digest.collections.iter().map(hash).collect::<serde_json::Map<_, _>>(),
+    })
+}
+
+/// Counts and sizes of a ledger.
+pub(crate) fn status(found: &Totals) -> Json {
+    let conflict = |(kind, severity, status, count): &(String, String, String, u64)| json!({ "kind": kind, "severity": severity, "status": status, "count": count });
+    let (log, rows, blobs) = found.bytes;
+    json!({
+        "position": found.position,
+        "events": found.events,
+        "records": found.records,
+        "waiting": found.waiting,
+        "conflicts": found.conflicts.iter().map(conflict).collect::<Vec<_>>(),
+        "forked_writers": texts(&found.forked_writers),
+        "bytes": { "log": log, "rows": rows, "blobs": blobs },
+        "cached": { "records": found.cached.0, "bytes": found.cached.1 },
     })
 }
 

@@ -264,7 +264,7 @@ fn a_list_goes_page_by_page_and_finds_by_field() {
             path = target.trim_start_matches('<').to_owned();
         }
         assert_eq!(keys, (0..7).map(|n| json!(format!("k/{n}"))).collect::<Vec<_>>());
-        let odd = ann.get("/v1/records/a%20b").query(&[("where", "/odd=true"), ("where", "/n=3"), ("prefix", "k/")]);
+        let odd = ann.get("/v1/records/a%20b?where=%2Fodd%3Dtrue&where=/n=3&prefix=k/");
         let odd = body(ok(odd).await).await;
         assert_eq!(odd["records"][0]["value"]["n"], 3);
         assert_eq!(odd["records"].as_array().unwrap().len(), 1);
@@ -346,5 +346,309 @@ fn a_device_takes_back_its_own_last_change_and_nothing_that_it_may_not_write() {
         let target = json!({ "event": other["events"][0]["event"] });
         refused_with(ravi.post("/v1/revert", target), 403, "permission").await;
         assert_eq!(ann.value("/v1/records/b/1").await, json!({ "n": 1 }));
+    });
+}
+
+#[test]
+fn events_are_read_page_by_page_and_waited_for() {
+    with_server(async |office| {
+        let ann = office.device_of(&office.ledger, "ann", "writer", Some(&["a"]), None).await;
+        let context = Context::from_source("app");
+        for n in 0..5 {
+            office.ledger.put("a", &n.to_string(), json!({ "n": n }), &context).unwrap();
+            office.ledger.put("b", &n.to_string(), json!({ "n": n }), &context).unwrap();
+        }
+        let (mut cursor, mut keys) = ("0".to_owned(), Vec::new());
+        loop {
+            let page = ok(ann.get(&format!("/v1/events?after={cursor}&limit=2"))).await;
+            assert_eq!(page.headers()["content-type"], "application/x-ndjson");
+            cursor = page.headers()["next-cursor"].to_str().unwrap().to_owned();
+            let lines = page.text().await.unwrap();
+            if lines.is_empty() {
+                break;
+            }
+            keys.extend(lines.lines().map(|line| serde_json::from_str::<Json>(line).unwrap()["key"].clone()));
+        }
+        assert_eq!(keys, ["0", "1", "2", "3", "4"]);
+        assert_eq!(cursor, office.ledger.position().to_string());
+        let waiting = tokio::spawn({
+            let ann = ann.clone();
+            async move { ok(ann.get(&format!("/v1/events?after={cursor}&wait=20"))).await.text().await.unwrap() }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        office.ledger.put("b", "9", json!({ "n": 9 }), &context).unwrap();
+        ok(ann.put("/v1/records/a/9", json!({ "n": 9 }))).await;
+        let line = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+        let event: Json = serde_json::from_str(line.trim_end()).unwrap();
+        assert_eq!((&event["collection"], &event["key"]), (&json!("a"), &json!("9")));
+    });
+}
+
+/// What a stream says until a text is in it.
+async fn said(stream: &mut Response, until: &str) -> String {
+    let mut text = String::new();
+    while !text.contains(until) {
+        let chunk = tokio::time::timeout(Duration::from_secs(10), stream.chunk()).await.unwrap().unwrap();
+        text += std::str::from_utf8(&chunk.unwrap_or_else(|| panic!("the stream ended after {text:?}"))).unwrap();
+    }
+    text
+}
+
+#[test]
+fn a_stream_tells_events_as_they_come_and_goes_on_where_it_broke_off() {
+    with_server(async |office| {
+        let ann = office.device_of(&office.ledger, "ann", "writer", Some(&["a"]), None).await;
+        ok(ann.put("/v1/records/a/1", json!({ "n": 1 }))).await;
+        let first = office.ledger.position();
+        let mut stream = ok(ann.get("/v1/events/stream")).await;
+        assert_eq!(stream.headers()["content-type"], "text/event-stream");
+        let text = said(&mut stream, "\"key\":\"1\"").await;
+        assert!(text.contains(&format!("id: {first}\n")), "{text}");
+        office.ledger.put("b", "hidden", json!({}), &Context::from_source("app")).unwrap();
+        ok(ann.put("/v1/records/a/2", json!({ "n": 2 }))).await;
+        let text = said(&mut stream, "\"key\":\"2\"").await;
+        assert!(!text.contains("hidden"));
+        drop(stream);
+        let again = ann.get("/v1/events/stream?after=0").header("last-event-id", first.to_string());
+        let text = said(&mut ok(again).await, "\"key\":\"2\"").await;
+        assert!(!text.contains("\"key\":\"1\""), "{text}");
+    });
+}
+
+#[test]
+fn a_stream_ends_when_its_device_is_revoked_and_when_the_server_ends() {
+    with_server(async |office| {
+        let (ann, ravi) = (office.device("ann", "reader").await, office.device("ravi", "reader").await);
+        let (mut of_ann, mut of_ravi) =
+            (ok(ann.get("/v1/events/stream")).await, ok(ravi.get("/v1/events/stream")).await);
+        let (server, ledger) = (office.server.clone(), office.ledger.clone());
+        tokio::task::spawn_blocking(move || server.revoke(&ledger, "ann").unwrap()).await.unwrap();
+        said(&mut of_ann, "\"code\":\"authentication\"").await;
+        assert_eq!(of_ann.chunk().await.unwrap(), None);
+        refused_with(ann.get("/v1/events"), 401, "authentication").await;
+        office.server.end();
+        said(&mut of_ravi, "\"code\":\"cancelled\"").await;
+    });
+}
+
+/// Makes `/a` of a record two values apart, by two devices.
+async fn disputed(one: &Device, other: &Device, at: &str) -> Json {
+    let base = etag(&ok(one.put(at, json!({ "a": 0 }))).await);
+    ok(one.patch(at, json!({ "a": 1 }))).await;
+    ok(other.patch(&format!("{at}?base={}", base.trim_matches('"')), json!({ "a": 2 }))).await;
+    one.value("/v1/conflicts").await["conflicts"][0].clone()
+}
+
+#[test]
+fn a_conflict_is_settled_opened_again_and_annotated() {
+    with_server(async |office| {
+        let (ann, ravi) = (office.device("ann", "writer").await, office.device("ravi", "writer").await);
+        let (eve, olga) = (office.device("eve", "writer").await, office.device("olga", "operator").await);
+        let found = disputed(&ann, &ravi, "/v1/records/issues/EE-1").await;
+        let at = format!("/v1/conflicts/{}", found["id"].as_str().unwrap());
+        let resolve = format!("{at}/resolve");
+        refused_with(eve.post(&resolve, json!({ "candidate": 1 })), 403, "permission").await;
+        refused_with(ann.post(&resolve, json!({ "candidate": 3 })), 422, "validation").await;
+        refused_with(ann.post(&resolve, json!({ "candidate": 1, "value": 5 })), 422, "validation").await;
+        refused_with(ann.post(&resolve, json!({ "value": 5, "version": "00" })), 409, "conflict").await;
+        let event = &found["candidates"][0]["event"];
+        let value = &found["candidates"][0]["value"];
+        ok(ann.post(&resolve, json!({ "candidate": event, "version": found["version"] }))).await;
+        assert_eq!(&ann.value("/v1/records/issues/EE-1").await["a"], value);
+        assert_eq!(ann.value("/v1/conflicts").await["conflicts"], json!([]));
+        assert_eq!(ann.value("/v1/conflicts?which=resolved").await["conflicts"][0]["status"], "resolved");
+        ok(ravi.post(&format!("{at}/reopen"), json!({}))).await;
+        let annotate = format!("{at}/annotate");
+        refused_with(ann.post(&annotate, json!({ "note": "mine" })), 403, "permission").await;
+        ok(olga.post(&annotate, json!({ "assignee": "olga", "note": "hm" }))).await;
+        let (full, seen) = (olga.value(&at).await, ann.value(&at).await);
+        assert_eq!((&full["status"], &full["assignee"]), (&json!("open"), &json!("olga")));
+        assert_eq!((&seen["status"], &seen["assignee"]), (&json!("open"), &Json::Null));
+        assert!(!seen["history"].to_string().contains("noted") && full["history"].to_string().contains("noted"));
+        ok(olga.post(&resolve, json!({ "value": null }))).await;
+        assert_eq!(ann.value("/v1/records/issues/EE-1").await["a"], Json::Null);
+        refused_with(ann.get("/v1/conflicts/abc"), 404, "not_found").await;
+    });
+}
+
+#[test]
+fn policies_and_schemas_are_read_by_devices_and_set_by_admins() {
+    with_server(async |office| {
+        let (ann, ravi) = (office.device("ann", "writer").await, office.device("ravi", "writer").await);
+        let (root, olga) = (office.device("root", "admin").await, office.device("olga", "operator").await);
+        let record = "/v1/records/issues/EE-1";
+        disputed(&ann, &ravi, record).await;
+        let tag = etag(&ok(ann.get(record)).await);
+        let tried = body(ok(ann.post("/v1/policies/issues/try", json!("first_write_wins"))).await).await;
+        assert_eq!(tried["decisions"][0]["path"], "/a");
+        refused_with(olga.put("/v1/policies/issues", json!("first_write_wins")), 403, "permission").await;
+        refused_with(root.put("/v1/policies/issues", json!("best_wins")), 422, "validation").await;
+        ok(root.put("/v1/policies/issues", json!("first_write_wins"))).await;
+        assert_eq!(ann.value("/v1/policies/issues").await["default"], json!({ "strategy": "first_write_wins" }));
+        let other = etag(&ok(ann.get(record)).await);
+        assert_ne!(other, tag, "the same heads show another value");
+        ok(ann.patch(record, json!({ "b": 1 })).header("if-match", &tag)).await;
+        assert_eq!(ann.value(&format!("{record}?strategy=last_write_wins")).await["a"], 2);
+
+        refused_with(ann.get("/v1/schemas/issues"), 404, "not_found").await;
+        let schema = json!({ "type": "object", "properties": { "b": { "type": "string" } } });
+        refused_with(ann.put("/v1/schemas/issues", schema.clone()), 403, "permission").await;
+        let broken = body(ok(root.put("/v1/schemas/issues?dry_run=true", schema.clone())).await).await;
+        assert_eq!(broken["violations"][0]["path"], "/b");
+        ok(root.put("/v1/schemas/issues", schema.clone())).await;
+        assert_eq!(ann.value("/v1/schemas/issues").await, schema);
+        assert_eq!(ann.value("/v1/violations").await["violations"][0]["key"], "EE-1");
+        ok(root.put("/v1/schemas/issues", Json::Null)).await;
+        assert_eq!(ann.value("/v1/violations?collection=issues").await["violations"], json!([]));
+
+        refused_with(ann.get("/v1/status"), 403, "permission").await;
+        assert_eq!(olga.value("/v1/status").await["ledger"], "main");
+        assert_eq!(ann.value("/v1/digest").await["digest"], office.ledger.digest().unwrap().digest);
+    });
+}
+
+/// Every operation of the document, as `(method, path, needs a token)`.
+async fn operations(device: &Device) -> Vec<(Method, String, bool)> {
+    let document = device.value("/openapi.json").await;
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            for status in
+                operation["responses"].as_object().unwrap().keys().filter(|status| *status >= &"400".to_owned())
+            {
+                let content = &operation["responses"][status]["content"]["application/problem+json"];
+                assert_eq!(content["schema"]["$ref"], "#/components/schemas/Problem", "{method} {path} {status}");
+            }
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            found.push((method, path.clone(), operation.get("security").is_none()));
+        }
+    }
+    found
+}
+
+/// A path with names in it.
+fn filled(path: &str, collection: &str, key: &str, id: &str) -> String {
+    path.replace("{collection}", collection).replace("{key}", key).replace("{id}", id)
+}
+
+#[test]
+fn every_route_refuses_who_has_no_good_token() {
+    with_server(async |office| {
+        let ann = office.device("ann", "admin").await;
+        let all = operations(&ann).await;
+        assert!(all.len() > 30 && all.iter().filter(|(.., needs)| *needs).count() >= 28);
+        for (method, path, needs_token) in all {
+            if !needs_token {
+                continue;
+            }
+            let address = format!("{}{}", office.url, filled(&path, "issues", "EE-1", "ab"));
+            let bare = ann.client.request(method.clone(), &address);
+            assert_eq!(refusal(bare).await, (401, "authentication".to_owned()), "{method} {path}");
+            let forged = ann.client.request(method.clone(), &address).bearer_auth(format!("{}x", ann.token));
+            assert_eq!(refusal(forged).await.0, 401, "{method} {path}");
+        }
+    });
+}
+
+#[test]
+fn a_reader_changes_nothing() {
+    with_server(async |office| {
+        let (ann, ravi) = (office.device("ann", "writer").await, office.device("ravi", "writer").await);
+        let reader = office.device("eve", "reader").await;
+        let conflict = disputed(&ann, &ravi, "/v1/records/issues/EE-1").await;
+        let position = office.ledger.position();
+        let event = office.ledger.get("issues", "EE-1").unwrap().unwrap().heads[0].to_string();
+        for (method, path, _) in operations(&reader).await {
+            let is_try = path.ends_with("/try");
+            if method == Method::GET
+                || is_try
+                || path.contains("/sync/")
+                || path.contains("/devices/")
+                || path == "/v1/undo"
+            {
+                continue;
+            }
+            let path = filled(&path, "issues", "EE-1", conflict["id"].as_str().unwrap());
+            let request = reader.ask(method.clone(), &path).header("content-type", "application/json");
+            let request = match path.as_str() {
+                "/v1/batch" => request.body(r#"{"op":"delete","collection":"issues","key":"EE-1"}"#),
+                "/v1/revert" => request.body(json!({ "event": event }).to_string()),
+                _ => request.body("{}"),
+            };
+            assert_eq!(refusal(request).await, (403, "permission".to_owned()), "{method} {path}");
+        }
+        refused_with(reader.post("/v1/undo", json!({})), 404, "not_found").await;
+        assert_eq!(office.ledger.position(), position);
+    });
+}
+
+#[test]
+fn another_tenants_records_are_not_there() {
+    with_server(async |office| {
+        let (ann, ravi) = (office.device("ann", "writer").await, office.device("ravi", "writer").await);
+        let conflict = disputed(&ann, &ravi, "/v1/records/issues/EE-1").await;
+        let event = office.ledger.get("issues", "EE-1").unwrap().unwrap().heads[0].to_string();
+        let other = office.ledger.store().create_ledger("other").unwrap();
+        let eve = office.device_of(&other, "ann", "admin", None, None).await;
+        for below in ["", "/history", "/diff?from=1&to=2", "/blame"] {
+            refused_with(eve.get(&format!("/v1/records/issues/EE-1{below}")), 404, "not_found").await;
+        }
+        assert_eq!(eve.value("/v1/records/issues").await["records"], json!([]));
+        refused_with(eve.patch("/v1/records/issues/EE-1", json!({ "a": 9 })), 404, "not_found").await;
+        refused_with(eve.ask(Method::DELETE, "/v1/records/issues/EE-1"), 404, "not_found").await;
+        refused_with(eve.post("/v1/revert", json!({ "event": event })), 404, "not_found").await;
+        assert!(!ok(eve.get("/v1/events?limit=1000")).await.text().await.unwrap().contains("EE-1"));
+        let at = format!("/v1/conflicts/{}", conflict["id"].as_str().unwrap());
+        refused_with(eve.get(&at), 404, "not_found").await;
+        for act in ["resolve", "reopen", "annotate"] {
+            refused_with(eve.post(&format!("{at}/{act}"), json!({})), 404, "not_found").await;
+        }
+        refused_with(eve.get("/v1/schemas/issues"), 404, "not_found").await;
+    });
+}
+
+#[test]
+fn system_collections_are_not_written_and_only_their_readers_see_them() {
+    with_server(async |office| {
+        let (root, ann) = (office.device("root", "admin").await, office.device("ann", "writer").await);
+        for (collection, seen_by_all) in [("$collections", true), ("$devices", false), ("$conflicts", false)] {
+            let at = format!("/v1/records/{collection}/ann");
+            refused_with(root.put(&at, json!({ "role": "admin" })), 403, "permission").await;
+            let status = if seen_by_all { 403 } else { 404 };
+            assert_eq!(refusal(ann.put(&at, json!({ "role": "admin" }))).await.0, status);
+            let line = json!({ "op": "put", "collection": collection, "key": "ann", "value": { "role": "admin" } });
+            assert_eq!(refusal(root.post("/v1/batch", line)).await.0, 403);
+            let listed = sent(ann.get(&format!("/v1/records/{collection}"))).await.status().as_u16();
+            assert_eq!(listed, if seen_by_all { 200 } else { 404 });
+        }
+        assert_eq!(root.value("/v1/records/$devices/ann").await["role"], "writer");
+        assert!(!ok(ann.get("/v1/events?limit=1000")).await.text().await.unwrap().contains("$devices"));
+    });
+}
+
+#[test]
+fn what_is_malformed_is_refused_with_a_problem_that_says_why() {
+    with_server(async |office| {
+        let ann = office.device("ann", "writer").await;
+        let put = |body: &str| {
+            let request = ann.ask(Method::PUT, "/v1/records/issues/EE-1").header("content-type", "application/json");
+            request.body(body.to_owned())
+        };
+        for text in ["", "{", "[]", "1", "{\"a\":1,\"a\":2}", "{\"a\":1e999}", "{\"a\":NaN}"] {
+            assert_eq!(refusal(put(text)).await.0, 422, "{text}");
+        }
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        refused_with(put(&deep), 413, "too_large").await;
+        let large = format!("{{\"a\":\"{}\"}}", "x".repeat(16 << 20));
+        assert!(sent(put(&large)).await.status() == 413);
+        let form = ann.ask(Method::PUT, "/v1/records/issues/EE-1").header("content-type", "text/csv").body("a");
+        refused_with(form, 415, "client").await;
+        refused_with(ann.get("/v1/records/issues/%FF"), 400, "client").await;
+        let long = format!("/v1/records/issues/{}", "k".repeat(300));
+        refused_with(ann.put(&long, json!({})), 422, "validation").await;
+        refused_with(ann.get("/v1/records/issues/EE-1?as-of=1"), 400, "client").await;
+        refused_with(ann.ask(Method::TRACE, "/v1/records/issues/EE-1"), 405, "client").await;
+        eventually(|| async { sent(ann.get("/livez")).await.status() == 200 }).await;
     });
 }

@@ -1,12 +1,12 @@
 //! `digest`: the state of the ledger as one value.
 
 use clap::Args;
-use serde_json::{Map, json};
 
 use crate::cli::app::App;
 use crate::cli::stop::Outcome;
 use crate::cli::style;
 use crate::cli::table::count;
+use crate::shape;
 
 /// Show a hash of all events: equal exactly when two replicas hold the same.
 #[derive(Debug, Args)]
@@ -15,16 +15,8 @@ pub(crate) struct Digest {}
 impl Digest {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let digest = app.ledger()?.digest()?;
-        let collections: Map<_, _> =
-            digest.collections.iter().map(|(name, hash)| (name.clone(), hash.as_str().into())).collect();
-        let object = json!({
-            "digest": digest.digest,
-            "events": digest.events,
-            "position": digest.position,
-            "collections": collections,
-        });
         let events = count(digest.events, "event", "events");
         let text = || format!("{}\n{}", digest.digest, style::dim(format!("{events}, position {}", digest.position)));
-        app.out.answer(&object, text)
+        app.out.answer(&shape::digest(&digest), text)
     }
 }

@@ -113,7 +113,7 @@ impl Violations {
 
 /// Lists what is broken, or would be.
 fn list(app: &mut App, broken: &[Violation], dry_run: bool) -> Outcome {
-    let rows: Vec<Json> = broken.iter().map(violation).collect();
+    let rows: Vec<Json> = broken.iter().map(shape::violation).collect();
     if !broken.is_empty() {
         app.out.list(&rows, || text(broken))?;
     }
@@ -126,18 +126,6 @@ fn list(app: &mut App, broken: &[Violation], dry_run: bool) -> Outcome {
         some => format!("{} {verb}, in {records}", count(some, "constraint", "constraints")),
     });
     Ok(())
-}
-
-fn violation(violation: &Violation) -> Json {
-    json!({
-        "collection": violation.collection,
-        "key": violation.key,
-        "path": violation.path,
-        "constraint": violation.constraint.name(),
-        "subject": violation.subject,
-        "message": violation.message,
-        "critical": violation.critical,
-    })
 }
 
 fn text(broken: &[Violation]) -> String {
@@ -154,12 +142,12 @@ fn text(broken: &[Violation]) -> String {
 fn repaired_shape(repaired: &Repaired, dry_run: bool) -> Json {
     let mut object = shape::receipt(&repaired.receipt);
     let made = repaired.repairs.iter().map(|repair| {
-        let mut object = violation(&repair.violation);
+        let mut object = shape::violation(&repair.violation);
         shape::set(&mut object, "repair", edit(&repair.edit));
         object
     });
     let left = repaired.left.iter().map(|(found, why)| {
-        let mut object = violation(found);
+        let mut object = shape::violation(found);
         shape::set(&mut object, "why", why.as_str());
         object
     });
@@ -228,7 +216,7 @@ impl Migrate {
 
 fn migrated_shape(migrated: &Migrated) -> Json {
     let mut object = shape::planned(&migrated.planned);
-    shape::set(&mut object, "broken", migrated.broken.iter().map(violation).collect::<Vec<_>>());
+    shape::set(&mut object, "broken", migrated.broken.iter().map(shape::violation).collect::<Vec<_>>());
     object
 }
 

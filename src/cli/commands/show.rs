@@ -46,10 +46,7 @@ impl Show {
 fn in_full(app: &mut App, ledger: &Ledger, found: &RecordConflict) -> Outcome {
     let id = found.conflict.id;
     let (annotation, steps) = (ledger.annotation(id)?, ledger.conflict_history(id)?);
-    let mut object = shape::conflict(found);
-    shape::set(&mut object, "assignee", annotation.assignee.clone());
-    shape::set(&mut object, "note", annotation.note.clone());
-    shape::set(&mut object, "history", steps.iter().map(shape::conflict_step).collect::<Vec<_>>());
+    let object = shape::conflict_in_full(found, &annotation, &steps);
     app.out.answer(&object, || {
         let steps: Vec<_> = steps.iter().map(people::conflict_step).collect();
         format!("{}\n\n{}", people::conflict_in_full(found), steps.join("\n"))

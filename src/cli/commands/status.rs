@@ -1,7 +1,6 @@
 //! `status`: counts and sizes.
 
 use clap::Args;
-use serde_json::{Value as Json, json};
 
 use crate::cli::app::App;
 use crate::cli::options;
@@ -26,7 +25,7 @@ impl Status {
         let (found, info) = (ledger.status()?, ledger.info());
         let since = self.since.as_deref().map(options::until).transpose()?;
         let conflicts = since.map(|since| ledger.conflict_counts(Some(since))).transpose()?;
-        let mut object = counts(&found);
+        let mut object = shape::status(&found);
         if let Some(conflicts) = &conflicts {
             shape::set(
                 &mut object,
@@ -43,21 +42,6 @@ impl Status {
             None => text(&found, &info.name),
         })
     }
-}
-
-fn counts(found: &Found) -> Json {
-    let conflict = |(kind, severity, status, count): &(String, String, String, u64)| json!({ "kind": kind, "severity": severity, "status": status, "count": count });
-    let (log, rows, blobs) = found.bytes;
-    json!({
-        "position": found.position,
-        "events": found.events,
-        "records": found.records,
-        "waiting": found.waiting,
-        "conflicts": found.conflicts.iter().map(conflict).collect::<Vec<_>>(),
-        "forked_writers": found.forked_writers.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "bytes": { "log": log, "rows": rows, "blobs": blobs },
-        "cached": { "records": found.cached.0, "bytes": found.cached.1 },
-    })
 }
 
 fn text(found: &Found, name: &str) -> String {

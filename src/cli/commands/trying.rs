@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use serde_json::{Value as Json, json};
 
 use crate::cli::app::App;
 use crate::cli::options;
@@ -13,7 +12,6 @@ use crate::cli::table::{count, short_or};
 use crate::ledger::{Decision, Ledger, Tried};
 use crate::projection::Policy;
 use crate::shape;
-use crate::shape::time;
 
 /// Show what another policy would have decided otherwise, field by field and moment by moment. Changes nothing.
 #[derive(Debug, Args)]
@@ -69,7 +67,7 @@ impl Try {
     ) -> Outcome<Total> {
         let (mut total, mut stop) = (Total::default(), None);
         let done = ledger.try_policy_with(&self.collection, policy, since, &mut |tried| {
-            let printed = app.out.list(&[object(&tried)], || text(&tried, total.is_new(&tried)));
+            let printed = app.out.list(&[shape::tried(&tried)], || text(&tried, total.is_new(&tried)));
             total.add(&tried);
             printed.map_err(|ended| {
                 stop = Some(ended);
@@ -106,29 +104,6 @@ impl Total {
             self.standing
         )
     }
-}
-
-fn object(tried: &Tried) -> Json {
-    let mut object = json!({
-        "key": tried.key,
-        "path": tried.path,
-        "now": tried.now.value,
-        "then": tried.then.value,
-        "now_open": tried.now.open,
-        "then_open": tried.then.open,
-        "because": tried.because,
-        "position": tried.position,
-        "event": tried.event.to_string(),
-        "at": time::to_json(tried.at.millis),
-        "until": tried.until.map(|(position, _)| position),
-        "until_at": tried.until.map(|(_, at)| time::to_json(at.millis)),
-    });
-    for (decision, flag) in [(&tried.now, "now_absent"), (&tried.then, "then_absent")] {
-        if decision.value.is_none() {
-            shape::set(&mut object, flag, true);
-        }
-    }
-    object
 }
 
 fn text(tried: &Tried, is_new: bool) -> String {

@@ -7,12 +7,19 @@
 
 mod ask;
 mod batch;
+mod conflicts;
 mod etag;
+mod events;
 mod lists;
+mod openapi;
 mod past;
 mod records;
 mod revert;
+mod settings;
 mod sight;
+#[cfg(test)]
+mod tests;
+mod totals;
 
 use axum::Json as AsJson;
 use axum::Router;
@@ -36,6 +43,11 @@ pub(super) fn routes() -> Router<Server> {
         .merge(past::routes())
         .merge(batch::routes())
         .merge(revert::routes())
+        .merge(events::routes())
+        .merge(conflicts::routes())
+        .merge(settings::routes())
+        .merge(totals::routes())
+        .merge(openapi::routes())
         .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))
 }
 
