@@ -92,7 +92,8 @@ impl Device {
     }
 
     async fn get(&self, since: &str) -> (StatusCode, Json) {
-        let request = self.http.get(format!("{}/api/sync/download", self.url)).query(&[("since", since)]);
+        let since = since.replace('+', "%2B");
+        let request = self.http.get(format!("{}/api/sync/download?since={since}", self.url));
         let answer = request.bearer_auth(&self.token).send().await.unwrap();
         (answer.status(), answer.json().await.unwrap())
     }
