@@ -227,7 +227,8 @@ impl Watched {
         let (ledger, notes) = (&self.client.ledger, &self.client.notes);
         let acknowledged = peer.as_ref().and_then(|peer| self.acknowledged_by(peer));
         // What the sessions until then brought; of that is forgotten what the server has by now.
-        let before = Known { rejected: notes.known().rejected, ..self.before.clone() };
+        let mut before = self.before.clone();
+        before.rejected = notes.known().rejected;
         if let Some(position) = acknowledged {
             notes.change(|known| known.reach(position))?;
         }
