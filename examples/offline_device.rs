@@ -18,7 +18,8 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let server = Server::new(store)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(server.clone().serve(listener, None, std::future::pending()));
+    let serving = server.clone();
+    tokio::spawn(async move { serving.serve(listener, None, std::future::pending()).await });
 
     // Two devices, each with a store of its own, enrol with a code.
     let (laptop, phone) = (Ledger::open(dirs.1.path())?, Ledger::open(dirs.2.path())?);

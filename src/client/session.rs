@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use super::answer::Fault;
 use super::conflicts::Watch;
 use super::lifecycle::{Happened, Phase, Progress, Synced};
+use super::notes::Known;
 use super::outbox;
 use super::transport::{Bytes, Farewell, Line};
 use super::{Client, Inner};
@@ -42,6 +43,8 @@ struct Watched {
     refused: Vec<String>,
     /// Where the server's knowledge of the log began.
     began_after: Option<u64>,
+    /// What was known when it began, of this session too.
+    before: Known,
     /// Whether the whole log is sent again: that the server has it is known none the less.
     is_again: bool,
     told_ms: u64,
@@ -68,6 +71,7 @@ impl Client {
         };
         let mut watched = Watched::begin(inner, &line)?;
         let (peer, growth) = self.begin(purpose).await?;
+        watched.before = inner.notes.known();
         let mut conflicts = Watch::begin(&inner.ledger, &inner.happened).await;
         inner.statistics().connected = Some(line.carrier);
         let (channels, farewell) = Farewell::of(line);
@@ -100,6 +104,8 @@ impl Client {
     fn begin_now(&self, purpose: &Purpose) -> Result<(Peer, Growth)> {
         let Inner { ledger, notes, .. } = &*self.0;
         let Purpose { sends, wants, follows } = purpose.clone();
+        // Before the session: what is written between the two is told of.
+        let growth = Growth::of(ledger)?;
         let mut peer = ledger.session(&SessionOptions { sends, wants, follows, edge: None })?;
         if sends && notes.known().sends_again() {
             peer.send_all_again();
@@ -108,7 +114,7 @@ impl Client {
             let after = ledger.position();
             notes.change(|known| known.begin(peer.run(), after))?;
         }
-        Ok((peer, Growth::of(ledger)?))
+        Ok((peer, growth))
     }
 }
 
@@ -126,6 +132,7 @@ impl Watched {
             rejected: 0,
             refused: Vec::new(),
             began_after: None,
+            before: known,
             is_again: client.notes.known().sends_again(),
             told_ms: 0,
             noted_ms: began_ms,
@@ -219,7 +226,9 @@ impl Watched {
     fn conclude(self, peer: Option<Peer>, outcome: Result<Transfer>) -> Result<Synced, Fault> {
         let (ledger, notes) = (&self.client.ledger, &self.client.notes);
         let acknowledged = peer.as_ref().and_then(|peer| self.acknowledged_by(peer));
-        let before = notes.known();
+        // What the sessions until then brought; of that is forgotten what the server has by now.
+        let mut before = self.before.clone();
+        before.rejected = notes.known().rejected;
         if let Some(position) = acknowledged {
             notes.change(|known| known.reach(position))?;
         }

@@ -213,7 +213,7 @@ async fn clients_of_one_ledger_renew_their_tokens_without_taking_them_from_each_
         std::fs::write(&path, held.to_string()).unwrap();
     };
     expire();
-    // This one knows the first refresh token alone, which is worth nothing once the others have renewed theirs twice.
+    // This one has read the first refresh token alone; the others renew theirs twice before it does.
     let slow = laptop.over(&office.url(), Carries::Either);
     for _ in 0..2 {
         expire();

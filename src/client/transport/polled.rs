@@ -91,6 +91,8 @@ impl Polling {
             };
             answered = asked.map_err(in_session)?;
             if is_last {
+                // The server notes what became of the session: who begins another one before that is told everything again.
+                let _ = self.pull().await;
                 return Ok(());
             }
         }

@@ -83,7 +83,8 @@ async fn carry(sink: SplitSink<Socket, Message>, stream: SplitStream<Socket>, en
     tokio::select! {
         () = &mut hearing => {}
         () = &mut saying => {
-            // The server answers the farewell, and closes.
+            // The server closes once it has noted what became of the session: who begins another one before that is told everything
+            // again.
             let _ = timeout(FAREWELL, hearing).await;
         }
     }
@@ -103,7 +104,6 @@ async fn say(
         }
         meter.sent(length).await;
     }
-    let _ = sink.close().await;
 }
 
 async fn hear(mut stream: SplitStream<Socket>, tell: mpsc::Sender<Result<Vec<u8>>>, meter: Meter) {
