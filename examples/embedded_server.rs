@@ -46,10 +46,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let http = reqwest::Client::new();
     let enrolment = json!({ "code": code.code, "device_id": "tablet", "name": "Ann's tablet" });
     let tokens: Value = http.post(format!("{url}/v1/devices/enrol")).json(&enrolment).send().await?.json().await?;
-    println!("a device has enrolled: {} for {} s", tokens["device_id"], tokens["expires_in"]);
+    let given = |name: &str| tokens.get(name).cloned().unwrap_or_default();
+    println!("a device has enrolled: {} for {} s", given("device_id"), given("expires_in"));
 
     let note = http.get(format!("{url}/v1/records/notes/first"));
-    let note = note.bearer_auth(tokens["access_token"].as_str().unwrap_or_default()).send().await?;
+    let note = note.bearer_auth(given("access_token").as_str().unwrap_or_default()).send().await?;
     println!("it reads: {} {}", note.status(), note.text().await?);
 
     sync.end();

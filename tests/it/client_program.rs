@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value as Json;
 
@@ -129,9 +129,10 @@ fn whoever_follows_runs_the_commands_of_others_and_brings_their_edits_over_at_on
     let (line, _stdout) = first_line(&mut following);
     assert_eq!(line["event"], "started");
     laptop.ok(["put", "issues", "EE-1", r#"{"n":1}"#]);
-    let began = Instant::now();
+    let mut looks = 0;
     while office.run(["get", "issues", "EE-1"]).code != 0 {
-        assert!(began.elapsed() < Duration::from_secs(20), "it does not come over");
+        looks += 1;
+        assert!(looks < 400, "it does not come over");
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(Command::new("kill").args(["-INT", &following.id().to_string()]).status().unwrap().success());

@@ -98,7 +98,7 @@ fn list(app: &mut App) -> Outcome {
         for device in &devices {
             let text = |name: &str| device.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
             table.add_row([
-                style::name(&text("device_id")),
+                style::name(text("device_id")),
                 text("name"),
                 text("role"),
                 text("source"),
