@@ -81,6 +81,44 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
     sync_dir(parent(path))
 }
 
+/// As [`replace`], of a file that only our user reads.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
+    put_private(path, bytes, File::sync_all)?;
+    sync_dir(parent(path))
+}
+
+/// As [`replace_private`], but for a power cut in the next seconds, after which the file may be the old one, or none, or empty:
+/// for what can be done without.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_private_lightly(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
+    put_private(path, bytes, |_| Ok(()))
+}
+
+fn put_private(path: &Path, bytes: &[u8], sync: impl FnOnce(&File) -> io::Result<()>) -> Result<(), DiskError> {
+    use std::io::Write as _;
+    let unfinished = unfinished(path);
+    // One that is there may be open to others.
+    remove(&unfinished)?;
+    let file = create_private(&unfinished).map_err(DiskError::of("create", &unfinished))?;
+    let written = (&file).write_all(bytes).and_then(|()| sync(&file));
+    written.map_err(DiskError::of("write", &unfinished))?;
+    fs::rename(&unfinished, path).map_err(DiskError::of("replace", path))
+}
+
+/// Makes a new file that only our user reads.
+fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
 /// Writes `bytes` to a new file at `path` and fsyncs it, but not the directory that names it.
 ///
 /// # Errors
@@ -165,6 +203,28 @@ pub fn create_dir(path: &Path) -> Result<(), DiskError> {
     let named: Vec<&Path> = missing.collect();
     fs::create_dir_all(path).map_err(DiskError::of("create the directory", path))?;
     named.into_iter().rev().try_for_each(|dir| sync_dir(parent(dir)))
+}
+
+/// As [`create_dir`], of a directory that only our user enters, also where it is there already.
+///
+/// # Errors
+/// What the operating system refuses.
+pub fn create_private_dir(path: &Path) -> Result<(), DiskError> {
+    create_dir(parent(path))?;
+    make_private_dir(path).map_err(DiskError::of("create the directory", path))?;
+    sync_dir(parent(path))
+}
+
+#[cfg(unix)]
+fn make_private_dir(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+}
+
+#[cfg(not(unix))]
+fn make_private_dir(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)
 }
 
 /// Makes the names in a directory durable. Windows does this by itself.

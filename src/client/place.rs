@@ -4,7 +4,6 @@
 //! Invariant: a file is either the old one or the new one, whole and durable.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -57,7 +56,7 @@ impl Place {
         let encoded = serde_json::to_vec_pretty(what);
         let bytes = encoded.map_err(|_| Error::new(ErrorKind::Storage, "the client's state cannot be written"))?;
         match self {
-            Self::File(path) => replace_private(path, &bytes)?,
+            Self::File(path) => replace(path, &bytes)?,
             Self::Memory(kept) => *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes),
         }
         Ok(())
@@ -89,6 +88,12 @@ pub(super) fn shared<T>(open: &Open<T>, place: &Place, make: impl FnOnce() -> Re
     Ok(made)
 }
 
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
+    // The store's directory is there; this one is made with the first file.
+    path.parent().filter(|dir| !dir.is_dir()).map_or(Ok(()), disk::create_private_dir)?;
+    disk::replace_private(path, bytes)
+}
+
 /// A file's name for a ledger: its own where every file system takes that.
 fn stem(ledger: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
@@ -96,47 +101,6 @@ fn stem(ledger: &str) -> String {
         true => ledger.to_owned(),
         false => format!("~{}", blake3::hash(ledger.as_bytes()).to_hex().chars().take(32).collect::<String>()),
     }
-}
-
-/// Writes a file beside it that only our user reads, and puts it in its place.
-fn replace_private(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    if !dir.is_dir() {
-        disk::create_dir(dir)?;
-        make_private(dir).map_err(DiskError::of("make private", dir))?;
-    }
-    let mut name = path.as_os_str().to_owned();
-    name.push(disk::UNFINISHED);
-    let unfinished = PathBuf::from(name);
-    disk::remove(&unfinished)?;
-    write_private(&unfinished, bytes).map_err(DiskError::of("write", &unfinished))?;
-    fs::rename(&unfinished, path).map_err(DiskError::of("replace", path))?;
-    disk::sync_dir(dir)
-}
-
-#[cfg(unix)]
-fn make_private(dir: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
-}
-
-#[cfg(not(unix))]
-fn make_private(_: &Path) -> std::io::Result<()> {
-    Ok(())
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::Write as _;
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(0o600);
-    }
-    let mut file = options.open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 #[cfg(test)]
@@ -165,7 +129,7 @@ mod tests {
             place.write(&thing).unwrap();
             assert_eq!(Place::of(&ledger, "thing").read::<Vec<u8>>().unwrap(), Some(thing));
         }
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&dir.path().join("client/main.thing.json")), 0o600);
         assert_eq!(mode(&dir.path().join("client")), 0o700);
     }

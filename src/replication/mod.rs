@@ -28,7 +28,7 @@ pub use filter::{Condition, Filter};
 pub(crate) use message::short;
 pub use message::{BatchNumber, Bye, Cursor, Hello, Message, Refusal, ShortId, Wants};
 pub use session::{Applied, Input, Output, Session, Settings};
-pub use wire::{Framing, MOST_MESSAGE_BYTES, decode, encode};
+pub use wire::{Framing, MOST_MESSAGE_BYTES, decode, encode, join, split};
 
 /// The version of the protocol that this program speaks, the oldest and the newest.
 pub const VERSIONS: (u16, u16) = (1, 1);

@@ -51,6 +51,25 @@ fn options() -> impl bincode::Options {
     bincode::DefaultOptions::new().with_limit(MOST_MESSAGE_BYTES as u64)
 }
 
+/// Puts the length before a message (u32, little-endian), and both after what there is.
+pub fn join(body: &mut Vec<u8>, message: &[u8]) {
+    body.extend((message.len() as u32).to_le_bytes());
+    body.extend_from_slice(message);
+}
+
+/// Takes joined messages apart. `None` where one is cut; what comes after the first `most` of them is left out.
+#[must_use]
+pub fn split(mut body: &[u8], most: usize) -> Option<Vec<&[u8]>> {
+    let mut messages = Vec::new();
+    while !body.is_empty() && messages.len() < most {
+        let (length, rest) = body.split_first_chunk()?;
+        let (message, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        messages.push(message);
+        body = rest;
+    }
+    Some(messages)
+}
+
 /// The bytes of a message.
 ///
 /// # Errors
@@ -187,4 +206,21 @@ fn take_events(segment: &[u8], framing: &Framing<'_>) -> Result<Vec<Item>> {
         body = rest;
     }
     if body.is_empty() { Ok(events) } else { Err(malformed("bytes follow its events")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_joined_is_split_again_and_what_is_cut_is_no_message() {
+        let messages = [vec![1, 2, 3], Vec::new(), vec![4; 300]];
+        let mut body = Vec::new();
+        messages.iter().for_each(|message| join(&mut body, message));
+        assert_eq!(split(&body, 9).unwrap(), messages);
+        assert_eq!(split(&body, 2).unwrap(), messages[..2]);
+        for cut in (1..body.len()).filter(|cut| ![7, 11].contains(cut)) {
+            assert_eq!(split(&body[..cut], 9), None, "{cut}");
+        }
+    }
 }

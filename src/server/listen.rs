@@ -30,7 +30,7 @@ impl Tls {
     /// Reads a chain of certificates and a private key from PEM files.
     ///
     /// # Errors
-    /// `not_found`, `permission` or `validation` where a file is not there, or holds something else.
+    /// `not_found`, `permission` or `storage` where a file cannot be read; `validation` where it holds something else.
     pub fn read(certificates: &Path, key: &Path) -> Result<Self> {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificates)
             .and_then(Iterator::collect)
@@ -53,6 +53,15 @@ impl Tls {
 }
 
 fn unread(path: &Path, fault: &rustls::pki_types::pem::Error) -> Error {
+    use std::io::ErrorKind::{NotFound, PermissionDenied};
+    if let rustls::pki_types::pem::Error::Io(fault) = fault {
+        let kind = match fault.kind() {
+            NotFound => ErrorKind::NotFound,
+            PermissionDenied => ErrorKind::Permission,
+            _ => ErrorKind::Storage,
+        };
+        return Error::new(kind, format!("cannot read {}: {fault}", path.display()));
+    }
     let message = format!("expected PEM in {}: {fault}", path.display());
     Error::new(ErrorKind::Validation, message).with_hint("give files with `-----BEGIN …-----` sections")
 }

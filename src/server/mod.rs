@@ -15,6 +15,7 @@ mod limits;
 mod listen;
 mod metrics;
 mod problem;
+mod sight;
 mod sync;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! The offline-first client against a real server in this process, over lines that are cut.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,6 +14,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+
+use crate::served::{invite, serve};
 
 fn me() -> Context {
     Context::from_source("app").by("ann")
@@ -35,16 +37,7 @@ impl Office {
         let store = Store::open(dir.path()).unwrap();
         let ledger = store.create_ledger("main").unwrap();
         let server = Server::new(store.clone()).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let (end, ended) = oneshot::channel::<()>();
-        let serving = server.clone();
-        tokio::spawn(async move {
-            let stop = async {
-                let _ = ended.await;
-            };
-            serving.serve(listener, None, stop).await.unwrap();
-        });
+        let (address, end) = serve(&server);
         Self { server, ledger, address, end: Some(end), store, _dir: dir }
     }
 
@@ -53,15 +46,7 @@ impl Office {
     }
 
     fn code(&self, device: &str, change: impl FnOnce(&mut Invite)) -> String {
-        let mut invite = Invite {
-            name: device.to_owned(),
-            role: "writer".to_owned(),
-            source: "app".to_owned(),
-            device: None,
-            reads: None,
-            writes: None,
-            valid_ms: 60_000,
-        };
+        let mut invite = Invite { name: device.to_owned(), ..invite("writer") };
         change(&mut invite);
         self.server.invite(&self.ledger, invite).unwrap().code
     }

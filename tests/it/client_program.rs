@@ -1,9 +1,11 @@
 //! The program as server and as devices: each a process of its own.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value as Json;
 
 use super::cli::{Bench, Run};
@@ -138,4 +140,59 @@ fn whoever_follows_runs_the_commands_of_others_and_brings_their_edits_over_at_on
     assert!(Command::new("kill").args(["-INT", &following.id().to_string()]).status().unwrap().success());
     assert_eq!(following.wait().unwrap().code(), Some(130));
     assert_eq!(laptop.json(["sync"])["sent"], 0);
+}
+
+/// A certificate of the loopback, its key, and the authority that it comes from, as PEM files.
+fn certify(dir: &Path) -> [PathBuf; 3] {
+    let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_key = KeyPair::generate().unwrap();
+    let root = authority.self_signed(&authority_key).unwrap().pem();
+    let key = KeyPair::generate().unwrap();
+    let names = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let certificate = names.signed_by(&key, &Issuer::new(authority, authority_key)).unwrap().pem();
+    let files = [("cert.pem", certificate), ("key.pem", key.serialize_pem()), ("root.pem", root)];
+    files.map(|(name, pem)| {
+        let path = dir.join(name);
+        std::fs::write(&path, pem).unwrap();
+        path
+    })
+}
+
+#[test]
+fn a_device_talks_to_a_server_with_tls_if_it_trusts_its_certificate() {
+    let (office, laptop, dir) = (Bench::new(), Bench::empty(), tempfile::tempdir().unwrap());
+    let [certificate, key, root] = certify(dir.path());
+    let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--json", "--tls-cert", certificate, "--tls-key", key];
+    let mut child = office.command(arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let (line, _stdout) = first_line(&mut child);
+    let serving = Serving { child, url: line["listening"].as_str().unwrap().to_owned() };
+    assert!(serving.url.starts_with("https://"));
+
+    let code = office.json(["device", "create", "--name", "laptop"])["code"].as_str().unwrap().to_owned();
+    assert_eq!(laptop.run(["enrol", &serving.url, &code]).code, 13, "nobody vouches for the certificate");
+    let trusting = |arguments: &[&str]| {
+        let mut command = laptop.command(arguments.iter().copied());
+        assert!(command.env("SSL_CERT_FILE", &root).output().unwrap().status.success(), "{arguments:?}");
+    };
+    trusting(&["enrol", &serving.url, &code]);
+    laptop.ok(["put", "notes", "1", r#"{"n":1}"#]);
+    for over in ["socket", "requests"] {
+        trusting(&["sync", "--over", over]);
+    }
+    office.ok(["get", "notes", "1"]);
+}
+
+#[test]
+fn what_is_no_certificate_and_key_is_told_apart_from_what_is_not_there() {
+    let (office, dir) = (Bench::new(), tempfile::tempdir().unwrap());
+    let [certificate, key, _] = certify(dir.path());
+    let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+    for (certificate, key, code) in
+        [(key, certificate, "validation"), ("nowhere", key, "not_found"), (certificate, "nowhere", "not_found")]
+    {
+        let arguments = ["serve", "--listen", "127.0.0.1:0", "--json", "--tls-cert", certificate, "--tls-key", key];
+        office.refused(arguments, 1, code);
+    }
 }

@@ -1,6 +1,6 @@
 //! A real server on the loopback, and devices that talk to it.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -31,14 +31,8 @@ impl Served {
 
     pub async fn start_on(store: Store, ledger: Ledger) -> Self {
         let server = Server::new(store).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let (stop, stopped) = oneshot::channel();
-        let serving = server.clone();
-        tokio::spawn(async move {
-            serving.serve(listener, None, async { drop(stopped.await) }).await.unwrap();
-        });
-        Self { server, ledger, url, http: Client::new(), stop: Some(stop) }
+        let (address, stop) = serve(&server);
+        Self { server, ledger, url: format!("http://{address}"), http: Client::new(), stop: Some(stop) }
     }
 
     pub fn code(&self, invite: Invite) -> String {
@@ -69,6 +63,18 @@ impl Served {
     pub fn stop(&mut self) {
         drop(self.stop.take());
     }
+}
+
+/// Serves on the loopback until what is returned is dropped, or sent to.
+pub fn serve(server: &Server) -> (SocketAddr, oneshot::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let serving = server.clone();
+    tokio::spawn(async move {
+        serving.serve(listener, None, async { drop(stopped.await) }).await.unwrap();
+    });
+    (address, stop)
 }
 
 /// An invitation of this role, from `app`.

@@ -1,6 +1,5 @@
 //! The classic device API, over HTTP.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
@@ -9,6 +8,8 @@ use syncledger::ledger::Options;
 use syncledger::server::{Invite, Server};
 use syncledger::{Ledger, Store};
 use tokio::sync::oneshot;
+
+use crate::served::{invite, serve};
 
 /// A server in this process, until dropped.
 struct Bench {
@@ -29,12 +30,8 @@ impl Bench {
     }
 
     fn serving(server: Server, ledger: Ledger) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let (stop, stopped) = oneshot::channel::<()>();
-        let serving = server.clone();
-        tokio::spawn(async move { serving.serve(listener, None, async move { drop(stopped.await) }).await });
-        Self { ledger, server, url, _stop: stop }
+        let (address, stop) = serve(&server);
+        Self { ledger, server, url: format!("http://{address}"), _stop: stop }
     }
 
     async fn writer(&self, id: &str) -> Device {
@@ -43,15 +40,8 @@ impl Bench {
 
     async fn device(&self, id: &str, role: &str, reads: Option<&[&str]>, writes: Option<&[&str]>) -> Device {
         let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let invite = Invite {
-            name: id.to_owned(),
-            role: role.to_owned(),
-            source: "app".to_owned(),
-            device: None,
-            reads: reads.map(named),
-            writes: writes.map(named),
-            valid_ms: 60_000,
-        };
+        let invite =
+            Invite { name: id.to_owned(), reads: reads.map(named), writes: writes.map(named), ..invite(role) };
         let code = self.server.invite(&self.ledger, invite).unwrap().code;
         let body = json!({ "code": code, "device_id": id });
         let request = Client::new().post(format!("{}/v1/devices/enrol", self.url)).json(&body);

@@ -68,6 +68,21 @@ async fn an_id_that_is_in_use_is_given_only_by_a_code_that_was_made_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_revoked_is_not_let_in_again_by_the_code_that_it_used() {
+    let served = Served::start().await;
+    for meant in [None, Some("tablet".to_owned())] {
+        let code = served.code(Invite { device: meant, ..invite("writer") });
+        assert_eq!(enrol(&served, &code, "tablet").await.status(), 200);
+        served.server.revoke(&served.ledger, "tablet").unwrap();
+        assert_eq!(problem(enrol(&served, &code, "tablet").await).await, (401, "authentication".into()));
+        let state = &served.ledger.get("$devices", "tablet").unwrap().unwrap().value["state"];
+        assert_eq!(state, "revoked");
+        // A new code that is made for it lets it in.
+        served.enrol_by("tablet", served.code(Invite { device: Some("tablet".into()), ..invite("writer") })).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_enrolment_is_a_problem_and_says_why() {
     let served = Served::start().await;
     for (id, status) in [("", 422), ("a\nb", 422), (&*"x".repeat(129), 422)] {

@@ -164,3 +164,25 @@ async fn what_is_no_request_is_answered_or_dropped_and_the_server_lives() {
     let live = served.http.get(format!("{}/livez", served.url)).send().await.unwrap();
     assert_eq!(live.json::<Json>().await.unwrap(), json!({ "status": "ok" }));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_has_only_so_many_streams_of_events() {
+    let served = Served::start().await;
+    let tokens = served.enrol("tablet", "reader").await;
+    let open = || served.http.get(format!("{}/v1/events/stream", served.url)).bearer_auth(access(&tokens)).send();
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        let stream = open().await.unwrap();
+        assert_eq!(stream.status(), 200);
+        streams.push(stream);
+    }
+    assert_eq!(problem(open().await.unwrap()).await, (429, "rate_limit".into()));
+    drop(streams);
+    for _ in 0..500 {
+        if open().await.unwrap().status() == 200 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("a stream that was given up keeps its place");
+}

@@ -9,6 +9,8 @@ use syncledger::ledger::{Ledger, Options};
 use syncledger::server::{Invite, Server};
 use syncledger::{Store, ledger::Context};
 
+use crate::served::{invite, serve};
+
 /// A server of a store in memory, with a ledger.
 struct Office {
     server: Server,
@@ -30,11 +32,8 @@ fn with_server<T>(work: impl AsyncFnOnce(Office) -> T) -> T {
         let store = Store::in_memory(Options::default()).unwrap();
         let ledger = store.create_ledger("main").unwrap();
         let server = Server::new(store).unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let serving = server.clone();
-        tokio::spawn(async move { serving.serve(listener, None, std::future::pending()).await });
-        work(Office { server, ledger, url }).await
+        let (address, _stop) = serve(&server);
+        work(Office { server, ledger, url: format!("http://{address}") }).await
     });
     runtime.shutdown_timeout(Duration::from_millis(100));
     done
@@ -54,15 +53,7 @@ impl Office {
         writes: Option<&[&str]>,
     ) -> Device {
         let named = |names: Option<&[&str]>| names.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
-        let invite = Invite {
-            name: id.to_owned(),
-            role: role.to_owned(),
-            source: "app".to_owned(),
-            device: None,
-            reads: named(reads),
-            writes: named(writes),
-            valid_ms: 60_000,
-        };
+        let invite = Invite { name: id.to_owned(), reads: named(reads), writes: named(writes), ..invite(role) };
         let (server, ledger) = (self.server.clone(), ledger.clone());
         let code = tokio::task::spawn_blocking(move || server.invite(&ledger, invite).unwrap().code).await.unwrap();
         let client = Client::new();

@@ -35,7 +35,7 @@ impl Serve {
         let server = Server::new(store.clone())?;
         let listener = TcpListener::bind(self.listen).map_err(|fault| self.taken(&fault))?;
         #[cfg(unix)]
-        let control = crate::cli::control::Control::listen(&store)?;
+        let control = listen_for_commands(app, &store);
         announce(app, listener.local_addr()?, tls.is_some())?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(server.serve(listener, tls, asked_to_end()))?;
@@ -50,6 +50,13 @@ impl Serve {
             .with_hint("choose another address with --listen; port 0 takes a free one")
             .into()
     }
+}
+
+/// Other commands on the store are run here. Where that cannot be, they find it locked.
+#[cfg(unix)]
+fn listen_for_commands(app: &App, store: &crate::Store) -> Option<crate::cli::control::Control> {
+    let listened = crate::cli::control::Control::listen(store);
+    listened.inspect_err(|fault| app.out.note(format!("other commands on this store have to wait: {fault}"))).ok()
 }
 
 fn announce(app: &mut App, address: SocketAddr, tls: bool) -> Outcome {

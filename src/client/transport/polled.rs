@@ -13,7 +13,7 @@ use crate::client::answer::Fault;
 use crate::client::http;
 use crate::client::tokens::Tokens;
 use crate::ledger::Carrier;
-use crate::replication::MOST_MESSAGE_BYTES;
+use crate::replication::{MOST_MESSAGE_BYTES, join, split};
 use crate::{Error, ErrorKind, Result};
 
 /// The header that names the session.
@@ -24,6 +24,8 @@ const ENDED: &str = "sync-ended";
 const WAIT_SECONDS: u64 = 1;
 /// About how many bytes a request brings: one message may be as long as this alone.
 const REQUEST_BYTES: usize = MOST_MESSAGE_BYTES;
+/// An answer has fewer messages than these: the server has as many under way as a session may.
+const MOST_MESSAGES: usize = 1 << 16;
 /// How long what came may take to be answered, before the server is asked for more.
 const SOON: Duration = Duration::from_millis(50);
 /// How many bytes an answer may have.
@@ -99,7 +101,8 @@ impl Polling {
     }
 
     async fn push(&mut self, words: &[Vec<u8>]) -> Result<Answered, Fault> {
-        let body = joined(words);
+        let mut body = Vec::new();
+        words.iter().for_each(|word| join(&mut body, word));
         self.meter.sent(body.len()).await;
         self.ask("v1/sync/push", body, http::REQUEST).await
     }
@@ -134,7 +137,9 @@ impl Polling {
         }
         let body = http::body(address, response, ANSWER_BYTES).await?;
         self.meter.received(body.len()).await;
-        Ok(split(&body)?)
+        let whole = split(&body, MOST_MESSAGES).filter(|messages| messages.len() < MOST_MESSAGES);
+        let messages = whole.ok_or_else(|| broke_off("an answer is cut, or no list of messages"))?;
+        Ok(messages.into_iter().map(<[u8]>::to_vec).collect())
     }
 }
 
@@ -187,41 +192,9 @@ fn in_session(fault: Fault) -> Error {
     }
 }
 
-fn joined(words: &[Vec<u8>]) -> Vec<u8> {
-    let mut body = Vec::with_capacity(words.iter().map(|word| word.len() + 4).sum());
-    for word in words {
-        body.extend((word.len() as u32).to_le_bytes());
-        body.extend_from_slice(word);
-    }
-    body
-}
-
-/// The messages of an answer.
-fn split(mut body: &[u8]) -> Result<Vec<Vec<u8>>> {
-    let mut messages = Vec::new();
-    while !body.is_empty() {
-        let (length, rest) = body.split_first_chunk().ok_or_else(|| broke_off("an answer is cut"))?;
-        let length = u32::from_le_bytes(*length) as usize;
-        let (message, rest) = rest.split_at_checked(length).ok_or_else(|| broke_off("an answer is cut"))?;
-        messages.push(message.to_vec());
-        body = rest;
-    }
-    Ok(messages)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_joined_is_split_again_and_what_is_cut_is_no_message() {
-        let words = vec![vec![1, 2, 3], Vec::new(), vec![4; 300]];
-        let body = joined(&words);
-        assert_eq!(split(&body).unwrap(), words);
-        for cut in (1..body.len()).filter(|cut| ![7, 11].contains(cut)) {
-            assert_eq!(split(&body[..cut]).unwrap_err().kind(), ErrorKind::Network, "{cut}");
-        }
-    }
 
     #[test]
     fn what_waits_is_said_together_and_the_end_is_told_apart_from_a_pause() {

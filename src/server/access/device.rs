@@ -109,9 +109,14 @@ impl Device {
         found.map(|record| Self::read(&record)).transpose()
     }
 
-    /// All devices of a ledger, by their ids.
+    /// All devices of a ledger, by their ids, but those whose records say nothing: they keep nobody else out.
     pub(crate) fn list(ledger: &Ledger) -> Result<Vec<Self>> {
-        ledger.list(DEVICES, &Query::default())?.iter().map(Self::read).collect()
+        let records = ledger.list(DEVICES, &Query::default())?;
+        let read = |record: &Record| {
+            Self::read(record)
+                .inspect_err(|fault| tracing::warn!(device = record.key, code = fault.code(), "a device is left out"))
+        };
+        Ok(records.iter().filter_map(|record| read(record).ok()).collect())
     }
 
     /// Whose the writers are that devices stamp under.
@@ -129,9 +134,17 @@ impl Device {
         Edge { device, source, reads: self.rights.reads.clone(), writes, writers }
     }
 
-    /// Whether it is let in with the same rights.
-    pub(crate) fn may_as(&self, other: &Self) -> bool {
-        self.state == other.state && self.rights == other.rights
+    /// Checks that it may still do what it might when this was read. For what goes on after a request was authenticated.
+    ///
+    /// # Errors
+    /// `authentication`.
+    pub(crate) fn check_still(&self, ledger: &Ledger) -> Result<()> {
+        let now = Self::find(ledger, &self.id)?;
+        if now.is_some_and(|now| now.state == self.state && now.rights == self.rights) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Authentication, "the device's rights have changed")
+            .with_hint("connect again: where that is refused, the device was revoked"))
     }
 
     /// Whether it may write records of a collection.
@@ -141,27 +154,45 @@ impl Device {
             && self.rights.writes.as_ref().is_none_or(|writes| writes.contains(collection))
     }
 
+    /// Checks that an invitation may make a device of this id, and returns the writers that such a device stamped under before.
+    ///
+    /// # Errors
+    /// `conflict` where there is such a device already, and the invitation was not made for it; `authentication` where it was
+    /// revoked since the invitation was used.
+    pub(super) fn check_free(ledger: &Ledger, id: &str, invitation: &Invitation) -> Result<BTreeSet<WriterId>> {
+        let is_meant = invitation.device.as_deref() == Some(id);
+        let known = match Self::find(ledger, id) {
+            // A new record takes the place of one that says nothing.
+            Err(fault) if is_meant && fault.kind() == ErrorKind::Consistency => None,
+            found => found?,
+        };
+        let Some(known) = known else { return Ok(BTreeSet::new()) };
+        let is_again = invitation.was_used_by(id);
+        if is_again && known.state == State::Revoked {
+            return Err(unknown_token());
+        }
+        if is_meant || is_again {
+            return Ok(known.writers);
+        }
+        Err(Error::new(ErrorKind::Conflict, format!("there is a device `{id}` already"))
+            .with_hint("take another id, or have a code made for this device with `device create --id`"))
+    }
+
     /// Makes the record of a device that was invited.
     ///
     /// # Errors
-    /// `conflict` where there is such a device already, and the invitation was not made for it.
-    pub(super) fn enrol(ledger: &Ledger, id: &str, name: Option<&str>, invitation: &Invitation) -> Result<()> {
-        let is_meant = invitation.device.as_deref() == Some(id);
-        let known = Self::find(ledger, id)?;
-        if known.is_some() && !is_meant && !invitation.was_used_by(id) {
-            let message = format!("there is a device `{id}` already");
-            return Err(Error::new(ErrorKind::Conflict, message)
-                .with_hint("take another id, or have a code made for this device with `device create --id`"));
-        }
-        let name: String = name.unwrap_or(&invitation.name).chars().take(MOST_NAME_CHARS).collect();
-        let device = Self {
-            id: id.to_owned(),
-            name,
-            state: State::Active,
-            rights: invitation.rights.clone(),
-            writers: known.map(|known| known.writers).unwrap_or_default(),
-        };
-        write(ledger, id, Act::Put(device.to_json()))
+    /// What the disk refuses.
+    pub(super) fn enrol(
+        ledger: &Ledger,
+        id: &str,
+        name: Option<&str>,
+        invitation: &Invitation,
+        writers: BTreeSet<WriterId>,
+    ) -> Result<()> {
+        let name = name.unwrap_or(&invitation.name).chars().take(MOST_NAME_CHARS).collect();
+        let (id, rights) = (id.to_owned(), invitation.rights.clone());
+        let device = Self { id, name, state: State::Active, rights, writers };
+        write(ledger, &device.id, Act::Put(device.to_json()))
     }
 
     /// Lets a device in, or no more.
@@ -237,4 +268,30 @@ pub(super) fn check_id(id: &str) -> Result<()> {
     }
     let message = format!("expected a device's id of 1 to {MOST_ID_BYTES} bytes without control characters");
     Err(Error::new(ErrorKind::Validation, message).with_pointers(vec!["/device_id".to_owned()]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+    use crate::ledger::Options;
+
+    #[test]
+    fn a_record_that_says_nothing_keeps_nobody_else_out_and_a_code_made_for_it_mends_it() {
+        let ledger = Store::in_memory(Options::default()).unwrap().create_ledger("main").unwrap();
+        write(&ledger, "damaged", Act::Put(json!({ "name": "x", "state": "active" }))).unwrap();
+        let (role, source, reads, writes) = (Role::Writer, "app".to_owned(), Filter::default(), None);
+        let rights = Rights { role, source, reads, writes };
+        let invited = |id: Option<&str>| {
+            Invitation::new(ledger.info().id, "x".to_owned(), id.map(str::to_owned), rights.clone(), i64::MAX)
+        };
+        Device::enrol(&ledger, "tablet", None, &invited(None), BTreeSet::new()).unwrap();
+        assert_eq!(Device::list(&ledger).unwrap().iter().map(|device| &*device.id).collect::<Vec<_>>(), ["tablet"]);
+        assert_eq!(Device::of(&ledger, "damaged").unwrap_err().kind(), ErrorKind::Consistency);
+        assert!(Device::check_free(&ledger, "damaged", &invited(None)).is_err());
+        let meant = invited(Some("damaged"));
+        let writers = Device::check_free(&ledger, "damaged", &meant).unwrap();
+        Device::enrol(&ledger, "damaged", None, &meant, writers).unwrap();
+        assert_eq!(Device::of(&ledger, "damaged").unwrap().rights, rights);
+    }
 }

@@ -111,9 +111,11 @@ impl Access {
         let _turn = self.turn();
         let (claim, invitation) = self.invitations.find(code, device, now_ms)?;
         let ledger = find(invitation.ledger)?;
-        Device::enrol(&ledger, device, name, &invitation)?;
-        let refresh = self.families.begin(invitation.ledger, device, now_ms)?;
+        let writers = Device::check_free(&ledger, device, &invitation)?;
+        // Whoever asks again as this came to no end is known by it to be the same.
         self.invitations.use_up(claim, device, now_ms)?;
+        Device::enrol(&ledger, device, name, &invitation, writers)?;
+        let refresh = self.families.begin(invitation.ledger, device, now_ms)?;
         let access = self.keys.sign(invitation.ledger, device, now_ms)?;
         Ok(Tokens { device: device.to_owned(), ledger: invitation.ledger, access, refresh })
     }

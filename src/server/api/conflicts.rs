@@ -7,15 +7,15 @@ use axum::routing::{get, post};
 use serde_json::{Value as Json, json};
 
 use super::ask::{self, Body, Fields, Params, Place, invalid, malformed};
-use super::sight::Sight;
 use super::told;
-use crate::event::{ConflictId, hex};
+use crate::event::hex;
 use crate::ledger::{Annotation, Happening, Ledger, RecordConflict, Settlement, Which};
-use crate::projection::{Candidate, Conflict, ConflictKind};
+use crate::projection::{Candidate, Conflict};
 use crate::server::Server;
 use crate::server::access::{Device, Role};
 use crate::server::caller::Caller;
 use crate::server::problem::Answer;
+use crate::server::sight::{Sight, no_conflict};
 use crate::shape;
 use crate::{Error, ErrorKind, Result};
 
@@ -45,7 +45,7 @@ async fn list(caller: Caller, params: Params) -> Answer<axum::Json<Json>> {
         let mut sight = Sight::new(ledger, device);
         let mut found = Vec::new();
         for conflict in ledger.conflicts(collection, which, policy.as_ref())? {
-            if shows(&mut sight, device, &conflict)? {
+            if sight.sees_conflict(&conflict)? {
                 found.push(shape::conflict(&conflict));
             }
         }
@@ -142,22 +142,8 @@ async fn annotate(
 
 /// The conflict of an id. Only whole ids are looked for: the beginning of one would tell of those that may not be seen.
 fn find(ledger: &Ledger, device: &Device, id: &str) -> Result<RecordConflict> {
-    let absent =
-        || Error::new(ErrorKind::NotFound, "there is no such conflict").with_hint("list them at /v1/conflicts");
-    let id: ConflictId = id.parse().map_err(|_| absent())?;
-    let found = match ledger.find_conflict(&id.to_string()) {
-        Err(fault) if fault.kind() == ErrorKind::NotFound => return Err(absent()),
-        found => found?,
-    };
-    let shows = shows(&mut Sight::new(ledger, device), device, &found)?;
-    Some(found).filter(|_| shows).ok_or_else(absent)
-}
-
-/// Whether a device may see a conflict. One about a value that several records show tells of them all.
-fn shows(sight: &mut Sight<'_>, device: &Device, found: &RecordConflict) -> Result<bool> {
-    let is_of_many = found.conflict.kind == ConflictKind::Constraint && found.conflict.candidates.len() > 1;
-    let sees_all = device.conditions(&found.collection).is_some_and(<[_]>::is_empty);
-    Ok(sight.sees(&found.collection, &found.key)? && (sees_all || !is_of_many))
+    let absent = |_| no_conflict().with_hint("list them at /v1/conflicts");
+    device.find_conflict(ledger, id.parse().map_err(absent)?)
 }
 
 /// Writers settle conflicts that they are a side of; operators those of others too.

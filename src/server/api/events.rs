@@ -14,14 +14,15 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::ask::{Params, malformed};
-use super::sight::Sight;
+use crate::Result;
 use crate::ledger::{Entry, Growth, Ledger, LogQuery};
 use crate::server::Server;
 use crate::server::access::Device;
 use crate::server::caller::Caller;
 use crate::server::problem::Answer;
+use crate::server::sight::Sight;
+use crate::server::sync::Seat;
 use crate::shape;
-use crate::{Error, ErrorKind, Result};
 
 /// How many events an answer has, and at most.
 const PAGE: usize = 100;
@@ -98,7 +99,7 @@ async fn awaited(
         }
         // A device that was revoked while it waited is told nothing more.
         let then = caller.device.clone();
-        caller.with(move |ledger, _| still_may(ledger, &then)).await?;
+        caller.with(move |ledger, _| then.check_still(ledger)).await?;
         part = read(caller, wanted, part.cursor, limit).await?;
     }
     Ok(part)
@@ -150,15 +151,6 @@ impl Wanted {
     }
 }
 
-/// Checks that a device may do what it might.
-fn still_may(ledger: &Ledger, then: &Device) -> Result<()> {
-    if Device::find(ledger, &then.id)?.is_some_and(|now| now.may_as(then)) {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Authentication, "the device's rights have changed")
-        .with_hint("connect again: where that is refused, the device was revoked"))
-}
-
 /// A stream of events: what was read and not told yet, and where to go on.
 struct Following {
     server: Server,
@@ -169,6 +161,8 @@ struct Following {
     unsaid: std::vec::IntoIter<Entry>,
     looked_at: Instant,
     has_ended: bool,
+    /// A stream takes as much of the server as a session does.
+    _seat: Seat,
 }
 
 /// Events after a position, and those to come, as server-sent events.
@@ -185,9 +179,11 @@ async fn follow(
         last.map(|id| id.trim().parse().map_err(|_| malformed("Last-Event-ID", id, "a position"))).transpose()?;
     // Who connects again has the address of the first time, and has come further since.
     let cursor = last.or(params.number("after")?).unwrap_or_default();
+    let seat = server.0.seats.take(caller.ledger.info().id, &caller.device.id)?;
     let growth = growth(&server, &caller.ledger).await?;
     let (unsaid, looked_at) = (Vec::new().into_iter(), Instant::now());
-    let following = Following { server, caller, growth, wanted, cursor, unsaid, looked_at, has_ended: false };
+    let following =
+        Following { server, caller, growth, wanted, cursor, unsaid, looked_at, has_ended: false, _seat: seat };
     let mut response = Sse::new(following.stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     // Proxies that gather what passes would keep events back.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
@@ -249,7 +245,7 @@ impl Following {
             return Err(self.server.has_ended().await);
         }
         let then = self.caller.device.clone();
-        self.caller.with(move |ledger, _| still_may(ledger, &then)).await?;
+        self.caller.with(move |ledger, _| then.check_still(ledger)).await?;
         self.looked_at = Instant::now();
         Ok(())
     }

@@ -16,7 +16,6 @@ mod past;
 mod records;
 mod revert;
 mod settings;
-mod sight;
 #[cfg(test)]
 mod tests;
 mod totals;

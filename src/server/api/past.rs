@@ -5,12 +5,12 @@ use axum::routing::get;
 use serde_json::{Value as Json, json};
 
 use super::ask::{Params, Place};
-use super::sight::absent;
 use crate::ledger::Ledger;
 use crate::server::Server;
 use crate::server::access::Device;
 use crate::server::caller::Caller;
 use crate::server::problem::Answer;
+use crate::server::sight::absent;
 use crate::shape;
 use crate::{Error, ErrorKind, Result};
 

@@ -7,7 +7,6 @@ use axum::routing::{get, post};
 
 use super::ask::{self, Body, Params, Place};
 use super::etag::{self, Guard};
-use super::sight::absent;
 use super::told;
 use crate::event::{EventId, json};
 use crate::ledger::{Act, Context, Ledger, Look, Outcome, Receipt, Record, Write};
@@ -15,6 +14,7 @@ use crate::server::Server;
 use crate::server::access::Device;
 use crate::server::caller::Caller;
 use crate::server::problem::{Answer, Problem};
+use crate::server::sight::absent;
 use crate::shape;
 use crate::{Error, ErrorKind, Result};
 

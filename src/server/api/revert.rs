@@ -6,13 +6,13 @@ use axum::response::Response;
 use axum::routing::post;
 
 use super::ask::{self, Body, Fields, Params, invalid};
-use super::sight::Sight;
 use super::told;
 use crate::ledger::{Ledger, Target};
 use crate::server::Server;
 use crate::server::access::Device;
 use crate::server::caller::Caller;
 use crate::server::problem::Answer;
+use crate::server::sight::Sight;
 use crate::shape;
 use crate::{Error, ErrorKind, Result};
 

@@ -7,7 +7,6 @@ use axum::routing::{get, post};
 use serde_json::{Value as Json, json};
 
 use super::ask::{self, Body, Params, Place};
-use super::sight::Sight;
 use super::told;
 use crate::event::json as strict;
 use crate::ledger::Ledger;
@@ -16,6 +15,7 @@ use crate::server::Server;
 use crate::server::access::{Device, Role};
 use crate::server::caller::Caller;
 use crate::server::problem::Answer;
+use crate::server::sight::Sight;
 use crate::shape;
 use crate::{Error, ErrorKind, Result};
 

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::{invalid, object};
 use crate::event::{ConflictId, EventId, json};
-use crate::ledger::{Context, Ledger, RecordConflict, Settlement, Which};
+use crate::ledger::{Context, Ledger, RecordConflict, Settlement};
 use crate::projection::{Candidate, Conflict, ConflictKind, DELETED, Status};
 use crate::server::Server;
 use crate::server::access::{Device, Role};
@@ -83,25 +83,12 @@ fn settle(ledger: &Ledger, device: &Device, asked: &Asked, context: &Context) ->
     answer(ledger, &found)
 }
 
-/// The conflict of an id, settled or not, if the device may read its record.
+/// The conflict of an id, settled or not, if the device may see it.
 fn find(ledger: &Ledger, device: &Device, id: ConflictId) -> Result<RecordConflict> {
-    let unknown = || {
-        Error::new(ErrorKind::NotFound, format!("there is no conflict {id}"))
-            .with_hint("it may have gone by an edit that has seen all candidates: download the record")
-    };
-    let mut found = None;
-    for which in [Which::Open, Which::Auto, Which::Resolved] {
-        found = ledger.conflicts(None, which, None)?.into_iter().find(|found| found.conflict.id == id);
-        if found.is_some() {
-            break;
-        }
-    }
-    let found = found.ok_or_else(unknown)?;
-    let conditions = device.rights.reads.conditions(&found.collection).filter(|_| !found.collection.starts_with('$'));
-    let value = ledger.get(&found.collection, &found.key)?.map(|record| record.value).unwrap_or_default();
-    let is_readable =
-        conditions.is_some_and(|conditions| conditions.iter().all(|condition| condition.is_met(&value)));
-    if is_readable { Ok(found) } else { Err(unknown()) }
+    device.find_conflict(ledger, id).map_err(|fault| {
+        let hint = "it may have gone by an edit that has seen all candidates: download the record";
+        if fault.kind() == ErrorKind::NotFound { fault.with_hint(hint) } else { fault }
+    })
 }
 
 /// The answer to who settles again what is settled: its first answer may have got lost.

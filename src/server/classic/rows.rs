@@ -130,12 +130,11 @@ impl Telling<'_> {
 
     /// Whether the device may read records of a collection.
     fn shows(&self, collection: &str) -> bool {
-        !collection.starts_with('$') && self.device.rights.reads.conditions(collection).is_some()
+        !collection.starts_with('$') && self.device.conditions(collection).is_some()
     }
 
     fn is_shown(&self, record: &Record) -> bool {
-        let conditions = self.device.rights.reads.conditions(&record.collection);
-        conditions.is_some_and(|conditions| conditions.iter().all(|condition| condition.is_met(&record.value)))
+        self.device.may_read(&record.collection, &record.value)
     }
 
     /// Whether the device may have been told of a record that it may not read any more.

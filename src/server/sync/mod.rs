@@ -21,8 +21,7 @@ use crate::{Error, ErrorKind, Result};
 
 pub(super) use polled::Polled;
 use report::Report;
-use seats::Seat;
-pub(super) use seats::Seats;
+pub(super) use seats::{Seat, Seats};
 
 /// How often, at most, a session looks whether its device may still do what it might when the session began.
 const LOOKS: Duration = Duration::from_secs(1);
@@ -130,10 +129,8 @@ impl Talk {
         let mut growth = self.opened.growth.clone();
         loop {
             let (ledger, then) = (self.opened.ledger.clone(), self.device.clone());
-            let look = move || Device::find(&ledger, &then.id).map(|now| now.is_some_and(|now| now.may_as(&then)));
-            match tokio::task::spawn_blocking(look).await {
-                Ok(Ok(true)) => {}
-                Ok(Ok(false)) => return changed(),
+            match tokio::task::spawn_blocking(move || then.check_still(&ledger)).await {
+                Ok(Ok(())) => {}
                 Ok(Err(fault)) => return fault,
                 Err(_) => return Error::new(ErrorKind::Server, format!("{DEVICES} could not be read")),
             }
@@ -143,9 +140,4 @@ impl Talk {
             }
         }
     }
-}
-
-fn changed() -> Error {
-    Error::new(ErrorKind::Authentication, "the device's rights have changed")
-        .with_hint("connect again: where that is refused, the device was revoked")
 }

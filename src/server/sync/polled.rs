@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::Begun;
 use crate::event::{LedgerId, hex};
-use crate::replication::MOST_MESSAGE_BYTES;
+use crate::replication::{MOST_MESSAGE_BYTES, join, split};
 use crate::server::Server;
 use crate::server::caller::Caller;
 use crate::server::problem::{Answer, Problem};
@@ -95,7 +95,7 @@ pub(in crate::server) async fn push(
     caller: Caller,
     body: Bytes,
 ) -> Answer<Response> {
-    let messages = split(&body)?;
+    let messages = messages(&body)?;
     let owner = owner(&caller);
     let (name, asked) = match named(&headers) {
         Some(name) => (name.to_owned(), server.0.sessions.find(name, &owner)?),
@@ -103,7 +103,7 @@ pub(in crate::server) async fn push(
     };
     for message in messages {
         // Of a session that has ended the last words say why.
-        let _ = asked.tell.send(Ok(message)).await;
+        let _ = asked.tell.send(Ok(message.to_vec())).await;
     }
     match asked.to_say.try_lock() {
         Ok(to_say) => answer(&name, to_say, Duration::ZERO).await,
@@ -159,13 +159,13 @@ async fn answer(
 ) -> Answer<Response> {
     let (mut body, mut has_ended) = (Vec::new(), false);
     match tokio::time::timeout(wait, to_say.recv()).await {
-        Ok(Some(message)) => put(&mut body, &message),
+        Ok(Some(message)) => join(&mut body, &message),
         Ok(None) => has_ended = true,
         Err(_) => {}
     }
     while body.len() < ANSWER_BYTES {
         match to_say.try_recv() {
-            Ok(message) => put(&mut body, &message),
+            Ok(message) => join(&mut body, &message),
             Err(mpsc::error::TryRecvError::Empty) => break,
             Err(mpsc::error::TryRecvError::Disconnected) => {
                 has_ended = true;
@@ -185,25 +185,12 @@ fn said(name: &str, body: Vec<u8>, has_ended: bool) -> Response {
     response
 }
 
-fn put(body: &mut Vec<u8>, message: &[u8]) {
-    body.extend((message.len() as u32).to_le_bytes());
-    body.extend_from_slice(message);
-}
-
 /// The messages of a body.
-fn split(mut body: &[u8]) -> Result<Vec<Vec<u8>>> {
+fn messages(body: &[u8]) -> Result<Vec<&[u8]>> {
     let cut = || Error::new(ErrorKind::Client, "expected whole messages, each with its length before it");
-    let mut messages = Vec::new();
-    while !body.is_empty() {
-        let (length, rest) = body.split_first_chunk().ok_or_else(cut)?;
-        let length = u32::from_le_bytes(*length) as usize;
-        let (message, rest) = rest.split_at_checked(length).ok_or_else(cut)?;
-        messages.push(message.to_vec());
-        if messages.len() > MOST_MESSAGES {
-            let message = format!("expected at most {MOST_MESSAGES} messages in a body, got more");
-            return Err(Error::new(ErrorKind::TooLarge, message));
-        }
-        body = rest;
+    let messages = split(body, MOST_MESSAGES + 1).ok_or_else(cut)?;
+    if messages.len() <= MOST_MESSAGES {
+        return Ok(messages);
     }
-    Ok(messages)
+    Err(Error::new(ErrorKind::TooLarge, format!("expected at most {MOST_MESSAGES} messages in a body, got more")))
 }

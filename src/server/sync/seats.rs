@@ -1,4 +1,4 @@
-//! How many sessions there may be at once.
+//! How many sessions, and streams of events, there may be at once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,8 +22,8 @@ struct Taken {
     devices: BTreeMap<Owner, usize>,
 }
 
-/// A session's place, until dropped.
-pub(super) struct Seat {
+/// A place, until dropped.
+pub(in crate::server) struct Seat {
     seats: Seats,
     owner: Owner,
 }
@@ -37,11 +37,11 @@ impl Seats {
     ///
     /// # Errors
     /// `rate_limit` where the device has too many, `locked` where all have.
-    pub(super) fn take(&self, ledger: LedgerId, device: &str) -> Result<Seat> {
+    pub(in crate::server) fn take(&self, ledger: LedgerId, device: &str) -> Result<Seat> {
         let owner = (ledger, device.to_owned());
         let mut taken = self.taken();
         if taken.devices.get(&owner).is_some_and(|count| *count >= MOST_OF_DEVICE) {
-            let message = format!("expected at most {MOST_OF_DEVICE} sessions of a device at once");
+            let message = format!("expected at most {MOST_OF_DEVICE} sessions and streams of a device at once");
             return Err(Error::new(ErrorKind::RateLimit, message).with_hint("use those, or let them end"));
         }
         if taken.all >= MOST {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use crate::ledger::{Ledger, Record};
+use crate::event::ConflictId;
+use crate::ledger::{Ledger, Record, RecordConflict};
+use crate::projection::ConflictKind;
 use crate::replication::Condition;
 use crate::server::access::{Device, Role};
 use crate::{Error, ErrorKind, Result};
@@ -68,6 +70,26 @@ impl Device {
     }
 }
 
+impl Device {
+    /// The conflict of an id, settled or not.
+    ///
+    /// # Errors
+    /// `not_found` where there is none, or the device may not see it.
+    pub(crate) fn find_conflict(&self, ledger: &Ledger, id: ConflictId) -> Result<RecordConflict> {
+        let found = match ledger.find_conflict(&id.to_string()) {
+            Err(fault) if fault.kind() == ErrorKind::NotFound => return Err(no_conflict()),
+            found => found?,
+        };
+        let sees = Sight::new(ledger, self).sees_conflict(&found)?;
+        Some(found).filter(|_| sees).ok_or_else(no_conflict)
+    }
+}
+
+/// There is no such conflict, or the device may not see it.
+pub(crate) fn no_conflict() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such conflict")
+}
+
 /// There is no such record, or the device may not read it.
 pub(crate) fn absent(collection: &str, key: &str) -> Error {
     let message = format!("there is no record {}/{}", name(collection), name(key));
@@ -112,6 +134,13 @@ impl<'a> Sight<'a> {
         }
         self.known.insert(place, sees);
         Ok(sees)
+    }
+
+    /// Whether it sees a conflict. One about a value that several records show tells of them all.
+    pub(crate) fn sees_conflict(&mut self, found: &RecordConflict) -> Result<bool> {
+        let is_of_many = found.conflict.kind == ConflictKind::Constraint && found.conflict.candidates.len() > 1;
+        let sees_all = self.device.conditions(&found.collection).is_some_and(<[_]>::is_empty);
+        Ok(self.sees(&found.collection, &found.key)? && (sees_all || !is_of_many))
     }
 
     /// Checks that the device may write a record: one that it does not see is not there.
