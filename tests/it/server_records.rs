@@ -407,14 +407,25 @@ fn a_stream_tells_events_as_they_come_and_goes_on_where_it_broke_off() {
 }
 
 #[test]
-fn a_stream_ends_when_its_device_is_revoked_and_when_the_server_ends() {
+fn a_stream_and_a_wait_end_when_their_devices_are_revoked_and_when_the_server_ends() {
     with_server(async |office| {
         let (ann, ravi) = (office.device("ann", "reader").await, office.device("ravi", "reader").await);
         let (mut of_ann, mut of_ravi) =
             (ok(ann.get("/v1/events/stream")).await, ok(ravi.get("/v1/events/stream")).await);
+        let kim = office.device("kim", "reader").await;
+        let cursor = office.ledger.position();
+        let of_kim =
+            tokio::spawn(async move { refusal(kim.get(&format!("/v1/events?after={cursor}&wait=20"))).await });
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let (server, ledger) = (office.server.clone(), office.ledger.clone());
-        tokio::task::spawn_blocking(move || server.revoke(&ledger, "ann").unwrap()).await.unwrap();
+        let revoke = move || ["ann", "kim"].iter().for_each(|id| server.revoke(&ledger, id).unwrap());
+        tokio::task::spawn_blocking(revoke).await.unwrap();
         said(&mut of_ann, "\"code\":\"authentication\"").await;
+        assert_eq!(
+            of_kim.await.unwrap(),
+            (401, "authentication".to_owned()),
+            "who waited for events is told nothing more"
+        );
         assert_eq!(of_ann.chunk().await.unwrap(), None);
         refused_with(ann.get("/v1/events"), 401, "authentication").await;
         office.server.end();
