@@ -165,7 +165,7 @@ impl Tokens {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An access token that is good for now, as far as is known here.
+    /// An access token that has not run out, as far as is known here.
     pub(super) async fn access(&self) -> Result<String, Fault> {
         let token = Some(self.held().clone()).filter(|held| self.now_ms() < held.expires_at_ms - EARLY_MS);
         match token {

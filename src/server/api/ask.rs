@@ -211,6 +211,50 @@ impl Body {
     }
 }
 
+/// A request for a change: who asks, with which parameters, why and under which name, and the body.
+pub(super) struct Change {
+    caller: Caller,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+}
+
+/// What is known of a request for a change, once its parameters and its body are of the right kind.
+pub(super) struct Asked {
+    pub(super) caller: Caller,
+    pub(super) params: Params,
+    pub(super) context: Context,
+    pub(super) body: Bytes,
+}
+
+impl FromRequest<Server> for Change {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, server: &Server) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let caller = Caller::from_request_parts(&mut parts, server).await?;
+        let params = Params::from_request_parts(&mut parts, server).await?;
+        let headers = parts.headers.clone();
+        let body = Body::from_request(Request::from_parts(parts, body), server).await?;
+        Ok(Self { caller, params, headers, body })
+    }
+}
+
+impl Change {
+    /// Takes it with these parameters, and those of every change, and with a body of JSON.
+    pub(super) fn with(self, names: &[&str]) -> Result<Asked, Problem> {
+        self.with_body(names, &["application/json"])
+    }
+
+    /// The same, with a body of one of these media types.
+    pub(super) fn with_body(self, names: &[&str], types: &[&str]) -> Result<Asked, Problem> {
+        let Self { caller, params, headers, body } = self;
+        params.only_of_change(names)?;
+        let context = context(&caller, &headers, &params)?;
+        Ok(Asked { caller, params, context, body: body.of(types)? })
+    }
+}
+
 /// The fields of an object that a request's body is.
 pub(super) struct Fields(Map<String, Json>);
 

@@ -1,16 +1,14 @@
 //! Many changes of many records, all or nothing.
 
 use axum::Router;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::post;
 
-use super::ask::{self, Body, Params};
+use super::ask::{Asked, Change};
 use super::told;
 use crate::ledger::{Ledger, Write};
 use crate::server::Server;
 use crate::server::access::Device;
-use crate::server::caller::Caller;
 use crate::server::problem::Answer;
 use crate::server::sight::Sight;
 use crate::shape;
@@ -21,10 +19,9 @@ pub(super) fn routes() -> Router<Server> {
     Router::new().route("/v1/batch", post(batch))
 }
 
-async fn batch(caller: Caller, params: Params, headers: HeaderMap, body: Body) -> Answer<Response> {
-    params.only_of_change(&[])?;
-    let context = ask::context(&caller, &headers, &params)?;
-    let body = body.of(&["application/x-ndjson", "application/jsonl", "application/json"])?;
+async fn batch(change: Change) -> Answer<Response> {
+    let types = ["application/x-ndjson", "application/jsonl", "application/json"];
+    let Asked { caller, context, body, .. } = change.with_body(&[], &types)?;
     let work = move |ledger: &Ledger, device: &Device| {
         let writes = read(&body)?;
         let mut sight = Sight::new(ledger, device);

@@ -1,12 +1,11 @@
 //! Conflicts: what was edited apart and disagrees, and how it is settled.
 
 use axum::Router;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::{Value as Json, json};
 
-use super::ask::{self, Body, Fields, Params, Place, invalid, malformed};
+use super::ask::{Asked, Change, Fields, Params, Place, invalid, malformed};
 use super::told;
 use crate::event::hex;
 use crate::ledger::{Annotation, Happening, Ledger, RecordConflict, Settlement, Which};
@@ -71,16 +70,8 @@ async fn show(caller: Caller, Place(id): Place<String>, params: Params) -> Answe
 }
 
 /// Settles a conflict.
-async fn resolve(
-    caller: Caller,
-    Place(id): Place<String>,
-    params: Params,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer<Response> {
-    params.only_of_change(&[])?;
-    let context = ask::context(&caller, &headers, &params)?;
-    let body = body.json()?;
+async fn resolve(Place(id): Place<String>, change: Change) -> Answer<Response> {
+    let Asked { caller, context, body, .. } = change.with(&[])?;
     let work = move |ledger: &Ledger, device: &Device| {
         let found = find(ledger, device, &id)?;
         check_settle(device, &found)?;
@@ -94,16 +85,8 @@ async fn resolve(
 }
 
 /// Opens a settled conflict again.
-async fn reopen(
-    caller: Caller,
-    Place(id): Place<String>,
-    params: Params,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer<Response> {
-    params.only_of_change(&[])?;
-    let context = ask::context(&caller, &headers, &params)?;
-    let body = body.json()?;
+async fn reopen(Place(id): Place<String>, change: Change) -> Answer<Response> {
+    let Asked { caller, context, body, .. } = change.with(&[])?;
     let work = move |ledger: &Ledger, device: &Device| {
         let found = find(ledger, device, &id)?;
         check_settle(device, &found)?;
@@ -115,16 +98,8 @@ async fn reopen(
 }
 
 /// Says who looks after a conflict, or something about it.
-async fn annotate(
-    caller: Caller,
-    Place(id): Place<String>,
-    params: Params,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer<Response> {
-    params.only_of_change(&[])?;
-    let context = ask::context(&caller, &headers, &params)?;
-    let body = body.json()?;
+async fn annotate(Place(id): Place<String>, change: Change) -> Answer<Response> {
+    let Asked { caller, context, body, .. } = change.with(&[])?;
     let is_operator = caller.require(Role::Operator);
     let work = move |ledger: &Ledger, device: &Device| {
         let found = find(ledger, device, &id)?;

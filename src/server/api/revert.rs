@@ -1,16 +1,14 @@
 //! Taking changes back by making new ones.
 
 use axum::Router;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::post;
 
-use super::ask::{self, Body, Fields, Params, invalid};
+use super::ask::{Asked, Change, Fields, invalid};
 use super::told;
 use crate::ledger::{Ledger, Target};
 use crate::server::Server;
 use crate::server::access::Device;
-use crate::server::caller::Caller;
 use crate::server::problem::Answer;
 use crate::server::sight::Sight;
 use crate::shape;
@@ -21,10 +19,8 @@ pub(super) fn routes() -> Router<Server> {
 }
 
 /// Takes an event, a batch or a run back.
-async fn revert(caller: Caller, params: Params, headers: HeaderMap, body: Body) -> Answer<Response> {
-    params.only_of_change(&[])?;
-    let context = ask::context(&caller, &headers, &params)?;
-    let body = body.json()?;
+async fn revert(change: Change) -> Answer<Response> {
+    let Asked { caller, context, body, .. } = change.with(&[])?;
     let work = move |ledger: &Ledger, device: &Device| {
         let target = target(&body)?;
         check(ledger, device, &target)?;
@@ -35,10 +31,8 @@ async fn revert(caller: Caller, params: Params, headers: HeaderMap, body: Body) 
 }
 
 /// Takes the device's own last change back that is not taken back yet.
-async fn undo(caller: Caller, params: Params, headers: HeaderMap, body: Body) -> Answer<Response> {
-    params.only_of_change(&[])?;
-    let context = ask::context(&caller, &headers, &params)?;
-    let body = body.json()?;
+async fn undo(change: Change) -> Answer<Response> {
+    let Asked { caller, context, body, .. } = change.with(&[])?;
     let work = move |ledger: &Ledger, device: &Device| {
         Fields::read(&body, &[])?;
         let (own, source) = (&device.writers, &device.rights.source);

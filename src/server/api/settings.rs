@@ -1,12 +1,11 @@
 //! How the records of a collection should look, and how their conflicts are decided.
 
 use axum::Router;
-use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use serde_json::{Value as Json, json};
 
-use super::ask::{self, Body, Params, Place};
+use super::ask::{Asked, Body, Change, Params, Place};
 use super::told;
 use crate::event::json as strict;
 use crate::ledger::Ledger;
@@ -39,16 +38,8 @@ async fn policy(caller: Caller, Place(collection): Place<String>, params: Params
     Ok(axum::Json(caller.with(work).await?))
 }
 
-async fn set_policy(
-    caller: Caller,
-    Place(collection): Place<String>,
-    params: Params,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer<Response> {
-    params.only_of_change(&[])?;
-    let context = ask::context(&caller, &headers, &params)?;
-    let body = body.json()?;
+async fn set_policy(Place(collection): Place<String>, change: Change) -> Answer<Response> {
+    let Asked { caller, context, body, .. } = change.with(&[])?;
     let is_admin = caller.require(Role::Admin);
     let work = move |ledger: &Ledger, device: &Device| {
         device.check_collection(&collection)?;
@@ -106,17 +97,9 @@ async fn schema(caller: Caller, Place(collection): Place<String>, params: Params
 }
 
 /// Sets a schema; `null` removes it. In a dry run answers with what it would break.
-async fn set_schema(
-    caller: Caller,
-    Place(collection): Place<String>,
-    params: Params,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer<Response> {
-    params.only_of_change(&["dry_run"])?;
+async fn set_schema(Place(collection): Place<String>, change: Change) -> Answer<Response> {
+    let Asked { caller, params, context, body } = change.with(&["dry_run"])?;
     let is_dry = params.flag("dry_run")?;
-    let context = ask::context(&caller, &headers, &params)?;
-    let body = body.json()?;
     let is_admin = caller.require(Role::Admin);
     let work = move |ledger: &Ledger, device: &Device| {
         device.check_collection(&collection)?;
