@@ -54,16 +54,11 @@ pub(crate) fn assignment(caller: &Caller, argument: &str) -> Outcome<(Path, Json
 
 /// A conflict's id or the beginning of it, as it was typed.
 pub(crate) fn conflict(id: &str) -> Result<&str, Error> {
-    if is_prefix(id) {
+    if crate::shape::is_prefix(id) {
         return Ok(id);
     }
     let message = format!("`{id}` is no beginning of a conflict's id");
     Err(Error::new(ErrorKind::Validation, message).with_hint("`syncledger conflicts` shows the ids"))
-}
-
-/// Whether a text can be the beginning of an id in hexadecimal.
-pub(crate) fn is_prefix(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::stop::{Outcome, Stop};
 use crate::event::{EventId, Path};
 use crate::ledger::{AsOf, Context, Ledger, Write};
 use crate::projection::{Policy, PolicyFault, Strategy};
-use crate::shape::time;
+use crate::shape::{self, time};
 
 /// Who edits, and why.
 #[derive(Debug, Args)]
@@ -121,11 +121,7 @@ pub(crate) fn pointer(text: &str) -> Result<Path, String> {
 
 /// Reads a moment of a record: a number is a position, a time is RFC 3339, anything else begins an event's id.
 pub(crate) fn as_of(ledger: &Ledger, collection: &str, key: &str, text: &str) -> Outcome<AsOf> {
-    match time::moment(text) {
-        Some(moment) => Ok(moment),
-        None if input::is_prefix(text) => Ok(AsOf::Event(ledger.heads_by_prefix(collection, key, text)?)),
-        None => Err(no_moment(text)),
-    }
+    shape::moment(ledger, (collection, key), text)?.ok_or_else(|| no_moment(text))
 }
 
 /// Reads a moment of a ledger: a position or a time.

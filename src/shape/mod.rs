@@ -11,11 +11,12 @@ use serde_json::{Value as Json, json};
 use crate::event::diff::Change;
 use crate::event::{BlobForm, BlobRef, Container, Event, Op, Value, hex};
 use crate::ledger::{
-    Annotation, ConflictCount, ConflictStep, Digest, DryReceipt, Entry, Happening, LedgerInfo, Line, Planned,
-    Receipt, Record, RecordConflict, Revision, Skipped, Status as Totals, Tried,
+    Annotation, AsOf, ConflictCount, ConflictStep, Digest, DryReceipt, Entry, Happening, Ledger, LedgerInfo, Line,
+    Planned, Receipt, Record, RecordConflict, Revision, Skipped, Status as Totals, Tried,
 };
 use crate::projection::{Candidate, Content, Status};
 use crate::schema::Violation;
+use crate::{ErrorKind, Result};
 
 /// A ledger of a store.
 pub(crate) fn ledger(store: &FilePath, info: &LedgerInfo) -> Json {
@@ -385,6 +386,28 @@ fn candidate(candidate: &Candidate) -> Json {
         None => set(&mut object, "removed", true),
     }
     object
+}
+
+/// The moment of a record that a text names: a position, a time, or the beginning of an event's id; `None` where it can be none of
+/// them. Ids may begin with digits alone: a number beyond the log is an event, if one of the record begins so.
+///
+/// # Errors
+/// `not_found` where no event begins so; `validation` where several do.
+pub(crate) fn moment(ledger: &Ledger, (collection, key): (&str, &str), text: &str) -> Result<Option<AsOf>> {
+    let event = || ledger.heads_by_prefix(collection, key, text).map(AsOf::Event);
+    match time::moment(text) {
+        Some(AsOf::Position(position)) if position > ledger.position() && is_prefix(text) => match event() {
+            Err(fault) if fault.kind() == ErrorKind::NotFound => Ok(Some(AsOf::Position(position))),
+            found => found.map(Some),
+        },
+        None if is_prefix(text) => event().map(Some),
+        moment => Ok(moment),
+    }
+}
+
+/// Whether a text can be the beginning of an id.
+pub(crate) fn is_prefix(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 /// A text shortened to `width` characters.

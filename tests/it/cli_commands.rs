@@ -154,6 +154,26 @@ fn a_dry_run_says_what_would_be_written_and_writes_nothing() {
 }
 
 #[test]
+fn an_event_whose_id_begins_with_digits_is_not_taken_for_a_position_beyond_the_log() {
+    let bench = Bench::new();
+    let lines: String = (0..400)
+        .map(|n| format!("{{\"op\":\"put\",\"collection\":\"c\",\"key\":\"{n}\",\"value\":{{\"a\":1}}}}\n"))
+        .collect();
+    bench.ok(["batch", &bench.file("puts.jsonl", &lines)]);
+    let is_number = |line: &&Json| line["event"].as_str().unwrap()[..6].bytes().all(|byte| byte.is_ascii_digit());
+    let log = bench.lines(["log", "--limit", "400"]);
+    let found = log.iter().find(|line| is_number(line) && line["event"].as_str().unwrap()[..6] > *"000999");
+    let found = found.expect("one of four hundred ids begins so, but once in ten thousand million times");
+    let (key, digits) = (found["key"].as_str().unwrap(), &found["event"].as_str().unwrap()[..6]);
+    bench.ok(["put", "c", key, r#"{"a":2}"#]);
+    assert_eq!(bench.json(["get", "c", key, "--as-of", digits])["value"], json!({ "a": 1 }), "{digits}");
+    // A number that begins no event is a position, also one that is still to come.
+    let none =
+        (1_000_000..).map(|n| n.to_string()).find(|number| !found["event"].as_str().unwrap().starts_with(number));
+    assert_eq!(bench.json(["get", "c", key, "--as-of", &none.unwrap()])["value"], json!({ "a": 2 }));
+}
+
+#[test]
 fn a_record_is_seen_as_of_a_position_a_time_and_an_event() {
     let bench = Bench::new();
     let first = event(&bench.json(["put", "c", "k", r#"{"a":1}"#]));

@@ -3,7 +3,6 @@
 use clap::Args;
 
 use crate::cli::app::App;
-use crate::cli::input;
 use crate::cli::people;
 use crate::cli::stop::Outcome;
 use crate::ledger::{Ledger, RecordConflict};
@@ -19,7 +18,7 @@ pub(crate) struct Show {
 
 impl Show {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
-        if !input::is_prefix(&self.id) {
+        if !shape::is_prefix(&self.id) {
             return Err(self
                 .fault(ErrorKind::Validation, "is no beginning of an id: it has other than 0-9 and a-f")
                 .into());

@@ -130,12 +130,9 @@ impl Params {
         (collection, key): (&str, &str),
     ) -> Result<Option<AsOf>> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let is_prefix = !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        match time::moment(text) {
-            Some(moment) => Ok(Some(moment)),
-            None if is_prefix => ledger.heads_by_prefix(collection, key, text).map(|event| Some(AsOf::Event(event))),
-            None => Err(malformed(name, text, "a position, a time, or the beginning of an event's id")),
-        }
+        let found = crate::shape::moment(ledger, (collection, key), text)?;
+        let none = || malformed(name, text, "a position, a time, or the beginning of an event's id");
+        found.map(Some).ok_or_else(none)
     }
 }
 
