@@ -63,12 +63,16 @@ pub(super) struct Known {
     pub(super) rejected: BTreeMap<String, Rejected>,
     pub(super) failure: Option<Failure>,
     pub(super) succeeded_at_ms: Option<i64>,
+    /// Whether the server may lack what it has acknowledged: what it refused may be known no more.
+    #[serde(default)]
+    in_full: bool,
 }
 
 impl Known {
     fn nothing(url: &str) -> Self {
         let (acknowledged, runs, rejected, failure, succeeded_at_ms) = Default::default();
-        Self { version: VERSION, url: url.to_owned(), acknowledged, runs, rejected, failure, succeeded_at_ms }
+        let (url, in_full) = (url.to_owned(), false);
+        Self { version: VERSION, url, acknowledged, runs, rejected, failure, succeeded_at_ms, in_full }
     }
 
     /// How far another server has the log is not known. What was refused stays until it is taken.
@@ -87,6 +91,11 @@ impl Known {
     /// Whether something that was refused is to be sent again.
     pub(super) fn sends_again(&self) -> bool {
         self.rejected.values().any(|rejected| rejected.again)
+    }
+
+    /// Whether events are to name what they are built on by whole ids: the server may have refused it.
+    pub(super) fn names_in_full(&self) -> bool {
+        self.in_full || !self.rejected.is_empty()
     }
 
     /// Remembers a session that may bring events after a position of the log.
@@ -118,6 +127,7 @@ impl Known {
     pub(super) fn fail(&mut self, fault: &Error, now_ms: i64) {
         let times = self.failure.as_ref().map_or(0, |before| before.times).saturating_add(1);
         let (code, message) = (fault.code().to_owned(), fault.message().to_owned());
+        self.in_full |= fault.kind() == ErrorKind::Corrupt;
         self.failure = Some(Failure { code, message, at_ms: now_ms, times });
     }
 

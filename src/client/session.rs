@@ -110,6 +110,9 @@ impl Client {
         if sends && notes.known().sends_again() {
             peer.send_all_again();
         }
+        if !notes.known().names_in_full() {
+            peer.name_in_part();
+        }
         if purpose.wants.is_some() {
             let after = ledger.position();
             notes.change(|known| known.begin(peer.run(), after))?;

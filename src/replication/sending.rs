@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::Filter;
 use super::message::{BatchNumber, Cursor, Message, Wants, short};
 use super::session::Output;
 use crate::event::EventId;
@@ -53,16 +54,21 @@ pub(super) struct Sending {
     /// Up to where collections are alike on both sides, and which.
     alike: (u64, BTreeSet<String>),
     echoes: Echoes,
-    /// Whether the other side was told that there is no more.
+    /// Whether the other side was told that there is no more, and whether it ever was.
     said_reached: bool,
+    was_reached: bool,
+    /// Whether the log is followed, and up to where it was looked through since the other side was told of anything: of what
+    /// lies between it wants nothing.
+    follows: bool,
+    passed: Option<Cursor>,
 }
 
 impl Sending {
     /// Sends what is wanted after a position of a log that ends at `head`.
-    pub(super) fn new(wants: Wants, from: u64, head: u64, alike: (u64, BTreeSet<String>)) -> Self {
+    pub(super) fn new(wants: Wants, from: u64, head: u64, alike: (u64, BTreeSet<String>), follows: bool) -> Self {
         let offers = wants.holds_events && wants.cursor.is_none();
         let (batch, acknowledged, vain, is_reading, said_reached) = Default::default();
-        let (offered, echoes) = Default::default();
+        let (offered, echoes, was_reached, passed) = Default::default();
         Self {
             wants,
             read: from.min(head),
@@ -77,6 +83,52 @@ impl Sending {
             alike,
             echoes,
             said_reached,
+            was_reached,
+            follows,
+            passed,
+        }
+    }
+
+    /// Up to where the log was read.
+    pub(super) fn read(&self) -> u64 {
+        self.read
+    }
+
+    pub(super) fn filter(&self) -> &Filter {
+        &self.wants.filter
+    }
+
+    /// Whether the log was looked through without the other side being told.
+    pub(super) fn has_passed(&self) -> bool {
+        self.passed.is_some()
+    }
+
+    /// Tells the other side how far the log was looked through.
+    pub(super) fn tell_passed(&mut self, outputs: &mut VecDeque<Output>) {
+        if self.is_reading || self.is_full() {
+            return;
+        }
+        if let Some(upto) = self.passed.take() {
+            self.send(upto, Vec::new(), outputs);
+            self.go_on(outputs);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.batch - self.acknowledged >= u64::from(self.wants.window.max(1))
+    }
+
+    fn send(&mut self, upto: Cursor, events: Vec<Item>, outputs: &mut VecDeque<Output>) {
+        self.batch += 1;
+        self.said_reached = false;
+        self.passed = None;
+        outputs.push_back(Output::Send(Message::Batch { batch: self.batch, upto, events }));
+    }
+
+    /// What was passed needs no answer: once nothing is under way, the other side has everything up to there.
+    fn settle(&mut self) {
+        if let Some(passed) = self.passed.filter(|_| self.acknowledged == self.batch) {
+            self.held = self.held.max(passed.position);
         }
     }
 
@@ -103,16 +155,14 @@ impl Sending {
 
     /// Reads on where that is due, and says so where there is no more.
     pub(super) fn go_on(&mut self, outputs: &mut VecDeque<Output>) {
-        let under_way = self.batch - self.acknowledged;
-        if self.is_reading || under_way >= u64::from(self.wants.window.max(1)) {
+        if self.is_reading || self.is_full() {
             return;
         }
         if self.read < self.head {
             self.is_reading = true;
-            self.said_reached = false;
             outputs.push_back(Output::Read { after: self.read, filter: self.wants.filter.clone() });
         } else if !self.said_reached && self.offered.is_empty() {
-            self.said_reached = true;
+            (self.said_reached, self.was_reached) = (true, true);
             outputs.push_back(Output::Send(Message::Reached));
         }
     }
@@ -129,15 +179,20 @@ impl Sending {
             !is_alike && !self.echoes.ids.contains(&item.id)
         };
         let events: Vec<Item> = events.into_iter().filter(wanted).collect();
-        // Also where all of it is left out: the other side's cursor comes further.
-        self.batch += 1;
         // Batches come in the order of their numbers: none passes an offer that is not answered yet.
         if (self.offers && !events.is_empty()) || !self.offered.is_empty() {
+            self.batch += 1;
+            (self.said_reached, self.passed) = (false, None);
             let ids = events.iter().map(|item| short(&item.id)).collect();
             self.offered.insert(self.batch, (upto, events));
             outputs.push_back(Output::Send(Message::Offer { batch: self.batch, ids }));
+        } else if events.is_empty() && self.follows && self.was_reached {
+            // Of many that follow a log, few want what comes: the others need not hear of each growth.
+            self.passed = Some(upto);
+            self.settle();
         } else {
-            outputs.push_back(Output::Send(Message::Batch { batch: self.batch, upto, events }));
+            // Also where all of it is left out: the other side's cursor comes further.
+            self.send(upto, events, outputs);
         }
         self.go_on(outputs);
         Ok(())
@@ -180,6 +235,7 @@ impl Sending {
         // It can have no more than was read for it.
         let held = cursor.map_or(0, |cursor| cursor.position.min(self.read));
         self.held = self.held.max(held);
+        self.settle();
         self.go_on(outputs);
         Ok(())
     }

@@ -14,6 +14,8 @@ use crate::{Error, ErrorKind, Result};
 const PING_AFTER_MS: u64 = 15_000;
 /// After so long without a word it is taken to be gone, in milliseconds.
 const GONE_AFTER_MS: u64 = 45_000;
+/// How long a side that follows is not told that the log has grown by what it does not want, in milliseconds.
+const TOLD_AFTER_MS: u64 = 2_000;
 /// How many batches may be under way at once, unless it is said otherwise.
 const WINDOW: u16 = 4;
 
@@ -221,6 +223,8 @@ pub struct Session {
     said: u64,
     /// How many pings were said, and answered.
     pings: (u64, u64),
+    /// Since when the log was looked through without the other side being told.
+    passed_since: Option<u64>,
 }
 
 impl Session {
@@ -232,8 +236,22 @@ impl Session {
         let outputs = VecDeque::from([Output::Send(Message::Hello(hello))]);
         let (stage, heard, said) = (Stage::Greeting, now, now);
         let (chosen, beginning, sending, receiving, other, was_left) = Default::default();
-        let pings = (0, 0);
-        Self { settings, stage, outputs, chosen, beginning, sending, receiving, other, was_left, heard, said, pings }
+        let (pings, passed_since) = Default::default();
+        Self {
+            settings,
+            stage,
+            outputs,
+            chosen,
+            beginning,
+            sending,
+            receiving,
+            other,
+            was_left,
+            heard,
+            said,
+            pings,
+            passed_since,
+        }
     }
 
     /// What to do next.
@@ -260,6 +278,18 @@ impl Session {
         self.sending.as_ref().map(Sending::held)
     }
 
+    /// Up to which position of this side's log it was read for the other side; `None` as long as that is not known.
+    #[must_use]
+    pub fn read(&self) -> Option<u64> {
+        self.sending.as_ref().map(Sending::read)
+    }
+
+    /// Which records the other side wants; `None` as long as that is not known, or where it wants nothing.
+    #[must_use]
+    pub fn wanted_by_other(&self) -> Option<&Filter> {
+        self.sending.as_ref().map(Sending::filter)
+    }
+
     /// Whether it has ended.
     #[must_use]
     pub fn is_ended(&self) -> bool {
@@ -269,7 +299,9 @@ impl Session {
     /// When [`Input::Tick`] is due at the latest, in milliseconds.
     #[must_use]
     pub fn due(&self) -> u64 {
-        self.said.max(self.heard).saturating_add(PING_AFTER_MS).min(self.heard.saturating_add(GONE_AFTER_MS))
+        let ping = self.said.max(self.heard).saturating_add(PING_AFTER_MS);
+        let told = self.passed_since.map_or(u64::MAX, |since| since.saturating_add(TOLD_AFTER_MS));
+        ping.min(self.heard.saturating_add(GONE_AFTER_MS)).min(told)
     }
 
     /// Tells the session something at a moment, in milliseconds. After its end nothing is listened to.
@@ -282,11 +314,28 @@ impl Session {
         }
         let before = self.outputs.len();
         match self.take(now, input) {
-            Ok(()) => self.end_when_done(),
+            Ok(()) => {
+                self.tell_passed(now);
+                self.end_when_done();
+            }
             Err(fault) => self.fail(fault),
         }
         if self.outputs.iter().skip(before).any(|output| matches!(output, Output::Send(_))) {
             self.said = self.said.max(now);
+        }
+    }
+
+    /// Tells the other side how far the log was looked through, where that is due.
+    fn tell_passed(&mut self, now: u64) {
+        let Some(sending) = self.sending.as_mut().filter(|sending| sending.has_passed()) else {
+            self.passed_since = None;
+            return;
+        };
+        let since = *self.passed_since.get_or_insert(now);
+        if now >= since.saturating_add(TOLD_AFTER_MS) {
+            sending.tell_passed(&mut self.outputs);
+            // Where none may be sent now, it is after the next answer.
+            self.passed_since = Some(now).filter(|_| sending.has_passed());
         }
     }
 
@@ -471,7 +520,7 @@ impl Session {
     fn begin(&mut self, position: u64, scope: String, alike: (u64, BTreeSet<String>)) -> Result<()> {
         let wants = self.beginning.take().ok_or_else(|| misused("a beginning that was not asked for"))?;
         self.outputs.push_back(Output::Send(Message::Begins { after: position, scope }));
-        let mut sending = Sending::new(wants, position, self.settings.head, alike);
+        let mut sending = Sending::new(wants, position, self.settings.head, alike, self.settings.follows);
         sending.go_on(&mut self.outputs);
         self.sending = Some(sending);
         Ok(())

@@ -74,22 +74,22 @@ pub fn split(mut body: &[u8], most: usize) -> Option<Vec<&[u8]>> {
 ///
 /// # Errors
 /// `too_large` above [`MOST_MESSAGE_BYTES`]; `consistency` for events without a ledger.
-pub fn encode(message: &Message, framing: &Framing<'_>) -> Result<Vec<u8>> {
+pub fn encode(message: Message, framing: &Framing<'_>) -> Result<Vec<u8>> {
     let bytes = match message {
-        Message::Hello(hello) => with(HELLO, hello),
-        Message::Wants(wants) => with(WANTS, wants),
+        Message::Hello(hello) => with(HELLO, &hello),
+        Message::Wants(wants) => with(WANTS, &wants),
         Message::Begins { after, scope } => with(BEGINS, &(after, scope)),
         Message::Offer { batch, ids } => with(OFFER, &(batch, ids)),
         Message::Want { batch, bits } => with(WANT, &(batch, bits)),
-        Message::Batch { batch, upto, events } => return put_batch(*batch, *upto, events, framing),
+        Message::Batch { batch, upto, events } => return put_batch(batch, upto, events, framing),
         Message::Ack { batch, cursor, refused } => with(ACK, &(batch, cursor, refused)),
         Message::Reached => with(REACHED, &()),
         Message::WantBlob { hash, offset } => with(WANT_BLOB, &(hash, offset)),
         Message::Blob { hash, total, offset, bytes } => with(BLOB, &(hash, total, offset, bytes)),
-        Message::NoBlob(hash) => with(NO_BLOB, hash),
+        Message::NoBlob(hash) => with(NO_BLOB, &hash),
         Message::Ping => with(PING, &()),
         Message::Pong => with(PONG, &()),
-        Message::Bye(bye) => with(BYE, bye),
+        Message::Bye(bye) => with(BYE, &bye),
     };
     bytes.map_err(|_| too_large())
 }
@@ -104,14 +104,14 @@ fn too_large() -> Error {
     Error::new(ErrorKind::TooLarge, format!("a message has at most {} MiB", MOST_MESSAGE_BYTES >> 20))
 }
 
-fn put_batch(batch: BatchNumber, upto: Cursor, events: &[Item], framing: &Framing<'_>) -> Result<Vec<u8>> {
+fn put_batch(batch: BatchNumber, upto: Cursor, events: Vec<Item>, framing: &Framing<'_>) -> Result<Vec<u8>> {
     let mut bytes = with(BATCH, &(batch, upto)).map_err(|_| too_large())?;
     if events.is_empty() {
         return Ok(bytes);
     }
     let ledger = framing.ledger.ok_or_else(|| Error::new(ErrorKind::Consistency, "events belong to no ledger"))?;
     let mut writer = Writer::with_past(ledger, SHAPE, framing.past);
-    events.iter().try_for_each(|item| writer.add(item.clone()))?;
+    events.into_iter().try_for_each(|item| writer.add(item))?;
     if let Some((_, segment)) = writer.finish()? {
         bytes.extend_from_slice(&segment);
     }

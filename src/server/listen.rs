@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::RustlsConfig;
 use axum_server::{Handle, from_tcp, from_tcp_rustls};
 use rustls::ServerConfig;
@@ -84,14 +85,16 @@ impl Server {
         let service = self.router().into_make_service_with_connect_info::<SocketAddr>();
         let served = match tls {
             None => {
-                let mut server = from_tcp(listener).map_err(failed)?.handle(handle).first_request_timeout(HEAD);
+                let server = from_tcp(listener).map_err(failed)?.handle(handle).first_request_timeout(HEAD);
+                let mut server = server.acceptor(NoDelayAcceptor::new());
                 server.http_builder().http1().header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
                 server.serve(service).await
             }
             Some(Tls(config)) => {
                 let config = RustlsConfig::from_config(config);
-                let mut server =
-                    from_tcp_rustls(listener, config).map_err(failed)?.handle(handle).first_request_timeout(HEAD);
+                let server = from_tcp_rustls(listener, config).map_err(failed)?.handle(handle);
+                let server = server.first_request_timeout(HEAD);
+                let mut server = server.map(|tls| tls.acceptor(NoDelayAcceptor::new()));
                 server.http_builder().http1().header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
                 server.serve(service).await
             }

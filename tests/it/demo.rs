@@ -162,3 +162,20 @@ fn data_that_is_none_and_a_used_directory_are_refused() {
     bench.file("used/file", "");
     bench.refused(["demo", "--dir", "used"], 2, "usage");
 }
+
+#[test]
+fn the_same_story_is_told_by_two_devices_of_a_server_of_which_one_goes_offline() {
+    let bench = Bench::empty();
+    let figures = check(&bench, &["--server"], ISSUES);
+    assert!(figures["server"].as_str().unwrap().starts_with("http://127.0.0.1:"));
+    let told = bench.ok(["demo", "--dir", "again", "--server"]);
+    assert!(told.contains("laptop, offline: ") && told.contains("both show the same 33 records"), "{told}");
+    // The server has what its devices have, and knows them.
+    let digests = ["server", "office", "laptop"].map(|at| {
+        let collections = bench.json(["--store", &format!("stage/{at}"), "digest"])["collections"].clone();
+        collections.as_object().map_or_else(|| panic!("{collections}"), |all| all["issues"].clone())
+    });
+    assert!(digests.iter().all(|one| *one == digests[0]), "{digests:?}");
+    let devices = bench.json(["--store", "stage/server", "device", "list"]);
+    assert_eq!(devices.as_array().map(Vec::len), Some(2), "{devices}");
+}

@@ -6,8 +6,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value as Json, json};
 use syncledger::ErrorKind;
 use syncledger::ledger::{Context, Ledger, Options, SessionOptions, Store};
-use syncledger::replication::{Filter, Framing, decode, encode};
-use syncledger::segment::Alone;
+use syncledger::replication::Filter;
 use syncledger::server::Invite;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
@@ -274,8 +273,8 @@ async fn over_requests(served: &Served, token: &str, device: &Ledger) {
     let (mut said, mut name) = (peer.begin(), None::<String>);
     while !peer.is_ended() {
         let mut body = Vec::new();
-        for message in &said {
-            let bytes = encode(message, &Framing { ledger: peer.ledger(), past: &Alone }).unwrap();
+        for message in std::mem::take(&mut said) {
+            let bytes = peer.encode(message).unwrap();
             body.extend((bytes.len() as u32).to_le_bytes());
             body.extend(bytes);
         }
@@ -289,10 +288,9 @@ async fn over_requests(served: &Served, token: &str, device: &Ledger) {
         name = Some(answer.headers()["sync-session"].to_str().unwrap().to_owned());
         let bytes = answer.bytes().await.unwrap();
         let mut rest = &bytes[..];
-        said.clear();
         while let Some((length, after)) = rest.split_first_chunk() {
             let (message, after) = after.split_at(u32::from_le_bytes(*length) as usize);
-            let message = decode(message, &Framing { ledger: peer.ledger(), past: &Alone }).unwrap();
+            let message = peer.decode(message).unwrap();
             said.extend(peer.hear(message));
             rest = after;
         }

@@ -26,6 +26,7 @@ mod record;
 mod replicas;
 mod report;
 mod samod;
+mod served;
 mod tables;
 mod work;
 mod writes;
@@ -58,7 +59,10 @@ fn run() -> Result<()> {
     match &options.child {
         _ if options.help => println!("{}", options::USAGE),
         Some(name) => children::be(name, &options)?,
-        None => compare(&options)?,
+        None => match &options.serve {
+            Some(serve) => served::server::serve(serve)?,
+            None => compare(&options)?,
+        },
     }
     Ok(())
 }

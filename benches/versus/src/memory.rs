@@ -22,17 +22,22 @@ impl Memory {
 
     /// The peak since the start.
     pub fn stop(self) -> Self {
-        Self { peak: read("VmHWM:").unwrap_or(self.peak), ..self }
+        Self { peak: read("/proc/self/status", "VmHWM:").unwrap_or(self.peak), ..self }
     }
 }
 
 /// Resident bytes now; `None` on systems without `/proc`.
 pub fn resident() -> Option<u64> {
-    read("VmRSS:")
+    resident_of(std::process::id())
 }
 
-fn read(name: &str) -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+/// Resident bytes of a process now.
+pub fn resident_of(process: u32) -> Option<u64> {
+    read(&format!("/proc/{process}/status"), "VmRSS:")
+}
+
+fn read(path: &str, name: &str) -> Option<u64> {
+    let status = fs::read_to_string(path).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kibibytes << 10)

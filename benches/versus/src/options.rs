@@ -22,12 +22,24 @@ pub struct Options {
     pub write: Option<PathBuf>,
     /// The one piece of work that this process measures for its parent.
     pub child: Option<String>,
+    /// What this process serves for its parent.
+    pub serve: Option<Serve>,
     pub help: bool,
+}
+
+/// What a server's process is told.
+pub struct Serve {
+    pub dir: PathBuf,
+    /// For how many devices it makes codes.
+    pub devices: usize,
+    /// Whether each of them has a collection of its own, and no other.
+    pub apart: bool,
 }
 
 impl Options {
     pub fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self { rounds: 5, scale: 1, only: String::new(), write: None, child: None, help: false };
+        let mut options =
+            Self { rounds: 5, scale: 1, only: String::new(), write: None, child: None, serve: None, help: false };
         while let Some(name) = arguments.next() {
             match name.as_str() {
                 "--rounds" => options.rounds = number(&name, arguments.next())?,
@@ -35,6 +47,15 @@ impl Options {
                 "--only" => options.only = value(&name, arguments.next())?,
                 "--write" => options.write = Some(value(&name, arguments.next())?.into()),
                 "--child" => options.child = Some(value(&name, arguments.next())?),
+                "--serve" => {
+                    options.serve =
+                        Some(Serve { dir: value(&name, arguments.next())?.into(), devices: 0, apart: false });
+                }
+                "--devices" => {
+                    let devices = number(&name, arguments.next())?;
+                    options.serve.iter_mut().for_each(|serve| serve.devices = devices);
+                }
+                "--apart" => options.serve.iter_mut().for_each(|serve| serve.apart = true),
                 "--help" | "-h" => options.help = true,
                 _ => return Err(format!("there is no argument `{name}`\n\n{USAGE}").into()),
             }

@@ -1,7 +1,7 @@
 //! The work that is measured: every piece by name, and how much of it is done.
 
 use crate::report::Report;
-use crate::{Result, copies, files, long, many, pouchdb, reads, replicas, samod, writes};
+use crate::{Result, copies, files, long, many, pouchdb, reads, replicas, samod, served, writes};
 
 // The names of work that peers do too: their samples stand in the same rows.
 pub const ALONE: &str = "one-field patches, one caller";
@@ -36,6 +36,10 @@ pub struct Sizes {
     pub changes: [usize; 2],
     /// Records of one event.
     pub many: usize,
+    /// Devices that are connected and idle; that edit at once, and for how many seconds.
+    pub idle: usize,
+    pub devices: usize,
+    pub seconds: usize,
     /// Records of peers, which are slow enough that few show their rates.
     pub peers: usize,
     /// Patches of one caller of a peer.
@@ -58,6 +62,9 @@ impl Sizes {
             copies: of(10_000),
             changes: [1_000, 10_000].map(of),
             many: of(1_000_000),
+            idle: of(1_000),
+            devices: of(200),
+            seconds: of(60),
             peers: of(2_000),
             peers_alone: of(500),
         }
@@ -86,6 +93,12 @@ pub const ALL: &[(&str, Work)] = &[
     ("import", writes::import),
     ("backup", files::backup),
     ("copies", copies::copies),
+    ("served-fresh", served::fresh),
+    ("served-live", served::live),
+    ("served-idle", served::idle),
+    ("served-editing", served::editing),
+    ("served-classic", served::classic),
+    ("served-catch-up", served::catch_up),
     ("samod", samod::as_it_comes),
     ("samod-synced", samod::synced),
     ("pouchdb", pouchdb::pouchdb),

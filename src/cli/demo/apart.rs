@@ -156,7 +156,7 @@ pub(super) fn prepare(stage: &Stage, issues: &[Issue]) -> Result<()> {
             stage.office.ledger.write(Write::new(COLLECTION, issue.key.as_str(), act), &context)?;
         }
     }
-    stage.laptop.ledger.pull(&stage.office.ledger).map(|_| ())
+    stage.exchange().map(|_| ())
 }
 
 fn preparation(pair: Pair) -> Result<Option<Act>> {

@@ -10,6 +10,8 @@ mod field;
 mod issue;
 mod jira;
 mod replay;
+#[cfg_attr(not(all(feature = "client", feature = "server")), path = "unserved.rs")]
+mod served;
 mod stage;
 mod story;
 
@@ -42,6 +44,9 @@ pub(crate) struct Demo {
     /// Where to put the stores, which stay there: a fresh directory. A temporary one where this is missing.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// The replicas are devices of a sync server, over real connections, and one of them goes offline.
+    #[arg(long)]
+    server: bool,
 }
 
 impl Demo {
@@ -50,8 +55,9 @@ impl Demo {
         let dir = self.directory()?;
         let interrupt = Interrupt::listen()?;
         let mut story = Story::new(app, interrupt);
-        story.title(&issues, self.data.as_deref())?;
-        let figures = play(&mut story, &issues, &dir)?;
+        let stage = Stage::build(&dir, self.server)?;
+        story.title(&issues, self.data.as_deref(), &stage)?;
+        let figures = play(&mut story, &issues, &stage)?;
         story.close(&dir, &issues)?;
         if app.out.json { app.out.object(&figures) } else { Ok(()) }
     }
@@ -98,17 +104,17 @@ fn temporary() -> Outcome<PathBuf> {
 }
 
 /// The whole story; the numbers of it as one object.
-fn play(story: &mut Story<'_>, issues: &[Issue], dir: &FilePath) -> Outcome<Json> {
-    let stage = Stage::build(dir)?;
-    let imported = story.import(&stage, issues)?;
-    let replayed = story.replay(&stage, issues)?;
-    let edited = story.edit_apart(&stage, issues)?;
-    let decided = story.decide(&stage)?;
-    let settled = story.settle(&stage)?;
-    story.audit(&stage, &settled.key)?;
-    let rebuilt = story.rebuild(&stage)?;
+fn play(story: &mut Story<'_>, issues: &[Issue], stage: &Stage) -> Outcome<Json> {
+    let imported = story.import(stage, issues)?;
+    let replayed = story.replay(stage, issues)?;
+    let edited = story.edit_apart(stage, issues)?;
+    let decided = story.decide(stage)?;
+    let settled = story.settle(stage)?;
+    story.audit(stage, &settled.key)?;
+    let rebuilt = story.rebuild(stage)?;
     Ok(json!({
-        "directory": dir.display().to_string(),
+        "server": stage.served.as_ref().map(|served| served.url()),
+        "directory": stage.dir.display().to_string(),
         "issues": issues.len(),
         "imported": imported,
         "replayed": replayed,

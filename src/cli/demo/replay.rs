@@ -37,7 +37,7 @@ fn replay_on(replica: &Replica, issues: &[&Issue], interrupt: &Interrupt) -> Res
         if interrupt.is_set() {
             break;
         }
-        let receipt = replica.ledger.write(write(issue, step), &context(step))?;
+        let receipt = replica.ledger.write(write(issue, step), &context(step, replica.source))?;
         done.edits += 1;
         done.fields += step.edits.len() as u64;
         done.events += if receipt.outcome == Outcome::Appended { receipt.events.len() as u64 } else { 0 };
@@ -55,6 +55,6 @@ fn write(issue: &Issue, step: &Step) -> Write {
     Write::new(COLLECTION, issue.key.as_str(), Act::Edit(step.edits.clone()))
 }
 
-fn context(step: &Step) -> Context {
-    Context::from_source("jira").by(step.by.as_str()).occurred(step.at)
+fn context(step: &Step, source: &str) -> Context {
+    Context::from_source(source).by(step.by.as_str()).occurred(step.at)
 }

@@ -82,12 +82,16 @@ impl<'a> Story<'a> {
         self.say(lines.join("\n"))
     }
 
-    pub(super) fn title(&mut self, issues: &[Issue], data: Option<&FilePath>) -> Outcome {
+    pub(super) fn title(&mut self, issues: &[Issue], data: Option<&FilePath>, stage: &Stage) -> Outcome {
         let edits: usize = issues.iter().map(|issue| issue.steps.len()).sum();
         let from = data.map_or_else(|| "Jira".to_owned(), |file| file.display().to_string());
         let title = format!("{} from {from}", count(issues.len(), "issue", "issues"));
         self.say(format!("{}: {title}, edited {} by people", bold("syncledger"), times(edits)))?;
-        self.say(dim("Two replicas, office and laptop, work apart and come together. Everything below is computed."))
+        let who = match &stage.served {
+            None => "Two replicas, office and laptop, work apart and come together.".to_owned(),
+            Some(served) => format!("Two devices of a server at {}, office and laptop, work apart and sync.", served.url()),
+        };
+        self.say(dim(format!("{who} Everything below is computed.")))
     }
 
     /// Step 1 and 2: one replica imports, the other pulls.
@@ -95,10 +99,10 @@ impl<'a> Story<'a> {
         self.step("The office imports the issues as they were before all their edits; the laptop pulls")?;
         let created = stage.import(issues)?;
         self.fact(format!("office: {} imported", count(created, "issue", "issues")))?;
-        let pulled = stage.laptop.ledger.pull(&stage.office.ledger)?;
-        self.fact(format!("laptop: {} pulled", count(pulled.applied, "event", "events")))?;
+        let (pulled, _) = stage.exchange()?;
+        self.fact(format!("laptop: {} pulled", count(pulled, "event", "events")))?;
         let digest = self.same_digest(stage)?;
-        Ok(json!({ "created": created, "pulled": pulled.applied, "digest": digest }))
+        Ok(json!({ "created": created, "pulled": pulled, "digest": digest }))
     }
 
     /// Step 3: the real edits.
@@ -116,8 +120,8 @@ impl<'a> Story<'a> {
                 replica.name
             ))?;
         }
-        let (to_laptop, to_office) = stage.pull_both_ways()?;
-        let crossed = to_laptop.applied + to_office.applied;
+        let (to_laptop, to_office) = stage.exchange()?;
+        let crossed = to_laptop + to_office;
         self.fact(format!("both pull: {} cross, {}", count(crossed, "event", "events"), took_words(took)))?;
         let digest = self.same_digest(stage)?;
         let chains = self.chains(&stage.laptop.ledger, issues)?;
@@ -155,8 +159,12 @@ impl<'a> Story<'a> {
         self.step("The laptop goes offline, and both edit every issue; then both pull")?;
         apart::prepare(stage, issues)?;
         let edits = apart::edit(stage, issues)?;
-        let (to_laptop, to_office) = stage.pull_both_ways()?;
-        let crossed = to_laptop.applied + to_office.applied;
+        if let Some(served) = &stage.served {
+            let waiting = served.waiting()?;
+            self.fact(format!("laptop, offline: {} in its outbox", count(waiting, "event waits", "events wait")))?;
+        }
+        let (to_laptop, to_office) = stage.exchange()?;
+        let crossed = to_laptop + to_office;
         self.fact(format!("{} made apart, {} crossed", count(edits, "edit", "edits"), thousands(crossed)))?;
         let digest = self.same_digest(stage)?;
         let records = check::equal_records(&stage.office.ledger, &stage.laptop.ledger)?
@@ -212,7 +220,7 @@ impl<'a> Story<'a> {
         let context = Context::from_source("app").by("Ravi").because("agreed in the stand-up");
         let (id, take) = (found.conflict.id, Settlement::TakeSource("app".to_owned()));
         laptop.resolve(id, take, Some(found.conflict.version), &context)?;
-        stage.office.ledger.pull(laptop)?;
+        stage.exchange()?;
         let left = [laptop, &stage.office.ledger].map(|ledger| settled(ledger, found));
         let [on_laptop, at_office] = left;
         if on_laptop? != at_office? {

@@ -5,12 +5,12 @@ use std::pin::pin;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::spawn_blocking;
 
-use super::Peer;
+use super::recent::Recent;
 use super::stream::broke_off;
+use super::{Peer, steps};
 use crate::ledger::{Ledger, Transfer};
-use crate::replication::{Message, decode, encode};
+use crate::replication::Message;
 use crate::{Error, ErrorKind, Result};
 
 /// How long one wait for growth takes: only to notice that nobody follows any more.
@@ -22,7 +22,10 @@ const AHEAD: usize = 8;
 
 /// Tells any number of sessions when a ledger's log has grown, from one thread, which ends with the last of them.
 #[derive(Clone, Debug)]
-pub struct Growth(watch::Receiver<u64>);
+pub struct Growth {
+    told: watch::Receiver<u64>,
+    recent: Recent,
+}
 
 impl Growth {
     /// Watches a ledger.
@@ -31,9 +34,10 @@ impl Growth {
     /// `storage` where no thread can be had.
     pub fn of(ledger: &Ledger) -> Result<Self> {
         let (tell, told) = watch::channel(ledger.position());
-        let ledger = ledger.clone();
-        super::stream::spawn("syncledger-growth", move || tell_all(&ledger, &tell))?;
-        Ok(Self(told))
+        let (ledger, recent) = (ledger.clone(), Recent::default());
+        let shared = recent.clone();
+        super::stream::spawn("syncledger-growth", move || tell_all(&ledger, &tell, &shared))?;
+        Ok(Self { told, recent })
     }
 
     /// Waits until the log has grown since it was last asked, and returns its last position.
@@ -42,16 +46,17 @@ impl Growth {
     /// `cancelled` where the thread has ended.
     pub async fn next(&mut self) -> Result<u64> {
         let ended = |_| Error::new(ErrorKind::Cancelled, "nobody watches the log any more");
-        self.0.changed().await.map_err(ended)?;
-        Ok(*self.0.borrow_and_update())
+        self.told.changed().await.map_err(ended)?;
+        Ok(*self.told.borrow_and_update())
     }
 }
 
-fn tell_all(ledger: &Ledger, tell: &watch::Sender<u64>) {
+fn tell_all(ledger: &Ledger, tell: &watch::Sender<u64>, recent: &Recent) {
     while !tell.is_closed() {
         let seen = *tell.borrow();
         let position = ledger.shared().await_shown(ledger.id(), seen + 1, WAIT);
         if position > seen {
+            recent.grow(ledger, seen, position);
             tell.send_replace(position);
         }
     }
@@ -96,7 +101,7 @@ impl Peer {
     /// Carries the session over channels until it ends. `stop` ends it with an error, once it is ready; `after_each` is asked after
     /// everything that happened, and may end it too. Returns the peer as well, unless a step of it panicked.
     ///
-    /// All work on the ledger is done on the runtime's threads for blocking work.
+    /// All work on the ledger that may wait for the disk is done on threads for such work.
     ///
     /// # Errors
     /// What ended the session; `network` where the channels broke off before its end.
@@ -109,6 +114,7 @@ impl Peer {
     ) -> (Option<Self>, Result<Transfer>) {
         let Channels { mut heard, said } = channels;
         let (mut stop, mut has_stopped) = (pin!(stop), false);
+        self.recent = Some(growth.recent.clone());
         let mut words = self.begin();
         loop {
             if let Err(fault) = self.say_over(words, &said)
@@ -132,9 +138,13 @@ impl Peer {
                 () = tokio::time::sleep(patience) => Happened::DueNow,
             };
             has_stopped |= matches!(happened, Happened::Stopped(_));
-            match spawn_blocking(move || self.step(happened)).await {
-                Ok((peer, said)) => (self, words) = (peer, said),
-                Err(_) => return (None, Err(Error::new(ErrorKind::Server, "a step of the session failed"))),
+            if matches!(happened, Happened::Grown) && self.is_soon_read() {
+                words = self.grown();
+            } else {
+                match steps::run(move || self.step(happened)).await {
+                    Some((peer, said)) => (self, words) = (peer, said),
+                    None => return (None, Err(Error::new(ErrorKind::Server, "a step of the session failed"))),
+                }
             }
             if let Err(fault) = after_each(&mut self)
                 && !self.is_ended()
@@ -148,7 +158,7 @@ impl Peer {
         let words = match happened {
             Happened::Came(bytes) => {
                 self.traffic.received_bytes += bytes.len() as u64;
-                match decode(&bytes, &self.framing()) {
+                match self.decode(&bytes) {
                     Ok(message) => self.hear(message),
                     Err(fault) => self.fail(fault),
                 }
@@ -162,7 +172,7 @@ impl Peer {
 
     fn say_over(&mut self, words: Vec<Message>, said: &mpsc::Sender<Vec<u8>>) -> Result<()> {
         for message in words {
-            let bytes = encode(&message, &self.framing())?;
+            let bytes = self.encode(message)?;
             self.traffic.sent_bytes += bytes.len() as u64;
             said.try_send(bytes).map_err(|fault| match fault {
                 mpsc::error::TrySendError::Full(_) => broke_off("the other side does not read what it is sent"),

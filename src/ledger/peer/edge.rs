@@ -71,6 +71,12 @@ impl Edge {
         collection == READ_BY_ALL || (!collection.starts_with('$') && self.reads.conditions(collection).is_some())
     }
 
+    /// Whether which records of these collections may be sent does not depend on what they show.
+    #[cfg(feature = "tokio")]
+    pub(super) fn has_no_conditions(&self, collections: &BTreeSet<String>) -> bool {
+        collections.iter().all(|name| self.reads.conditions(name).is_none_or(<[_]>::is_empty))
+    }
+
     /// What a cursor of the device holds under: with other rights to read, other records lie before it.
     pub(super) fn scope(&self) -> String {
         format!("edge {}", self.reads.name())

@@ -7,11 +7,17 @@
 #[cfg(feature = "tokio")]
 mod channels;
 mod edge;
+mod named;
+mod recent;
+#[cfg(feature = "tokio")]
+mod steps;
 mod stream;
 mod traffic;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::Ledger;
@@ -27,6 +33,8 @@ use crate::replication::{
 use crate::segment::{self, Item};
 use crate::{Error, ErrorKind, Result};
 use edge::Guard;
+use named::Roots;
+use recent::{Part, Recent};
 
 #[cfg(feature = "tokio")]
 pub use channels::{Carrier, Channels, Growth};
@@ -41,6 +49,9 @@ const BATCH_WEIGHT: usize = 4 << 20;
 const LOOKED_THROUGH: u64 = 16_384;
 /// How many bytes of a large value are sent at once.
 const BLOB_BYTES: usize = 1 << 20;
+/// How many events are looked through without a thread of their own.
+#[cfg(feature = "tokio")]
+const AT_ONCE: usize = 512;
 /// After how many batches it is noted how far the other log was taken in.
 const NOTED_AFTER: u32 = 32;
 /// How many records it is remembered of that everything of them was sent.
@@ -102,6 +113,11 @@ pub struct Peer {
     traffic: Traffic,
     /// Whether everything is sent from the beginning, whatever the other side has.
     sends_again: bool,
+    /// The latest events, where somebody reads them for all sessions.
+    recent: Option<Recent>,
+    /// Events that may be told by a part of their ids, and whether they are.
+    roots: Roots,
+    names_in_part: bool,
 }
 
 impl Ledger {
@@ -140,6 +156,10 @@ impl Ledger {
             clock_offset_ms: None,
             traffic: Traffic::default(),
             sends_again: false,
+            recent: None,
+            roots: Roots::default(),
+            // A device refuses nothing.
+            names_in_part: options.edge.is_some(),
         };
         Ok(peer)
     }
@@ -226,6 +246,13 @@ impl Peer {
         self.sends_again = true;
     }
 
+    /// Has events that are built on others name these by a part of their ids, where the other side has acknowledged them: an edit
+    /// of one field takes half as many bytes. To be said before the session begins, and only where the other side has refused
+    /// nothing of this log: what it has acknowledged but does not have it cannot find, which ends the session as `corrupt`.
+    pub fn name_in_part(&mut self) {
+        self.names_in_part = true;
+    }
+
     /// Whether the session has ended.
     #[must_use]
     pub fn is_ended(&self) -> bool {
@@ -283,8 +310,7 @@ impl Peer {
             Output::Choose(hello) => Input::Chosen(self.choose(&hello)?),
             Output::Begin(wants) => self.begin_sending(&wants)?,
             Output::Read { after, filter } => {
-                let edge = self.guard.as_ref().map(|guard| &guard.edge);
-                let (events, upto) = self.ledger.read_for(after, (&filter, edge), &mut self.whole)?;
+                let (events, upto) = self.read(after, &filter)?;
                 Input::Read { events, upto }
             }
             Output::Known { batch, ids } => Input::Known { batch, bits: self.lacking(&ids)? },
@@ -319,11 +345,45 @@ impl Peer {
         }))
     }
 
+    /// The events of a batch for who has what lies before a position, and up to where the log was looked through.
+    fn read(&mut self, after: u64, filter: &Filter) -> Result<(Vec<Item>, Cursor)> {
+        let edge = self.guard.as_ref().map(|guard| &guard.edge);
+        let parts = self.recent.as_ref().map(|recent| recent.after(after)).unwrap_or_default();
+        let known = if self.names_in_part { self.session.acknowledged().unwrap_or(0) } else { 0 };
+        let mut batch = Reading::new(&self.ledger, (filter, edge), &mut self.whole, (known, &mut self.roots));
+        let upto = batch.read(after, &parts)?;
+        Ok((batch.finish(), upto))
+    }
+
+    /// Whether what came last can be looked through in no time, and without the disk.
+    #[cfg(feature = "tokio")]
+    fn is_soon_read(&self) -> bool {
+        let (Some(after), Some(recent)) = (self.session.read(), &self.recent) else { return false };
+        let (parts, edge) = (recent.after(after), self.guard.as_ref().map(|guard| &guard.edge));
+        let mut few = AT_ONCE;
+        let Some(filter) = self.session.wanted_by_other() else { return false };
+        !parts.is_empty()
+            && parts.iter().all(|part| {
+                let is_shown = |name: &&String| edge.is_none_or(|edge| edge.shows(name));
+                let mut wanted =
+                    part.collections.iter().filter(is_shown).filter_map(|name| filter.conditions(name)).peekable();
+                if wanted.peek().is_none() {
+                    return true;
+                }
+                few = few.saturating_sub(part.entries.len());
+                few > 0
+                    && wanted.all(<[Condition]>::is_empty)
+                    && edge.is_none_or(|edge| edge.has_no_conditions(&part.collections))
+            })
+    }
+
     fn keep_refusals(&mut self, refused: Vec<Refusal>) {
         // A device has nothing to refuse, and could fill memory with it.
         if self.guard.is_some() {
             return;
         }
+        // What is built on what was refused is not sent so that it cannot be read.
+        self.names_in_part &= refused.is_empty();
         let room = MOST_REFUSALS.saturating_sub(self.refusals.len());
         self.refusals.extend(refused.into_iter().take(room).map(|mut refusal| {
             refusal.code = refusal.code.chars().take(MOST_CODE_CHARS).collect();
@@ -483,34 +543,6 @@ impl Ledger {
         }
         Ok(lacks)
     }
-
-    /// The events of a batch for who has what lies before a position, and up to where the log was looked through.
-    /// `whole` are records of which everything was sent.
-    fn read_for(
-        &self,
-        after: u64,
-        (filter, edge): (&Filter, Option<&Edge>),
-        whole: &mut BTreeSet<RecordKey>,
-    ) -> Result<(Vec<Item>, Cursor)> {
-        if whole.len() > MOST_WHOLE {
-            whole.clear();
-        }
-
-        let until = self.position().min(after.saturating_add(LOOKED_THROUGH));
-        let mut batch = Reading { ledger: self, filter, edge, whole, events: Vec::new(), weight: 0 };
-        let mut upto = None;
-        self.log_reader().each(after, until, |entry| {
-            upto = Some(Cursor { position: entry.position, event: entry.id });
-            batch.take(entry)?;
-            Ok(batch.events.len() < BATCH_EVENTS && batch.weight < BATCH_WEIGHT)
-        })?;
-        let nothing = || Error::new(ErrorKind::Consistency, format!("the log ends at position {after}"));
-        let mut events = batch.events;
-        // Earlier events of a record that came to be wanted lie before those that follow the position.
-        events.sort_by_key(|item| item.position);
-        events.dedup_by_key(|item| item.position);
-        Ok((events, upto.ok_or_else(nothing)?))
-    }
 }
 
 /// The events of a batch while they are read.
@@ -518,13 +550,78 @@ struct Reading<'a> {
     ledger: &'a Ledger,
     filter: &'a Filter,
     edge: Option<&'a Edge>,
+    /// Records under conditions of which everything was sent.
     whole: &'a mut BTreeSet<RecordKey>,
+    /// Up to where the other side has everything that is wanted, and what of that is named.
+    known: u64,
+    roots: &'a mut Roots,
     events: Vec<Item>,
     weight: usize,
 }
 
-impl Reading<'_> {
-    fn take(&mut self, entry: Entry) -> Result<()> {
+impl<'a> Reading<'a> {
+    fn new(
+        ledger: &'a Ledger,
+        (filter, edge): (&'a Filter, Option<&'a Edge>),
+        whole: &'a mut BTreeSet<RecordKey>,
+        (known, roots): (u64, &'a mut Roots),
+    ) -> Self {
+        if whole.len() > MOST_WHOLE {
+            whole.clear();
+        }
+        Self { ledger, filter, edge, whole, known, roots, events: Vec::new(), weight: 0 }
+    }
+
+    /// Reads what follows a position, of the latest parts of the log where they go back so far. Returns up to where it was looked
+    /// through.
+    fn read(&mut self, after: u64, parts: &[Arc<Part>]) -> Result<Cursor> {
+        if let Some(upto) = self.take_parts(after, parts)? {
+            return Ok(upto);
+        }
+        let until = self.ledger.position().min(after.saturating_add(LOOKED_THROUGH));
+        let room = usize::try_from(until.saturating_sub(after)).unwrap_or(BATCH_EVENTS);
+        self.events.reserve(room.min(BATCH_EVENTS));
+        let mut upto = None;
+        self.ledger.log_reader().each(after, until, |entry| {
+            upto = Some(Cursor { position: entry.position, event: entry.id });
+            self.take(Cow::Owned(entry))?;
+            Ok(!self.is_full())
+        })?;
+        let nothing = || Error::new(ErrorKind::Consistency, format!("the log ends at position {after}"));
+        upto.ok_or_else(nothing)
+    }
+
+    fn finish(self) -> Vec<Item> {
+        let mut events = self.events;
+        // Earlier events of a record that came to be wanted lie before those that follow the position.
+        events.sort_by_key(|item| item.position);
+        events.dedup_by_key(|item| item.position);
+        events
+    }
+
+    fn is_full(&self) -> bool {
+        self.events.len() >= BATCH_EVENTS || self.weight >= BATCH_WEIGHT
+    }
+
+    /// Takes of the latest parts of the log what follows a position. Returns up to where that is.
+    fn take_parts(&mut self, after: u64, parts: &[Arc<Part>]) -> Result<Option<Cursor>> {
+        let mut upto = None;
+        for part in parts {
+            if part.collections.iter().any(|name| self.filter.conditions(name).is_some()) {
+                for entry in part.entries.iter().filter(|entry| entry.position > after) {
+                    upto = Some(Cursor { position: entry.position, event: entry.id });
+                    self.take(Cow::Borrowed(entry))?;
+                    if self.is_full() {
+                        return Ok(upto);
+                    }
+                }
+            }
+            upto = Some(part.upto);
+        }
+        Ok(upto)
+    }
+
+    fn take(&mut self, entry: Cow<'_, Entry>) -> Result<()> {
         let collection = &entry.event.collection;
         let Some(conditions) = self.filter.conditions(collection) else { return Ok(()) };
         let demands = match self.edge {
@@ -532,11 +629,14 @@ impl Reading<'_> {
             Some(edge) => edge.reads.conditions(collection).unwrap_or_default(),
             None => &[],
         };
-        let key = (collection.clone(), entry.event.key.clone());
         if conditions.is_empty() && demands.is_empty() {
-            self.push(entry);
+            if (1..=self.known).contains(&entry.previous) {
+                self.roots.extend(&entry.event.parents);
+            }
+            self.push(entry.into_owned());
             return Ok(());
         }
+        let key = (collection.clone(), entry.event.key.clone());
         // What it may not have any more is not sent, not even the event that made it so.
         if !demands.is_empty() && !self.meets(&key, demands, None)? {
             self.whole.remove(&key);
@@ -557,7 +657,7 @@ impl Reading<'_> {
             let earlier = self.ledger.log_reader().record(entry.previous, 0)?;
             earlier.into_iter().for_each(|entry| self.push(entry));
         }
-        self.push(entry);
+        self.push(entry.into_owned());
         Ok(())
     }
 

@@ -7,9 +7,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::time::Duration;
 
 use super::Peer;
+use super::named::Named;
 use crate::ledger::{Ledger, Transfer};
 use crate::replication::{Framing, MOST_MESSAGE_BYTES, Message, decode, encode};
-use crate::segment::Alone;
 use crate::{Error, ErrorKind, Result};
 
 /// How many messages are read ahead: as many batches as may be under way, and some words.
@@ -87,7 +87,7 @@ impl Peer {
             }
             let before = self.transfer();
             said = match told.recv_timeout(self.patience()) {
-                Ok(Happened::Came(bytes)) => match decode(&bytes, &self.framing()) {
+                Ok(Happened::Came(bytes)) => match self.decode(&bytes) {
                     Ok(message) => self.hear(message),
                     Err(fault) => self.fail(fault),
                 },
@@ -110,7 +110,7 @@ impl Peer {
         while let Ok(happened) = told.recv_timeout(LISTENED) {
             match happened {
                 Happened::Came(bytes) => {
-                    if let Ok(bye @ Message::Bye(_)) = decode(&bytes, &self.framing()) {
+                    if let Ok(bye @ Message::Bye(_)) = self.decode(&bytes) {
                         self.hear(bye);
                         return Ok(());
                     }
@@ -127,13 +127,30 @@ impl Peer {
         Duration::from_millis(self.due().saturating_sub(self.ledger.shared().now_ms()).max(1))
     }
 
-    pub(super) fn framing(&self) -> Framing<'static> {
-        Framing { ledger: self.ledger(), past: &Alone }
+    /// The bytes of a message that this side says. Events that the other side has are named by a part of their ids.
+    ///
+    /// # Errors
+    /// `too_large` where it has more than 16 MiB.
+    pub fn encode(&self, message: Message) -> Result<Vec<u8>> {
+        let past = Named { ledger: &self.ledger, roots: &self.roots };
+        encode(message, &Framing { ledger: self.ledger(), past: &past })
+    }
+
+    /// The message of the other side that bytes are. To be decoded after everything before it was heard: what it names has to
+    /// be here.
+    ///
+    /// # Errors
+    /// `validation` for bytes that are none; `too_large`; `ledger_mismatch`; `corrupt` for events that are not what their hashes
+    /// say, or name events that are not here.
+    pub fn decode(&self, bytes: &[u8]) -> Result<Message> {
+        let past = Named { ledger: &self.ledger, roots: &self.roots };
+        let decoded = decode(bytes, &Framing { ledger: self.ledger(), past: &past });
+        decoded.map_err(|fault| if self.guard.is_some() { unsaid(fault) } else { fault })
     }
 
     fn say(&self, messages: Vec<Message>, say: &SyncSender<Vec<u8>>) -> Result<()> {
         for message in messages {
-            let bytes = encode(&message, &self.framing())?;
+            let bytes = self.encode(message)?;
             match say.try_send(bytes) {
                 // Who writes has told already why it ended.
                 Ok(()) | Err(TrySendError::Disconnected(_)) => {}
@@ -148,6 +165,15 @@ pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<
     let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
     let no_thread = |fault| Error::new(ErrorKind::Storage, format!("no thread could be started: {fault}"));
     started.map(drop).map_err(no_thread)
+}
+
+/// A device is not told which of the events that its batch names are here.
+fn unsaid(fault: Error) -> Error {
+    if fault.kind() != ErrorKind::Corrupt {
+        return fault;
+    }
+    Error::new(ErrorKind::Corrupt, "the events of a batch are damaged, or are built on events that are not here")
+        .with_hint("connect again, and name what they are built on by whole ids")
 }
 
 pub(super) fn broke_off(what: &str) -> Error {
