@@ -198,14 +198,26 @@ impl Client {
         self.go(Ways::Both, collections).await
     }
 
+    /// As [`Client::sync`], but everything of the server is looked through from its beginning, whatever was taken in before, and what is
+    /// not here is loaded. What waits here stays, and is sent.
+    ///
+    /// # Errors
+    /// As [`Client::sync`].
+    pub async fn reset(&self, collections: &[&str]) -> Result<Synced> {
+        self.once(&Purpose { again: true, ..purpose(Ways::Both, collections) }).await
+    }
+
     /// As [`Client::sync`], one way or both.
     ///
     /// # Errors
     /// As [`Client::sync`].
     pub async fn go(&self, ways: Ways, collections: &[&str]) -> Result<Synced> {
-        let purpose = Purpose { follows: false, ..purpose(ways, collections) };
+        self.once(&purpose(ways, collections)).await
+    }
+
+    async fn once(&self, purpose: &Purpose) -> Result<Synced> {
         let cancels = self.0.cancels.subscribe();
-        self.attempt(&purpose, &cancels).await.map_err(|fault| {
+        self.attempt(purpose, &cancels).await.map_err(|fault| {
             self.tell_failed(&fault.error, None);
             fault.error
         })
@@ -422,7 +434,7 @@ fn purpose(ways: Ways, collections: &[&str]) -> Purpose {
         names => Filter::of(names.iter().copied().chain([COLLECTIONS])),
     };
     let wants = Some(wanted).filter(|_| ways != Ways::Push);
-    Purpose { sends: ways != Ways::Pull, wants, follows: false }
+    Purpose { sends: ways != Ways::Pull, wants, follows: false, again: false }
 }
 
 fn is_cancelled(cancels: &watch::Receiver<u64>) -> bool {

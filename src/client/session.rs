@@ -27,6 +27,8 @@ pub(super) struct Purpose {
     pub(super) sends: bool,
     pub(super) wants: Option<Filter>,
     pub(super) follows: bool,
+    /// Whether everything of the server is looked through again.
+    pub(super) again: bool,
 }
 
 /// What is known of a session while it goes on.
@@ -103,12 +105,15 @@ impl Client {
 
     fn begin_now(&self, purpose: &Purpose) -> Result<(Peer, Growth)> {
         let Inner { ledger, notes, .. } = &*self.0;
-        let Purpose { sends, wants, follows } = purpose.clone();
+        let Purpose { sends, wants, follows, again } = purpose.clone();
         // Before the session: what is written between the two is told of.
         let growth = Growth::of(ledger)?;
         let mut peer = ledger.session(&SessionOptions { sends, wants, follows, edge: None })?;
         if sends && notes.known().sends_again() {
             peer.send_all_again();
+        }
+        if again {
+            peer.want_all_again();
         }
         if !notes.known().names_in_full() {
             peer.name_in_part();

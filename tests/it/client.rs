@@ -451,3 +451,21 @@ async fn however_early_a_line_is_cut_nothing_is_lost_or_doubled_and_the_outbox_e
         assert!(here.events >= edits && here.events == here.records, "each edit once: {here:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_looks_through_everything_again_and_keeps_what_waits() {
+    let office = Office::open().await;
+    for n in 0..300 {
+        office.ledger.put("issues", &n.to_string(), json!({ "n": n }), &me()).unwrap();
+    }
+    let laptop = office.device("laptop", &office.url()).await;
+    let client = laptop.over(&office.url(), Carries::Socket);
+    client.sync(&[]).await.unwrap();
+    let once = client.sync(&[]).await.unwrap();
+    laptop.ledger.put("issues", "mine", json!({}), &me()).unwrap();
+    let again = client.reset(&[]).await.unwrap();
+    // All ids are told again, and no body.
+    assert!(again.bytes.1 > once.bytes.1 + 300 * 16, "{:?} after {:?}", again.bytes, once.bytes);
+    assert_eq!((again.sent, again.received, laptop.pending()), (1, 0, 0));
+    assert_eq!(digest(&laptop.ledger), digest(&office.ledger));
+}

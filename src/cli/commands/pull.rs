@@ -79,7 +79,7 @@ fn server(written: &Path) -> Option<&str> {
 fn with_server(app: &mut App, ledger: &Ledger, url: &str, ways: crate::client::Ways) -> Outcome {
     use super::sync;
     let client = sync::client(ledger, Some(url), sync::Line::default())?;
-    sync::once(app, &client, ways, &[])
+    sync::once(app, &client, |client| client.go(ways, &[]))
 }
 
 /// The ledger of a name in another store, or in this one; `None` where it is the same.

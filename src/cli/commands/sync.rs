@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::Result;
 use crate::cli::app::App;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::Output;
@@ -17,7 +18,7 @@ use crate::cli::progress;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::cli::table::{bytes, count};
-use crate::client::{Carries, Client, ClientOptions, Happened, Synced, Tokens, Ways};
+use crate::client::{Carries, Client, ClientOptions, Happened, Synced, Tokens};
 use crate::ledger::Ledger;
 
 /// How often it is looked whether somebody pressed Ctrl-C.
@@ -37,6 +38,9 @@ pub(crate) struct Sync {
     /// Send again what the server refused.
     #[arg(long)]
     retry: bool,
+    /// Look through everything of the server again, and load what is not here. What waits here stays, and is sent.
+    #[arg(long, conflicts_with = "follow")]
+    reset: bool,
     #[command(flatten)]
     line: Line,
 }
@@ -91,7 +95,8 @@ impl Sync {
         let names: Vec<&str> = self.collections.iter().map(String::as_str).collect();
         match self.follow {
             true => follow(app, &client, &names),
-            false => once(app, &client, Ways::Both, &names),
+            false if self.reset => once(app, &client, |client| client.reset(&names)),
+            false => once(app, &client, |client| client.sync(&names)),
         }
     }
 }
@@ -109,14 +114,18 @@ pub(crate) fn runtime() -> Outcome<Runtime> {
 }
 
 /// Syncs once, and answers with what that came to.
-pub(crate) fn once(app: &mut App, client: &Client, ways: Ways, collections: &[&str]) -> Outcome {
+pub(crate) fn once<'a, W: Future<Output = Result<Synced>>>(
+    app: &mut App,
+    client: &'a Client,
+    work: impl FnOnce(&'a Client) -> W,
+) -> Outcome {
     let interrupt = app.caller.interrupt()?;
     let bar = progress::over_events(client.ledger().position(), &app.out).with_message("syncing");
     let watching = draw(client.watch(), bar.clone());
     let runtime = runtime()?;
     let done = runtime.block_on(async {
         let watching = tokio::spawn(watching);
-        let done = interruptible(client, &interrupt, client.go(ways, collections)).await;
+        let done = interruptible(client, &interrupt, work(client)).await;
         watching.abort();
         done
     });

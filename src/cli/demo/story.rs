@@ -89,7 +89,9 @@ impl<'a> Story<'a> {
         self.say(format!("{}: {title}, edited {} by people", bold("syncledger"), times(edits)))?;
         let who = match &stage.served {
             None => "Two replicas, office and laptop, work apart and come together.".to_owned(),
-            Some(served) => format!("Two devices of a server at {}, office and laptop, work apart and sync.", served.url()),
+            Some(served) => {
+                format!("Two devices of a server at {}, office and laptop, work apart and sync.", served.url())
+            }
         };
         self.say(dim(format!("{who} Everything below is computed.")))
     }

@@ -113,6 +113,8 @@ pub struct Peer {
     traffic: Traffic,
     /// Whether everything is sent from the beginning, whatever the other side has.
     sends_again: bool,
+    /// Whether everything is asked for from the beginning, whatever is here.
+    wants_again: bool,
     /// The latest events, where somebody reads them for all sessions.
     recent: Option<Recent>,
     /// Events that may be told by a part of their ids, and whether they are.
@@ -156,6 +158,7 @@ impl Ledger {
             clock_offset_ms: None,
             traffic: Traffic::default(),
             sends_again: false,
+            wants_again: false,
             recent: None,
             roots: Roots::default(),
             // A device refuses nothing.
@@ -244,6 +247,12 @@ impl Peer {
     /// begins.
     pub fn send_all_again(&mut self) {
         self.sends_again = true;
+    }
+
+    /// Asks for everything from the beginning of the other log: what is here is offered by its id only. To be said before the session
+    /// begins.
+    pub fn want_all_again(&mut self) {
+        self.wants_again = true;
     }
 
     /// Has events that are built on others name these by a part of their ids, where the other side has acknowledged them: an edit
@@ -398,12 +407,16 @@ impl Peer {
         let now_ms = self.ledger.shared().now_ms();
         self.clock_offset_ms = Some(hello.now_ms.cast_signed().saturating_sub(now_ms.cast_signed()));
         let Some(filter) = self.wants.clone().filter(|_| hello.sends) else { return Ok(None) };
-        let (cursor, scope) = self.ledger.held_of(hello.replica, &self.cursor_name(&filter))?.unzip();
+        let held = match self.wants_again {
+            true => None,
+            false => self.ledger.held_of(hello.replica, &self.cursor_name(&filter))?,
+        };
+        let (cursor, scope) = held.unzip();
         let mut wants = Wants::after(cursor, filter);
         wants.scope = scope.unwrap_or_default();
         let head = self.ledger.position();
         wants.holds_events = cursor.is_none() && head > 0 && head <= MOST_LISTED;
-        if head > 0 {
+        if head > 0 && !self.wants_again {
             wants.digests = self.ledger.digests().1.into_iter().filter(|(name, _)| self.shows(name)).collect();
         }
         Ok(Some(wants))
