@@ -62,6 +62,7 @@ mod server_operations;
 mod server_records;
 mod sessions;
 mod settling;
+mod simulation;
 mod spans;
 mod texts;
 mod tidy;
