@@ -242,7 +242,9 @@ impl World {
 
     /// Delivers some messages on any lines, in any order among these.
     fn deliver_some(&mut self) {
-        for _ in 0..1 + self.rng.below(60) {
+        // Often so few that something is still under way when a line is cut.
+        let most = *self.rng.pick(&[3, 12, 60]);
+        for _ in 0..1 + self.rng.below(most) {
             let nth = self.rng.below(self.devices.len());
             match self.rng.below(5) {
                 0 => self.deliver_given_up(nth),
@@ -398,6 +400,11 @@ impl World {
 
     /// An older copy of the device's disk takes its place: what was not on the server is gone, as everybody who does that knows.
     fn restore_disk(&mut self, nth: usize) {
+        if self.devices[nth].image.is_none() && !self.devices[nth].is_revoked {
+            self.copy_disk(nth);
+            (0..3).for_each(|_| self.edit(nth));
+            self.sync_whole(nth, false);
+        }
         let Some((machine, kept)) = self.devices[nth].image.take() else { return };
         self.cut(nth);
         // What is under way from the old one may still arrive: let it, so that it is known what is gone.
