@@ -2,8 +2,8 @@
 //!
 //! Invariant: what a store does on it depends on the seed, the clock that it was given, and the order of calls alone.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::shared::World;
 use super::store::{Engines, Options, Store};

@@ -42,7 +42,8 @@ impl Operation {
 }
 
 async fn operations(served: &Served) -> Vec<Operation> {
-    let document: Json = served.http.get(format!("{}/openapi.json", served.url)).send().await.unwrap().json().await.unwrap();
+    let document: Json =
+        served.http.get(format!("{}/openapi.json", served.url)).send().await.unwrap().json().await.unwrap();
     let paths = document["paths"].as_object().unwrap().iter();
     let of_path = |(path, methods): (&String, &Json)| -> Vec<Operation> {
         let methods = methods.as_object().unwrap().iter();
@@ -50,7 +51,12 @@ async fn operations(served: &Served) -> Vec<Operation> {
             method: method.to_uppercase().parse().unwrap(),
             path: path.clone(),
             needs_token: described["security"] != json!([]),
-            documented: described["responses"].as_object().unwrap().keys().map(|code| code.parse().unwrap()).collect(),
+            documented: described["responses"]
+                .as_object()
+                .unwrap()
+                .keys()
+                .map(|code| code.parse().unwrap())
+                .collect(),
         };
         methods.map(operation).collect()
     };
@@ -232,10 +238,11 @@ async fn every_route_takes_the_roles_that_it_should_and_answers_as_documented() 
     let mut counted: BTreeMap<bool, u32> = BTreeMap::new();
     for (rank, role) in ROLES.into_iter().enumerate() {
         let token = access(&served.enrol(role, role).await).to_owned();
-        for (nth, operation) in operations(&served).await.into_iter().enumerate() {
-            if !operation.needs_token {
-                continue;
-            }
+        let mut all = operations(&served).await;
+        all.retain(|operation| operation.needs_token);
+        // What an admin has set is not undone as an edit is.
+        all.sort_by_key(|operation| least_role(operation) == "admin");
+        for (nth, operation) in all.into_iter().enumerate() {
             let key = format!("{role}-{nth}");
             let conflict = disputed(&served.ledger, &key);
             let (status, _) = status_of(asked(&served, &operation, &token, (&key, &conflict))).await;
@@ -272,7 +279,11 @@ async fn what_is_another_tenants_is_as_if_it_were_nowhere() {
     }
     let position = theirs.position();
     let (status, _) = status_of(
-        served.http.put(format!("{}/v1/records/issues/secret", served.url)).bearer_auth(&token).json(&json!({ "a": 1 })),
+        served
+            .http
+            .put(format!("{}/v1/records/issues/secret", served.url))
+            .bearer_auth(&token)
+            .json(&json!({ "a": 1 })),
     )
     .await;
     assert_eq!((status, theirs.position()), (201, position), "it is a record of one's own ledger");
@@ -336,7 +347,8 @@ async fn words_that_were_changed_on_their_way_end_the_session_and_change_nothing
         let mut said = peer.begin();
         for _ in 0..6 {
             for message in said.drain(..) {
-                let framing = syncledger::replication::Framing { ledger: peer.ledger(), past: &syncledger::segment::Alone };
+                let framing =
+                    syncledger::replication::Framing { ledger: peer.ledger(), past: &syncledger::segment::Alone };
                 let is_batch = matches!(message, syncledger::replication::Message::Batch { .. });
                 let mut bytes = syncledger::replication::encode(&message, &framing).unwrap();
                 let last = bytes.len() - 1;
@@ -346,15 +358,25 @@ async fn words_that_were_changed_on_their_way_end_the_session_and_change_nothing
                 }
                 drop(socket.send(Frame::Binary(bytes.into())).await);
             }
-            let Ok(Some(Ok(Frame::Binary(bytes)))) = tokio::time::timeout(Duration::from_secs(2), socket.next()).await else {
+            let Ok(Some(Ok(Frame::Binary(bytes)))) =
+                tokio::time::timeout(Duration::from_secs(2), socket.next()).await
+            else {
                 break;
             };
-            let framing = syncledger::replication::Framing { ledger: peer.ledger(), past: &syncledger::segment::Alone };
+            let framing =
+                syncledger::replication::Framing { ledger: peer.ledger(), past: &syncledger::segment::Alone };
             said = peer.hear(syncledger::replication::decode(&bytes, &framing).unwrap());
         }
         assert!(served.ledger.get("notes", "own").unwrap().is_none(), "with byte {flipped} changed it was taken in");
     }
-    let users = |ledger: &Ledger| ledger.log(&Default::default()).unwrap().into_iter().filter(|entry| !entry.event.collection.starts_with('$')).count();
+    let users = |ledger: &Ledger| {
+        ledger
+            .log(&Default::default())
+            .unwrap()
+            .into_iter()
+            .filter(|entry| !entry.event.collection.starts_with('$'))
+            .count()
+    };
     assert!(users(&served.ledger) as u64 <= position);
     served.sync(&tablet, &token).await.1.unwrap();
     assert!(served.ledger.get("notes", "own").unwrap().is_some(), "as it is, it is taken in");

@@ -78,7 +78,8 @@ impl World {
     }
 
     fn note_refusals(&mut self) {
-        let codes: Vec<String> = self.devices.iter().flat_map(|device| device.kept.refused.values().cloned()).collect();
+        let codes: Vec<String> =
+            self.devices.iter().flat_map(|device| device.kept.refused.values().cloned()).collect();
         codes.iter().for_each(|code| self.note(&format!("refused: {code}")));
     }
 

@@ -53,8 +53,18 @@ impl World {
         server.ledger.put("notes", "first", json!({ "text": "hello" }), &app()).unwrap();
         let (promised, writers, devices) = Default::default();
         let happened = Happened::new();
-        let mut world =
-            Self { rng, now_ms: BEGINNING_MS, server, promised, writers, devices, happened, seed, steps, machines: 0 };
+        let mut world = Self {
+            rng,
+            now_ms: BEGINNING_MS,
+            server,
+            promised,
+            writers,
+            devices,
+            happened,
+            seed,
+            steps,
+            machines: 0,
+        };
         (0..count).for_each(|nth| world.add_device(nth));
         world
     }

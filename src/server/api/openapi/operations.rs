@@ -305,7 +305,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
     Operation {
         refusals: &[400, 403, 422],
-        ..reads("/api/sync/download", "Classic: what changed since a cursor", &["since"], &[(200, Some((JSON, "Rows")))])
+        ..reads(
+            "/api/sync/download",
+            "Classic: what changed since a cursor",
+            &["since"],
+            &[(200, Some((JSON, "Rows")))],
+        )
     },
     Operation {
         refusals: &[400, 403, 404, 409, 413, 415, 422],
@@ -318,7 +323,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
             &[(200, Some((JSON, "Answer")))],
         )
     },
-    open(reads("/metrics", "The server's figures, for Prometheus", &[], &[(200, Some(("text/plain", "Bytes")))]), &[]),
+    open(
+        reads("/metrics", "The server's figures, for Prometheus", &[], &[(200, Some(("text/plain", "Bytes")))]),
+        &[],
+    ),
     open(reads("/livez", "Whether the process answers", &[], &[(200, Some((JSON, "Answer")))]), &[]),
     open(reads("/readyz", "Whether the store takes work", &[], &[(200, Some((JSON, "Answer")))]), &[]),
     open(reads("/openapi.json", "This document", &[], &[(200, Some((JSON, "Answer")))]), &[]),

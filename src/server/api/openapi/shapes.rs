@@ -109,7 +109,12 @@ const SHAPES: &[Shape] = &[
     ("Beginning", &[("device_id?", "string|null"), ("app_version?", "string|null"), ("last_sync?", "string|null")]),
     (
         "Begun",
-        &[("server_time", "string|integer"), ("cursor", "string"), ("pending", "integer"), ("min_app_version", "string|null")],
+        &[
+            ("server_time", "string|integer"),
+            ("cursor", "string"),
+            ("pending", "integer"),
+            ("min_app_version", "string|null"),
+        ],
     ),
     (
         "Upload",
@@ -147,7 +152,12 @@ const SHAPES: &[Shape] = &[
     ),
     (
         "Resolution",
-        &[("conflict_id", "string"), ("resolution", "string"), ("resolved_data?", "any"), ("device_id?", "string|null")],
+        &[
+            ("conflict_id", "string"),
+            ("resolution", "string"),
+            ("resolved_data?", "any"),
+            ("device_id?", "string|null"),
+        ],
     ),
     (
         "Problem",

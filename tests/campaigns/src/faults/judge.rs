@@ -113,7 +113,9 @@ fn lost(device: &Device, edits: &Edits, known: &BTreeSet<&str>) -> Result<Vec<St
             (false, false, _) => problems.push(format!("{}: the acknowledged event {short} is lost", device.name)),
             (true, false, false) => problems.push(format!("{}: nobody says that {short} was refused", device.name)),
             (true, true, _) => problems.push(format!("{}: {short} was taken in beyond the rights", device.name)),
-            (false, true, true) => problems.push(format!("{}: {short} is there, and still in the queue", device.name)),
+            (false, true, true) => {
+                problems.push(format!("{}: {short} is there, and still in the queue", device.name))
+            }
         }
     }
     Ok(problems)

@@ -8,8 +8,8 @@ mod proxy;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
@@ -202,7 +202,8 @@ fn edit_on(device: &Device, mut chance: Chance, is_over: &AtomicBool) -> Edits {
 
 fn edit(device: &Device, number: u64, chance: &mut Chance, edits: &mut Edits) {
     if device.is_limited && chance.one_in(4) {
-        let events = device.write(&[json!({ "op": "put", "collection": "secrets", "key": number.to_string(), "value": {} })]);
+        let events =
+            device.write(&[json!({ "op": "put", "collection": "secrets", "key": number.to_string(), "value": {} })]);
         edits.forbidden.extend(events.clone().unwrap_or_default());
         edits.acknowledged.extend(events.unwrap_or_default());
         return;

@@ -125,7 +125,8 @@ fn serve(program: &Program, dir: &Path, upstream: &Upstream) -> Result<(Child, B
     let mut stdout = BufReader::new(child.stdout.take().ok_or("the server prints nothing")?);
     let mut line = String::new();
     stdout.read_line(&mut line)?;
-    let said: Json = serde_json::from_str(&line).map_err(|_| format!("the server says {line:?}; see {}", dir.display()))?;
+    let said: Json =
+        serde_json::from_str(&line).map_err(|_| format!("the server says {line:?}; see {}", dir.display()))?;
     let address = said.get("listening").and_then(Json::as_str).map(|url| url.trim_start_matches("http://").parse());
     let address = address.ok_or("the server does not say where it listens")??;
     *upstream.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
@@ -138,6 +139,8 @@ pub struct Device {
     pub proxy: Proxy,
     /// Whether it may write the notes alone.
     pub is_limited: bool,
+    /// What carries its sessions.
+    over: &'static str,
     program: Program,
     dir: PathBuf,
     follower: Arc<Mutex<Option<Child>>>,
@@ -165,7 +168,8 @@ impl Device {
         program.json(dir, &["enrol", &proxy.url(), code, "--id", &name, "--name", &name])?;
         program.json(dir, &["sync"])?;
         let (program, dir, follower) = (program.clone(), dir.to_owned(), Arc::default());
-        let device = Self { name, proxy, is_limited, program, dir, follower };
+        let over = if number % 3 == 1 { "requests" } else { "either" };
+        let device = Self { name, proxy, is_limited, over, program, dir, follower };
         device.keep_alive()?;
         Ok(device)
     }
@@ -184,7 +188,8 @@ impl Device {
                 Some(ended) => return Err(format!("{} ended: {ended}; see {}", self.name, self.dir.display()).into()),
             }
         }
-        let mut command = self.program.command(&self.dir, &["sync", "--follow", "--retry-within", "1", "--json"]);
+        let follow = ["sync", "--follow", "--retry-within", "1", "--over", self.over, "--json"];
+        let mut command = self.program.command(&self.dir, &follow);
         *follower = Some(command.stdout(log(&self.dir)?).stderr(log(&self.dir)?).spawn()?);
         Ok(())
     }

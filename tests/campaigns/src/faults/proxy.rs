@@ -160,12 +160,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, inner: &Inner, mut chance: Chanc
 }
 
 /// Passes a chunk on, if there is one. Whether the line goes on.
-fn pass(
-    from: &mut TcpStream,
-    to: &mut TcpStream,
-    (weather, inner): (Weather, &Inner),
-    chance: &mut Chance,
-) -> bool {
+fn pass(from: &mut TcpStream, to: &mut TcpStream, (weather, inner): (Weather, &Inner), chance: &mut Chance) -> bool {
     let mut chunk = [0; CHUNK];
     let most = if weather == Weather::Crawling { CRAWL } else { CHUNK };
     let read = match from.read(chunk.get_mut(..most).unwrap_or_default()) {
