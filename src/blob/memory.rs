@@ -12,6 +12,12 @@ pub struct MemoryBlobs {
 }
 
 impl MemoryBlobs {
+    /// The same blobs once more.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self { blobs: Mutex::new(self.blobs().clone()) }
+    }
+
     /// Forgets all of them.
     pub fn clear(&self) {
         self.blobs().clear();

@@ -73,6 +73,12 @@ impl MemoryJournal {
     #[must_use]
     pub fn crash(&self) -> Self {
         self.heads.close();
+        self.copy()
+    }
+
+    /// What [`MemoryJournal::crash`] would find, while this one goes on: a copy of the disk.
+    #[must_use]
+    pub fn copy(&self) -> Self {
         let mut core = self.core().clone();
         let unacknowledged = std::mem::take(&mut core.unacknowledged);
         if core.faults.keep_unacknowledged {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use tracing::info_span;
 
@@ -187,7 +188,7 @@ struct Check<'a> {
 impl<'a> Check<'a> {
     fn new(ledger: &'a Ledger) -> Result<Self> {
         let shared = ledger.shared();
-        let (rows, blobs) = (Box::new(MemoryRows::default()), Box::new(MemoryBlobs::default()));
+        let (rows, blobs) = (Arc::new(MemoryRows::default()), Arc::new(MemoryBlobs::default()));
         let journal = shared.journal.clone();
         let mut replay = Shared::new(journal, rows, blobs, shared.resolvers.clone(), super::clock::world(), 8 << 20);
         replay.archives = shared.archives.clone();

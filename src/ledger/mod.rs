@@ -29,6 +29,8 @@ mod dry_run;
 mod edit;
 mod history;
 mod log;
+#[cfg(any(test, feature = "testing"))]
+mod machine;
 mod migrate;
 mod packing;
 mod peer;
@@ -69,6 +71,8 @@ pub use backup::{BackupInfo, BackupOptions, Restored, verify_backup};
 pub(crate) use changes::Changed;
 pub use collection::Collection;
 pub use dry_run::{DryReceipt, DryRun, Planned};
+#[cfg(any(test, feature = "testing"))]
+pub use machine::Machine;
 #[cfg(feature = "tokio")]
 pub use peer::{Carrier, Channels, Growth};
 pub use peer::{Edge, Peer, SessionOptions, Traffic, Writers};

@@ -212,8 +212,8 @@ type Gauge = (u64, (u64, u64));
 /// What the writer thread and all readers of a store share.
 pub(crate) struct Shared {
     pub(crate) journal: Arc<dyn Journal>,
-    pub(crate) rows: Box<dyn Rows>,
-    pub(crate) blobs: Box<dyn BlobStore>,
+    pub(crate) rows: Arc<dyn Rows>,
+    pub(crate) blobs: Arc<dyn BlobStore>,
     /// Large values of a dry run while it lasts.
     pub(crate) dry_blobs: MemoryBlobs,
     /// Where events are that the journal holds no more.
@@ -240,8 +240,8 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(
         journal: Arc<dyn Journal>,
-        rows: Box<dyn Rows>,
-        blobs: Box<dyn BlobStore>,
+        rows: Arc<dyn Rows>,
+        blobs: Arc<dyn BlobStore>,
         resolvers: Resolvers,
         world: World,
         cache_bytes: usize,

@@ -49,8 +49,8 @@ impl Default for Options {
 /// What a store keeps its bytes in.
 pub(crate) struct Engines {
     pub(crate) journal: Arc<dyn Journal>,
-    pub(crate) rows: Box<dyn Rows>,
-    pub(crate) blobs: Box<dyn BlobStore>,
+    pub(crate) rows: Arc<dyn Rows>,
+    pub(crate) blobs: Arc<dyn BlobStore>,
 }
 
 /// The names of the ledgers that are open, and what each is.
@@ -110,7 +110,7 @@ impl Store {
         let journal = journal.compacting_after(few.min(1 << 20)).settling_after(few);
         let blobs = Blobs::open(dir.join("blobs"))?;
         let rows = FileRows::open(dir.join("rows"))?;
-        let engines = Engines { journal: Arc::new(journal), rows: Box::new(rows), blobs: Box::new(blobs) };
+        let engines = Engines { journal: Arc::new(journal), rows: Arc::new(rows), blobs: Arc::new(blobs) };
         Self::start(Some(dir), engines, options, clock::world(), Checkpoints::default())
     }
 
@@ -119,7 +119,7 @@ impl Store {
     /// # Errors
     /// When the writer thread cannot be started.
     pub fn in_memory(options: Options) -> Result<Self> {
-        let (rows, blobs) = (Box::new(MemoryRows::default()), Box::new(MemoryBlobs::default()));
+        let (rows, blobs) = (Arc::new(MemoryRows::default()), Arc::new(MemoryBlobs::default()));
         let engines = Engines { journal: Arc::new(MemoryJournal::new()), rows, blobs };
         Self::start(None, engines, options, clock::world(), Checkpoints::default())
     }

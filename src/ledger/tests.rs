@@ -69,7 +69,7 @@ fn store(journal: &Arc<MemoryJournal>, rows: &SharedRows, checkpoints: Checkpoin
 
 fn store_with(journal: &Arc<MemoryJournal>, rows: &SharedRows, checkpoints: Checkpoints, options: Options) -> Store {
     let engines =
-        Engines { journal: journal.clone(), rows: Box::new(rows.clone()), blobs: Box::new(MemoryBlobs::default()) };
+        Engines { journal: journal.clone(), rows: Arc::new(rows.clone()), blobs: Arc::new(MemoryBlobs::default()) };
     Store::start(None, engines, options, clock::world(), checkpoints).unwrap()
 }
 

@@ -60,8 +60,11 @@ mod server_devices;
 mod server_operations;
 #[cfg(feature = "server")]
 mod server_records;
+#[cfg(feature = "server")]
+mod server_security;
 mod sessions;
 mod settling;
+mod simulation;
 mod spans;
 mod texts;
 mod tidy;

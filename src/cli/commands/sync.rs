@@ -18,7 +18,7 @@ use crate::cli::progress;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::cli::table::{bytes, count};
-use crate::client::{Carries, Client, ClientOptions, Happened, Synced, Tokens};
+use crate::client::{Breaking, Carries, Client, ClientOptions, Happened, Retry, Synced, Tokens};
 use crate::ledger::Ledger;
 
 /// How often it is looked whether somebody pressed Ctrl-C.
@@ -54,6 +54,10 @@ pub(crate) struct Line {
     /// At most so many bytes a second each way.
     #[arg(long, value_name = "BYTES")]
     max_bytes_per_second: Option<u64>,
+    /// Try again after at most so many seconds, however often it failed. Else pauses grow up to a minute, and are five minutes
+    /// after five failures in a row.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    retry_within: Option<u32>,
 }
 
 /// Over what a session goes.
@@ -70,7 +74,7 @@ enum Over {
 
 impl Default for Line {
     fn default() -> Self {
-        Self { over: Over::Either, max_bytes_per_second: None }
+        Self { over: Over::Either, max_bytes_per_second: None, retry_within: None }
     }
 }
 
@@ -81,7 +85,13 @@ impl Line {
             Over::Socket => Carries::Socket,
             Over::Requests => Carries::Requests,
         };
-        ClientOptions { carries, max_bytes_per_second: self.max_bytes_per_second, ..ClientOptions::default() }
+        let (mut retry, mut breaking) = (Retry::default(), Breaking::default());
+        if let Some(most) = self.retry_within {
+            let most_ms = u64::from(most) * 1_000;
+            retry = Retry { first_ms: retry.first_ms.min(most_ms), most_ms };
+            breaking.pause_ms = most_ms;
+        }
+        ClientOptions { retry, breaking, carries, max_bytes_per_second: self.max_bytes_per_second }
     }
 }
 

@@ -12,13 +12,19 @@ pub struct MemoryRows {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
     mark: Option<Vec<u8>>,
 }
 
 impl MemoryRows {
+    /// The same rows once more.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self { state: Mutex::new(self.state().clone()) }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -36,6 +36,7 @@ impl Arguments {
         self.words.iter().map(String::as_str).collect()
     }
 
+    #[cfg(feature = "stores")]
     pub fn switch(&self, name: &str) -> bool {
         self.named.contains_key(name)
     }
@@ -48,6 +49,7 @@ impl Arguments {
     }
 
     /// Texts with commas between them.
+    #[cfg(feature = "stores")]
     pub fn texts(&self, name: &str) -> Vec<String> {
         self.named.get(name).map(|texts| texts.split(',').map(str::to_owned).collect()).unwrap_or_default()
     }

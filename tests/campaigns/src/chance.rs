@@ -33,6 +33,7 @@ impl Chance {
         self.below(n) == 0
     }
 
+    #[cfg(feature = "stores")]
     /// One of some; `None` where there are none.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
         from.get(self.below(from.len()))

@@ -2,24 +2,32 @@
 //!
 //! ```text
 //! campaigns kill  [--cycles N] [--seed S] [--dir DIR]
+//! campaigns faults [--runs N] [--seconds S] [--seed X] [--at-once N] [--program PATH]
 //! campaigns power [--images N] [--traces N] [--seed S] [--dir DIR] [--ext4] [--broken-fsync] [--spare ENDS]
 //!                 [--trace FILE [--image N]]
 //! ```
 //! `kill` runs a program that writes, kills it with SIGKILL at random, again and again, and compares the store with what
 //! was acknowledged. `power` records every file operation of such a program, cuts the record anywhere, builds what a disk
-//! might hold after a power cut there, and opens that.
+//! might hold after a power cut there, and opens that. `faults` runs a server and devices, kills them, and cuts their lines.
 //!
 //! Each ends with its totals, and with exit code 1 where anything was lost, torn or wrong.
 
 mod arguments;
 mod chance;
+#[cfg(feature = "stores")]
 mod check;
+mod faults;
+#[cfg(feature = "stores")]
 mod kill;
+#[cfg(feature = "stores")]
 mod power;
+#[cfg(feature = "stores")]
 mod promise;
+#[cfg(feature = "stores")]
 mod work;
 
 use std::error::Error;
+#[cfg(feature = "stores")]
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -42,19 +50,25 @@ fn main() -> ExitCode {
 /// Whether all was as promised.
 fn run(arguments: &Arguments) -> Result<bool> {
     match arguments.words().as_slice() {
+        ["faults"] => faults::run(arguments),
+        #[cfg(feature = "stores")]
         ["kill"] => kill::run(arguments),
+        #[cfg(feature = "stores")]
         ["power"] => power::run(arguments),
         // The program under test; a campaign starts it.
+        #[cfg(feature = "stores")]
         ["work", dir] => {
             let operations = arguments.number("operations")?.map(|operations| operations as usize);
             work::run(Path::new(dir), arguments.number("seed")?.unwrap_or(1), operations).map(|()| true)
         }
         // Opens an image; a campaign starts it too.
+        #[cfg(feature = "stores")]
         ["check", dir, promised] => check_alone(Path::new(dir), Path::new(promised), arguments),
-        _ => Err("expected `kill` or `power`; the first lines of src/main.rs say how".into()),
+        _ => Err("expected `faults`, `kill` or `power`; the first lines of src/main.rs say how".into()),
     }
 }
 
+#[cfg(feature = "stores")]
 /// Prints what is not as a file of promises says. Whether that is nothing.
 fn check_alone(dir: &Path, promised: &Path, arguments: &Arguments) -> Result<bool> {
     let mut promises = promise::Promises::default();

@@ -94,7 +94,9 @@ impl Operation {
             responses.insert(status.to_string(), answer);
         }
         let of_all: &[u16] = if self.is_open { &[429, 500, 503] } else { &[401, 429, 500, 503] };
-        for status in self.refusals.iter().chain(of_all) {
+        // A strategy that there is not.
+        let of_strategy: &[u16] = if self.parameters.contains(&"strategy") { &[422] } else { &[] };
+        for status in self.refusals.iter().chain(of_all).chain(of_strategy) {
             let problem = json!({ "description": meaning(*status), "content": content(("application/problem+json", "Problem")) });
             responses.insert(status.to_string(), problem);
         }

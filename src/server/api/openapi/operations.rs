@@ -281,6 +281,52 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ),
         &[400, 401, 413, 415, 422],
     ),
+    Operation {
+        refusals: &[400, 403, 413, 415, 422, 426],
+        ..changes(
+            "post",
+            "/api/sync/initialize",
+            "Classic: a device says who and where it is",
+            &[],
+            Some((JSON, "Beginning")),
+            &[(200, Some((JSON, "Begun")))],
+        )
+    },
+    Operation {
+        refusals: &[400, 403, 413, 415, 422],
+        ..changes(
+            "post",
+            "/api/sync/upload",
+            "Classic: edits that a device made while it was away",
+            &[],
+            Some((JSON, "Uploads")),
+            &[(200, Some((JSON, "Uploaded")))],
+        )
+    },
+    Operation {
+        refusals: &[400, 403, 422],
+        ..reads(
+            "/api/sync/download",
+            "Classic: what changed since a cursor",
+            &["since"],
+            &[(200, Some((JSON, "Rows")))],
+        )
+    },
+    Operation {
+        refusals: &[400, 403, 404, 409, 413, 415, 422],
+        ..changes(
+            "post",
+            "/api/sync/resolve-conflict",
+            "Classic: settles a conflict",
+            &[],
+            Some((JSON, "Resolution")),
+            &[(200, Some((JSON, "Answer")))],
+        )
+    },
+    open(
+        reads("/metrics", "The server's figures, for Prometheus", &[], &[(200, Some(("text/plain", "Bytes")))]),
+        &[],
+    ),
     open(reads("/livez", "Whether the process answers", &[], &[(200, Some((JSON, "Answer")))]), &[]),
     open(reads("/readyz", "Whether the store takes work", &[], &[(200, Some((JSON, "Answer")))]), &[]),
     open(reads("/openapi.json", "This document", &[], &[(200, Some((JSON, "Answer")))]), &[]),

@@ -106,6 +106,59 @@ const SHAPES: &[Shape] = &[
             ("expires_in", "integer"),
         ],
     ),
+    ("Beginning", &[("device_id?", "string|null"), ("app_version?", "string|null"), ("last_sync?", "string|null")]),
+    (
+        "Begun",
+        &[
+            ("server_time", "string|integer"),
+            ("cursor", "string"),
+            ("pending", "integer"),
+            ("min_app_version", "string|null"),
+        ],
+    ),
+    (
+        "Upload",
+        &[
+            ("operation", "string"),
+            ("model", "string"),
+            ("object_id", "string|integer"),
+            ("data?", "object|null"),
+            ("timestamp", "string|integer"),
+            ("device_id?", "string|null"),
+        ],
+    ),
+    (
+        "Taken",
+        &[
+            ("index", "integer"),
+            ("status", "string"),
+            ("model", "any"),
+            ("object_id", "any"),
+            ("conflict_ids", "string[]"),
+            ("error", "object|string|null"),
+        ],
+    ),
+    ("Rows", &[("rows", "Row[]"), ("cursor", "string"), ("more", "boolean")]),
+    (
+        "Row",
+        &[
+            ("operation", "string"),
+            ("model", "string"),
+            ("object_id", "string|integer"),
+            ("data", "object|null"),
+            ("timestamp", "string|integer"),
+            ("deleted", "boolean"),
+        ],
+    ),
+    (
+        "Resolution",
+        &[
+            ("conflict_id", "string"),
+            ("resolution", "string"),
+            ("resolved_data?", "any"),
+            ("device_id?", "string|null"),
+        ],
+    ),
     (
         "Problem",
         &[
@@ -124,7 +177,13 @@ const SHAPES: &[Shape] = &[
 /// All shapes as JSON Schemas.
 pub(super) fn all() -> Json {
     let mut all: Map<_, _> = SHAPES.iter().map(|(name, fields)| ((*name).to_owned(), object(fields))).collect();
-    for (name, kind) in [("Policy", "object|string"), ("Schema", "object|boolean|null"), ("Bytes", "string")] {
+    for (name, kind) in [
+        ("Policy", "object|string"),
+        ("Schema", "object|boolean|null"),
+        ("Bytes", "string"),
+        ("Uploads", "Upload[]"),
+        ("Uploaded", "Taken[]"),
+    ] {
         all.insert(name.to_owned(), of(kind));
     }
     all.into()

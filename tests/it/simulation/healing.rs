@@ -1,0 +1,173 @@
+//! The mending of a world, and what has to hold then.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value as Json;
+use syncledger::event::EventId;
+use syncledger::ledger::{Ledger, LogQuery, Query, Which};
+
+use super::device::{Device, Rights};
+use super::line::{DEVICE, SERVER};
+use super::world::{DAY_MS, World};
+
+/// After so many sessions of each device nothing more may go over.
+const ROUNDS: usize = 6;
+/// How many messages a session has at most before it is taken to go on for ever.
+const MOST_MESSAGES: usize = 20_000;
+
+/// What a ledger shows, by collection and key.
+type Shown = BTreeMap<(String, String), Json>;
+
+impl World {
+    /// A session of a device with the server, to its end.
+    pub fn sync_whole(&mut self, nth: usize, again: bool) {
+        self.devices[nth].line = None;
+        self.open_line(nth, false, again, false);
+        for _ in 0..MOST_MESSAGES {
+            let (here, there) = (self.deliver(nth, SERVER), self.deliver(nth, DEVICE));
+            if !here && !there {
+                let ends = self.devices[nth].line.is_none();
+                assert!(ends, "the session of {} stands still: nobody says anything", self.devices[nth].name);
+                return;
+            }
+        }
+        panic!("the session of {} does not end", self.devices[nth].name);
+    }
+
+    /// Everybody is online, then with the right time, and everything has time to settle.
+    pub fn heal(&mut self) {
+        self.reopen_server();
+        self.devices.iter_mut().for_each(|device| device.given_up.clear());
+        // First nothing is sent again: what was refused has to be known without.
+        (0..self.devices.len()).for_each(|nth| self.sync_live(nth, false));
+        self.check_nothing_is_lost();
+        self.note_refusals();
+        self.mend_clocks();
+        for nth in 0..self.devices.len() {
+            // Who stamped as a copy of itself learns of it, and begins anew.
+            if self.devices[nth].kept.refused.values().any(|code| code == "consistency") {
+                self.note("forked writers");
+                self.devices[nth].node = self.new_node();
+            }
+        }
+        self.sync_all();
+    }
+
+    fn mend_clocks(&mut self) {
+        self.now_ms += 2 * DAY_MS;
+        self.devices.iter_mut().for_each(|device| device.skew_ms = 0);
+        self.set_clocks();
+    }
+
+    /// Sessions of all devices, until nothing more goes over.
+    fn sync_all(&mut self) {
+        for _ in 0..ROUNDS {
+            let before = self.positions();
+            (0..self.devices.len()).for_each(|nth| self.sync_live(nth, true));
+            if self.positions() == before {
+                return;
+            }
+        }
+        panic!("after {ROUNDS} rounds events still go over");
+    }
+
+    fn sync_live(&mut self, nth: usize, again: bool) {
+        if !self.devices[nth].is_revoked {
+            self.sync_whole(nth, again);
+        }
+    }
+
+    fn note_refusals(&mut self) {
+        let codes: Vec<String> =
+            self.devices.iter().flat_map(|device| device.kept.refused.values().cloned()).collect();
+        codes.iter().for_each(|code| self.note(&format!("refused: {code}")));
+    }
+
+    fn positions(&self) -> Vec<u64> {
+        let devices = self.devices.iter().map(|device| device.node.ledger.position());
+        devices.chain([self.server.ledger.position()]).collect()
+    }
+
+    /// What has to hold.
+    pub fn check(&self) {
+        let on_server = self.server.events();
+        let known: BTreeSet<EventId> = on_server.iter().copied().collect();
+        assert_eq!(known.len(), on_server.len(), "an event is on the server twice");
+        let lost: Vec<_> = self.promised.iter().filter(|event| !known.contains(event)).collect();
+        assert!(lost.is_empty(), "the server lost its own {lost:?}");
+        assert_eq!(self.server.ledger.status().unwrap().waiting, 0, "something waits on the server");
+        let shown = shown(&self.server.ledger);
+        self.check_nothing_is_lost();
+        for device in self.devices.iter().filter(|device| !device.is_revoked) {
+            check_refusals(device, &known);
+            self.check_device(device, &shown);
+        }
+        assert_eq!(self.server.ledger.verify().unwrap().problems, Vec::<String>::new());
+    }
+
+    /// No edit that was acknowledged is nowhere: it is on the server, or it is told that it was refused.
+    fn check_nothing_is_lost(&self) {
+        let on_server: BTreeSet<EventId> = self.server.events().into_iter().collect();
+        for device in &self.devices {
+            let here: BTreeSet<EventId> = device.node.events().into_iter().collect();
+            let waits = |event| device.is_revoked && here.contains(event);
+            let is_told = |event| device.kept.refused.contains_key(event);
+            for event in &device.kept.promised {
+                let is_held = on_server.contains(event) || is_told(event) || waits(event);
+                assert!(is_held, "{}: {event:?} is lost", device.name);
+            }
+        }
+    }
+
+    fn check_device(&self, device: &Device, on_server: &Shown) {
+        let ledger = &device.node.ledger;
+        assert_eq!(ledger.status().unwrap().waiting, 0, "something waits on {}", device.name);
+        let refused = refused_records(device);
+        let here = shown(ledger);
+        if device.rights == Rights::Full && refused.is_empty() {
+            assert_eq!(here, *on_server, "{} shows something else", device.name);
+            let digest = |ledger: &Ledger| ledger.digest().unwrap().digest;
+            assert_eq!(digest(ledger), digest(&self.server.ledger), "{} holds other events", device.name);
+            assert_eq!(disputed(ledger), disputed(&self.server.ledger), "{} shows other conflicts", device.name);
+        }
+        for (record, value) in on_server.iter().filter(|(record, _)| !refused.contains(*record)) {
+            if may_read(device, record, value) {
+                assert_eq!(here.get(record), Some(value), "{} of {}", device.name, record.1);
+            }
+        }
+    }
+}
+
+/// What was refused is not there, and not for another reason than one that lasts.
+fn check_refusals(device: &Device, on_server: &BTreeSet<EventId>) {
+    let wrong: Vec<_> = device.kept.refused.keys().filter(|event| on_server.contains(*event)).collect();
+    assert!(wrong.is_empty(), "{}: refused, and there: {wrong:?}", device.name);
+    let codes: BTreeSet<&str> = device.kept.refused.values().map(String::as_str).collect();
+    let lasting = ["permission", "conflict", "consistency"];
+    assert!(codes.iter().all(|code| lasting.contains(code)), "{}: {codes:?}", device.name);
+}
+
+fn shown(ledger: &Ledger) -> Shown {
+    let collections = ledger.collections().unwrap();
+    let list = |name: &str| ledger.list(name, &Query::default()).unwrap();
+    let of = |name: String| list(&name).into_iter().map(move |record| ((name.clone(), record.key), record.value));
+    collections.into_iter().flat_map(|info| of(info.name)).collect()
+}
+
+/// All conflicts, by their ids and versions.
+fn disputed(ledger: &Ledger) -> BTreeSet<String> {
+    let conflicts = ledger.conflicts(None, Which::All, None).unwrap();
+    conflicts.iter().map(|found| format!("{:?}", found.conflict)).collect()
+}
+
+/// The records of which the device holds events that the server has refused.
+fn refused_records(device: &Device) -> BTreeSet<(String, String)> {
+    let log = device.node.ledger.log(&LogQuery::default()).unwrap();
+    let refused = log.into_iter().filter(|entry| device.kept.refused.contains_key(&entry.id));
+    refused.map(|entry| (entry.event.collection, entry.event.key)).collect()
+}
+
+fn may_read(device: &Device, (collection, _): &(String, String), value: &Json) -> bool {
+    let reads = device.rights.reads(&device.name);
+    reads.conditions(collection).is_some_and(|conditions| conditions.iter().all(|one| one.is_met(value)))
+}

@@ -1,0 +1,483 @@
+//! The world of a simulation, and what befalls it.
+
+use serde_json::{Value as Json, json};
+use syncledger::event::{EventId, Path};
+use syncledger::journal::memory::Faults;
+use syncledger::ledger::{Act, Context, Edit, Ledger, SessionOptions, Settlement, Which, Write, Writers};
+use syncledger::replication::Filter;
+use syncledger::testing::Rng;
+use syncledger::{Error, ErrorKind, Result};
+
+use super::Happened;
+use super::device::{Device, Kept, Node, Rights};
+use super::line::{DEVICE, Line, SERVER};
+
+/// When the simulation begins, in milliseconds since 1970.
+const BEGINNING_MS: i64 = 1_800_000_000_000;
+pub const MINUTE_MS: i64 = 60_000;
+pub const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
+/// One seed in so many has many devices.
+const CROWDED: u64 = 75;
+/// One seed in so many has logs of more events than one batch holds.
+const LONG: u64 = 50;
+const MUCH: usize = 1_500;
+/// One seed in so many also has frames of one session arrive in another, which no stream of bytes does.
+const HOSTILE: u64 = 5;
+
+pub struct World {
+    pub rng: Rng,
+    pub now_ms: i64,
+    pub server: Node,
+    /// The edits of the server that were acknowledged.
+    pub promised: Vec<EventId>,
+    pub writers: Writers,
+    pub devices: Vec<Device>,
+    pub happened: Happened,
+    seed: u64,
+    steps: usize,
+    machines: u64,
+}
+
+pub fn app() -> Context {
+    Context::from_source("app")
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let (count, steps) = match seed.is_multiple_of(CROWDED) {
+            true => (50, 400),
+            false => (3 + rng.below(6), 60 + rng.below(180)),
+        };
+        let server = Node::new(seed << 8, BEGINNING_MS);
+        server.ledger.put("notes", "first", json!({ "text": "hello" }), &app()).unwrap();
+        let (promised, writers, devices) = Default::default();
+        let happened = Happened::new();
+        let mut world = Self {
+            rng,
+            now_ms: BEGINNING_MS,
+            server,
+            promised,
+            writers,
+            devices,
+            happened,
+            seed,
+            steps,
+            machines: 0,
+        };
+        (0..count).for_each(|nth| world.add_device(nth));
+        world
+    }
+
+    fn add_device(&mut self, nth: usize) {
+        let rights = match nth {
+            0 | 1 => Rights::Full,
+            _ => *self.rng.pick(&[Rights::Full, Rights::Full, Rights::Own, Rights::Notes]),
+        };
+        let skew_ms = match self.rng.below(6) {
+            0 => self.rng.below(2 * DAY_MS as usize) as i64 - DAY_MS,
+            1 => self.rng.below(8 * MINUTE_MS as usize) as i64 - 4 * MINUTE_MS,
+            _ => 0,
+        };
+        let (kept, line, given_up, stale, image, again) = Default::default();
+        let node = self.new_node();
+        let (name, is_revoked) = (format!("device-{nth}"), false);
+        let device = Device { name, node, kept, rights, is_revoked, skew_ms, line, given_up, stale, image, again };
+        self.devices.push(device);
+        self.set_clocks();
+        // A device becomes one of this ledger before anything is edited on it.
+        self.sync_whole(nth, false);
+    }
+
+    pub fn new_node(&mut self) -> Node {
+        self.machines += 1;
+        Node::new((self.seed << 8) + self.machines, self.now_ms)
+    }
+
+    pub fn note(&mut self, what: &str) {
+        *self.happened.entry(what.to_owned()).or_default() += 1;
+    }
+
+    pub fn set_clocks(&mut self) {
+        self.server.machine.set_now_ms(self.now_ms);
+        for device in &self.devices {
+            device.node.machine.set_now_ms(self.now_ms + device.skew_ms);
+        }
+    }
+
+    pub fn run(&mut self) {
+        for _ in 0..self.steps {
+            self.now_ms += match self.rng.below(40) {
+                0 => self.rng.below(60 * MINUTE_MS as usize) as i64,
+                _ => self.rng.below(3_000) as i64,
+            };
+            self.set_clocks();
+            self.step();
+        }
+    }
+
+    fn step(&mut self) {
+        let nth = self.rng.below(self.devices.len());
+        match self.rng.below(100) {
+            0..33 => self.edit(nth),
+            33..37 => self.edit_server(),
+            37..52 => self.connect(nth),
+            52..76 => self.deliver_some(),
+            76..82 => self.cut(nth),
+            82..84 => self.settle(nth),
+            84..86 => self.crash_device(nth),
+            86 => self.crash_server(),
+            87..89 => self.copy_disk(nth),
+            89..91 => self.restore_disk(nth),
+            91..93 => self.change_rights(nth),
+            93 if self.rng.one_in(4) => self.revoke(nth),
+            94 => self.mend_clock(nth),
+            95..97 => self.inject_stale(nth),
+            97 if self.is_long() => self.edit_much(nth),
+            _ => self.tick(),
+        }
+        self.grow();
+    }
+
+    // What people do.
+
+    fn edit(&mut self, nth: usize) {
+        let write = self.any_write(nth);
+        // In the name of another source, now and then: that, and what is made on it, is refused.
+        let context = if nth > 1 && self.rng.one_in(60) { Context::from_source("jira") } else { app() };
+        let outcome = edit(&self.devices[nth].node.ledger, write, &context);
+        self.note("edits");
+        match outcome {
+            Ok(events) => self.devices[nth].kept.promised.extend(events),
+            Err(fault) if is_of_disk(&fault) => self.reopen_device(nth),
+            Err(_) => {}
+        }
+    }
+
+    fn edit_server(&mut self) {
+        let write = self.any_write(0);
+        match edit(&self.server.ledger, write, &app()) {
+            Ok(events) => self.promised.extend(events),
+            Err(fault) if is_of_disk(&fault) => self.reopen_server(),
+            Err(_) => {}
+        }
+    }
+
+    fn is_long(&self) -> bool {
+        self.seed.is_multiple_of(LONG) && !self.seed.is_multiple_of(CROWDED)
+    }
+
+    /// More than one batch of a session holds, on records of its own.
+    fn edit_much(&mut self, nth: usize) {
+        let Device { name, node, .. } = &self.devices[nth];
+        let first = node.ledger.position();
+        let value = |number: usize| Act::Put(json!({ "owner": name, "number": number }));
+        let writes = (0..MUCH).map(|number| Write::new("notes", format!("{name}-{first}-{number}"), value(number)));
+        if let Ok(receipt) = node.ledger.write_all(writes.collect(), &app()) {
+            self.devices[nth].kept.promised.extend(receipt.events.into_iter().map(|(id, _)| id));
+            self.note("long logs");
+        }
+    }
+
+    fn any_write(&mut self, nth: usize) -> Write {
+        let collection = match (self.devices[nth].rights, self.rng.below(12)) {
+            // Beyond its rights now and then.
+            (_, 0) => "secret",
+            (Rights::Notes, _) | (_, 1..6) => "notes",
+            _ => "tasks",
+        };
+        let key = format!("k{}", self.rng.below(6));
+        let act = self.any_act(nth);
+        Write::new(collection, key, act)
+    }
+
+    fn any_act(&mut self, nth: usize) -> Act {
+        let path = |text: &str| Path::parse(text).unwrap();
+        let number = self.rng.below(1_000);
+        match self.rng.below(12) {
+            0 => Act::Delete,
+            1 => Act::Edit(vec![Edit::Increment(path("/count"), 1 + number as i64 % 3)]),
+            2 => Act::Edit(vec![Edit::SetAdd(path("/labels"), json!(format!("l{}", number % 5)))]),
+            3 => Act::Edit(vec![Edit::SetRemove(path("/labels"), json!(format!("l{}", number % 5)))]),
+            4..7 => Act::Put(self.any_value(nth, number)),
+            _ => Act::Patch(self.any_value(nth, number)),
+        }
+    }
+
+    fn any_value(&mut self, nth: usize, number: usize) -> Json {
+        let mine = self.devices[nth].name.clone();
+        let owner = if self.rng.one_in(3) { self.rng.pick(&self.devices).name.clone() } else { mine };
+        let field = format!("field{}", self.rng.below(3));
+        json!({ "owner": owner, field: number })
+    }
+
+    fn settle(&mut self, nth: usize) {
+        let ledger = &self.devices[nth].node.ledger;
+        let Some(first) = ledger.conflicts(None, Which::Open, None).unwrap().into_iter().next() else { return };
+        match ledger.resolve(first.conflict.id, Settlement::Take(0), None, &app()) {
+            Ok(receipt) => {
+                self.devices[nth].kept.promised.extend(receipt.events.into_iter().map(|(id, _)| id));
+                self.note("settled conflicts");
+            }
+            Err(fault) if is_of_disk(&fault) => self.reopen_device(nth),
+            Err(_) => {}
+        }
+    }
+
+    // Lines.
+
+    fn connect(&mut self, nth: usize) {
+        if self.devices[nth].line.is_none() && !self.devices[nth].is_revoked {
+            let (follows, again) = (!self.rng.one_in(4), self.rng.one_in(5));
+            let narrows = self.rng.one_in(6);
+            self.open_line(nth, follows, again, narrows);
+        }
+    }
+
+    pub fn open_line(&mut self, nth: usize, follows: bool, again: bool, narrows: bool) {
+        let device = &mut self.devices[nth];
+        let wants = Some(if narrows { Filter::of(["notes"]) } else { Filter::default() });
+        let of_device = SessionOptions { sends: true, wants, follows, edge: None };
+        let edge = Some(device.edge(&self.writers));
+        let of_server = SessionOptions { sends: true, wants: Some(Filter::default()), follows: true, edge };
+        let again = again && !device.kept.refused.is_empty();
+        match Line::open([&self.server.ledger, &device.node.ledger], [&of_server, &of_device], again) {
+            Ok(line) => {
+                device.again = again.then(Default::default);
+                device.line = Some(line);
+            }
+            Err(fault) => assert!(is_of_disk(&fault), "{fault}"),
+        }
+    }
+
+    /// Delivers some messages on any lines, in any order among these.
+    fn deliver_some(&mut self) {
+        // Often so few that something is still under way when a line is cut.
+        let most = *self.rng.pick(&[3, 12, 60]);
+        for _ in 0..1 + self.rng.below(most) {
+            let nth = self.rng.below(self.devices.len());
+            match self.rng.below(5) {
+                0 => self.deliver_given_up(nth),
+                1 | 2 => _ = self.deliver(nth, SERVER),
+                _ => _ = self.deliver(nth, DEVICE),
+            }
+        }
+    }
+
+    /// Delivers the next message on a device's line. Whether there was any.
+    pub fn deliver(&mut self, nth: usize, side: usize) -> bool {
+        let device = &mut self.devices[nth];
+        let was = match side {
+            DEVICE => device.deliver(),
+            _ => device.line.as_mut().is_some_and(|line| line.deliver(SERVER)),
+        };
+        if let Some(line) = &device.line {
+            bind(&self.writers, line, &device.name);
+            if line.is_ended() {
+                self.end(nth);
+            }
+        }
+        was
+    }
+
+    /// What a line came to that has ended on both sides.
+    fn end(&mut self, nth: usize) {
+        let device = &mut self.devices[nth];
+        let Some(line) = device.line.take() else { return };
+        let outcomes = line.finish();
+        if let (Some(refused), Ok(_)) = (device.again.take(), &outcomes[DEVICE]) {
+            // What was refused before and was sent again without a word about it is taken.
+            let sent = device.node.events();
+            device.kept.refused.retain(|event, _| refused.contains(event) || !sent.contains(event));
+        }
+        for fault in outcomes.into_iter().filter_map(Result::err) {
+            self.note(&format!("ended: {}", fault.code()));
+            if fault.kind() == ErrorKind::Timeout {
+                self.note("timeouts");
+            }
+        }
+    }
+
+    fn deliver_given_up(&mut self, nth: usize) {
+        let device = &mut self.devices[nth];
+        for line in &mut device.given_up {
+            if line.deliver(SERVER) {
+                bind(&self.writers, line, &device.name);
+            }
+        }
+        device.given_up.retain(|line| !line.under_way[SERVER].is_empty() && !line.peers[SERVER].is_ended());
+    }
+
+    /// Cuts a line. The server may not have noticed, and hears what is under way.
+    fn cut(&mut self, nth: usize) {
+        let device = &mut self.devices[nth];
+        let Some(line) = device.line.take() else { return };
+        device.again = None;
+        device.stale = line.under_way.each_ref().map(|words| words.iter().cloned().collect());
+        if self.rng.one_in(2) {
+            device.given_up.push(line);
+            self.note("given up lines");
+        }
+        self.note("cut lines");
+    }
+
+    /// What was under way on a line that was cut arrives on the next one.
+    fn inject_stale(&mut self, nth: usize) {
+        let device = &mut self.devices[nth];
+        let Some(line) = device.line.as_mut().filter(|_| self.seed.is_multiple_of(HOSTILE)) else { return };
+        let [to_server, to_device] = std::mem::take(&mut device.stale);
+        to_server.iter().for_each(|bytes| line.hear(SERVER, bytes));
+        to_device.iter().for_each(|bytes| line.hear(DEVICE, bytes));
+        if !to_server.is_empty() || !to_device.is_empty() {
+            self.note("stale frames");
+        }
+    }
+
+    /// Tells both ends of lines that their logs may have grown, now and then.
+    fn grow(&mut self) {
+        for nth in 0..self.devices.len() {
+            if self.rng.one_in(3)
+                && let Some(line) = &mut self.devices[nth].line
+            {
+                line.grown(SERVER);
+                line.grown(DEVICE);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now_ms = self.now_ms;
+        for nth in 0..self.devices.len() {
+            if let Some(line) = &mut self.devices[nth].line {
+                line.tick(now_ms);
+                if line.is_ended() {
+                    self.end(nth);
+                }
+            }
+        }
+    }
+
+    // Faults.
+
+    fn crash_device(&mut self, nth: usize) {
+        if self.rng.one_in(2) {
+            self.fail_next_write_of(nth);
+            self.edit(nth);
+        }
+        self.reopen_device(nth);
+    }
+
+    /// The next commit is cut off between writing and acknowledging.
+    fn fail_next_write_of(&mut self, nth: usize) {
+        let faults = self.any_fault();
+        self.devices[nth].node.machine.set_faults(faults);
+        self.note("unacknowledged edits");
+    }
+
+    fn any_fault(&mut self) -> Faults {
+        Faults { fail_flush: Some(1), keep_unacknowledged: self.rng.one_in(2), ..Faults::default() }
+    }
+
+    fn reopen_device(&mut self, nth: usize) {
+        self.cut(nth);
+        self.devices[nth].node.crash();
+        self.note("crashes of devices");
+    }
+
+    fn crash_server(&mut self) {
+        if self.rng.one_in(2) {
+            let faults = self.any_fault();
+            self.server.machine.set_faults(faults);
+            // What comes now may be written, and is not acknowledged.
+            self.deliver_some();
+        }
+        self.reopen_server();
+    }
+
+    pub fn reopen_server(&mut self) {
+        for nth in 0..self.devices.len() {
+            self.cut(nth);
+            self.devices[nth].given_up.clear();
+        }
+        self.server.crash();
+        self.note("crashes of the server");
+    }
+
+    fn copy_disk(&mut self, nth: usize) {
+        let device = &mut self.devices[nth];
+        device.image = Some((device.node.machine.copy(), device.kept.clone()));
+    }
+
+    /// An older copy of the device's disk takes its place: what was not on the server is gone, as everybody who does that knows.
+    fn restore_disk(&mut self, nth: usize) {
+        if self.devices[nth].image.is_none() && !self.devices[nth].is_revoked {
+            self.copy_disk(nth);
+            (0..3).for_each(|_| self.edit(nth));
+            self.sync_whole(nth, false);
+        }
+        let Some((machine, kept)) = self.devices[nth].image.take() else { return };
+        self.cut(nth);
+        // What is under way from the old one may still arrive: let it, so that it is known what is gone.
+        while !self.devices[nth].given_up.is_empty() {
+            self.deliver_given_up(nth);
+        }
+        let on_server = self.server.events();
+        let device = &mut self.devices[nth];
+        let Kept { promised, .. } = std::mem::replace(&mut device.kept, kept);
+        let held = promised.into_iter().filter(|event| on_server.contains(event));
+        device.kept.promised.extend(held);
+        device.node = Node::open(machine);
+        self.note("restored devices");
+        // As many as are gone, perhaps: other events at the same positions.
+        (0..self.rng.below(12)).for_each(|_| self.edit(nth));
+    }
+
+    fn change_rights(&mut self, nth: usize) {
+        if nth < 2 {
+            return;
+        }
+        self.cut(nth);
+        self.devices[nth].given_up.clear();
+        self.devices[nth].rights = *self.rng.pick(&[Rights::Full, Rights::Own, Rights::Notes]);
+        self.note("changed rights");
+    }
+
+    fn revoke(&mut self, nth: usize) {
+        if nth < 2 {
+            return;
+        }
+        if let Some(line) = &mut self.devices[nth].line {
+            let said = line.peers[SERVER].fail(Error::new(ErrorKind::Authentication, "the device was revoked"));
+            line.say(SERVER, said);
+        }
+        self.devices[nth].given_up.clear();
+        self.devices[nth].is_revoked = true;
+        self.note("revoked devices");
+    }
+
+    fn mend_clock(&mut self, nth: usize) {
+        self.devices[nth].skew_ms = 0;
+    }
+}
+
+/// Remembers under which writer the device stamps, as the server does.
+fn bind(writers: &Writers, line: &Line, device: &str) {
+    if let Some(writer) = line.peers[SERVER].replica() {
+        writers.bind(writer, device);
+    }
+}
+
+/// Edits a record; makes it where there is none. Returns the events that were acknowledged.
+fn edit(ledger: &Ledger, write: Write, context: &Context) -> Result<Vec<EventId>> {
+    let put = Write { act: Act::Put(json!({ "owner": "nobody" })), ..write.clone() };
+    let receipt = match ledger.write(write, context) {
+        Err(fault) if fault.kind() == ErrorKind::NotFound => ledger.write(put, context),
+        other => other,
+    };
+    Ok(receipt?.events.into_iter().map(|(id, _)| id).collect())
+}
+
+/// Whether the store has to be opened again.
+fn is_of_disk(fault: &Error) -> bool {
+    matches!(fault.kind(), ErrorKind::Storage | ErrorKind::Cancelled)
+}
