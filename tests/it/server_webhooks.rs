@@ -286,3 +286,24 @@ fn a_webhook_that_cannot_be_is_refused_at_the_start() {
     assert_eq!((settings.first_wait, settings.batch, &*settings.ledger), (Period::from_secs(2), 100, "main"));
     assert!(read(r#"{"name": "shop", "adress": "https://example.org"}"#).is_err());
 }
+
+#[cfg(feature = "cli")]
+#[test]
+fn the_program_lists_and_replays_webhooks() {
+    let bench = crate::cli::Bench::new();
+    bench.ok(["put", "notes", "1", "{}"]);
+    assert!(bench.lines(["webhook", "list"]).is_empty());
+    let store = Store::open(bench.path("ledger")).unwrap();
+    drop(with(&store, vec![hook("http://127.0.0.1:9/hook")]));
+    store.close().unwrap();
+    let listed = &bench.lines(["webhook", "list"])[0];
+    crate::cli::assert_fields(listed, "name ledger state position delivered delivered_at failures");
+    assert_eq!(
+        (&listed["name"], &listed["state"], &listed["position"]),
+        (&json!("shop"), &json!("active"), &json!(1))
+    );
+    assert_eq!(bench.json(["webhook", "replay", "shop", "--from", "0"])["position"], 0);
+    assert!(bench.ok(["webhook", "list"]).contains("shop"));
+    bench.refused(["webhook", "replay", "shop", "--from", "2"], 1, "not_found");
+    bench.refused(["webhook", "replay", "none", "--from", "0"], 1, "not_found");
+}

@@ -22,7 +22,7 @@ pub use settings::{AlertRules, AlertSettings, MailSink, MailTls, SlackSink, Webh
 
 use super::Server;
 use super::outgoing::{self, Address};
-use crate::{Error, ErrorKind, Result};
+use crate::Result;
 use alert::{Alert, State};
 use sinks::{Message, Sink};
 use watch::Watch;
@@ -158,7 +158,8 @@ impl Server {
         }
         let told = tokio::select! {
             told = plan.tell(messages, self.now_ms()) => told,
-            () = self.ended() => return Err(Error::new(ErrorKind::Cancelled, "the server is about to end")),
+            // Who was not told is told by the next process.
+            () = self.ended() => return Ok(watch),
         };
         let (plan, mut watch) = (plan.clone(), watch);
         self.blocking(move |server| {

@@ -12,7 +12,7 @@ use crate::ledger::{Act, Context, Ledger, Query, Write};
 use crate::retry::Retry;
 use crate::server::Server;
 use crate::server::outgoing::chance;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 const ALERTS: &str = "$alerts";
 /// How many records are written at once.
@@ -107,9 +107,6 @@ impl Watch {
     }
 
     fn put_off(&mut self, sink: &str, fault: &Error, now_ms: i64) {
-        if fault.kind() == ErrorKind::Cancelled {
-            return;
-        }
         tracing::warn!(sink, code = fault.code(), "nobody could be told of an alert: {}", fault.message());
         let failures = self.put_off.get(sink).map_or(0, |(failures, _)| *failures).saturating_add(1);
         let wait = RETRY.wait_ms(failures, chance());
