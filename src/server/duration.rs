@@ -66,7 +66,7 @@ impl FromStr for Period {
 
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, each) = match UNITS.iter().find(|(_, each)| self.millis > 0 && self.millis % each == 0) {
+        let (name, each) = match UNITS.iter().find(|(_, each)| self.millis > 0 && self.millis.is_multiple_of(*each)) {
             Some(unit) => *unit,
             None => ("s", 1_000),
         };

@@ -39,6 +39,7 @@ pub struct Receiver(Arc<Mutex<Kept>>);
 struct Kept {
     came: Vec<Came>,
     answers: VecDeque<(u16, Option<&'static str>)>,
+    delay: Duration,
 }
 
 impl Receiver {
@@ -55,6 +56,11 @@ impl Receiver {
     /// Answers the next requests with these statuses, and `Retry-After`.
     pub fn answer(&self, answers: &[(u16, Option<&'static str>)]) {
         self.0.lock().unwrap().answers.extend(answers);
+    }
+
+    /// Answers so late from now on.
+    pub fn delay(&self, delay: Duration) {
+        self.0.lock().unwrap().delay = delay;
     }
 
     pub fn came(&self) -> Vec<Came> {
@@ -81,9 +87,13 @@ impl Receiver {
 
 async fn take(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes) -> Response {
     let body = String::from_utf8(body.to_vec()).unwrap();
-    let mut kept = receiver.0.lock().unwrap();
-    kept.came.push(Came { headers, body });
-    match kept.answers.pop_front() {
+    let (answer, delay) = {
+        let mut kept = receiver.0.lock().unwrap();
+        kept.came.push(Came { headers, body });
+        (kept.answers.pop_front(), kept.delay)
+    };
+    tokio::time::sleep(delay).await;
+    match answer {
         None => StatusCode::OK.into_response(),
         Some((status, after)) => {
             let mut answer = StatusCode::from_u16(status).unwrap().into_response();

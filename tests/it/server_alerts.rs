@@ -226,7 +226,12 @@ async fn a_device_that_was_here_and_is_not_heard_of_any_more_is_an_alert_and_one
         assert_eq!(looks().await.unwrap().status(), 200);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    // A stream that is open is being heard of.
+    let stream = served.http.get(format!("{}/v1/events/stream", served.url)).bearer_auth(access(&tokens)).send();
+    let stream = stream.await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
     assert!(served.ledger.list("$alerts", &Query::default()).unwrap().is_empty());
+    drop(stream);
     alert(&served.ledger, "device_silent:tablet", is_open).await;
     assert_eq!(looks().await.unwrap().status(), 200);
     alert(&served.ledger, "device_silent:tablet", |alert| alert["state"] == "resolved").await;

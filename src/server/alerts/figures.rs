@@ -95,6 +95,8 @@ pub(super) fn devices(server: &Server, ledger: &Ledger, outcomes: &Outcomes) -> 
     let figures = |device: Device| {
         let (failed_in_row, error, ended) = outcomes.of(&device.id);
         let is_here = server.0.seats.has(id, &device.id).then_some(now_ms);
+        // Once it is gone, it was here until now.
+        is_here.into_iter().for_each(|now_ms| server.0.seen.saw(id, &device.id, now_ms));
         let seen_ms = seen.get(&device.id).copied().max(ended).max(is_here);
         DeviceFigures { id: device.id, failed_in_row, error, seen_ms }
     };

@@ -19,6 +19,9 @@ const MOST_NAMED: usize = 256;
 const OTHERS: &str = "…";
 /// How many characters are kept of what an item says that it is about: it may say anything.
 const MOST_CHARS: usize = 128;
+/// How many characters of why it was rejected, and how many pointers.
+const MOST_WORDS: usize = 300;
+const MOST_POINTERS: usize = 8;
 
 /// An upload that has ended.
 struct Uploaded {
@@ -100,16 +103,20 @@ fn rejected(answer: &Json) -> Json {
         Some(Json::String(text)) => cut(text, MOST_CHARS).into(),
         Some(other) => cut(&other.to_string(), MOST_CHARS).into(),
     };
-    let error = |name: &str| answer.pointer(&format!("/error/{name}")).cloned().unwrap_or_default();
+    let error = |name: &str| answer.pointer(&format!("/error/{name}"));
+    let text = |name: &str| cut(error(name).and_then(Json::as_str).unwrap_or_default(), MOST_WORDS);
     let mut object = json!({
         "index": answer.get("index"),
         "model": named("model"),
         "object_id": named("object_id"),
-        "code": error("code"),
-        "message": error("message"),
+        "code": text("code"),
+        "message": text("message"),
     });
-    if let Some(code) = answer.pointer("/error/pointers") {
-        set(&mut object, "pointers", code.clone());
+    // Messages and pointers name fields, which may be called anything.
+    let pointers = error("pointers").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str);
+    let pointers: Vec<String> = pointers.take(MOST_POINTERS).map(|pointer| cut(pointer, MOST_CHARS)).collect();
+    if !pointers.is_empty() {
+        set(&mut object, "pointers", pointers);
     }
     object
 }
