@@ -62,6 +62,8 @@ pub mod merge;
 pub mod projection;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod replication;
+#[cfg(any(feature = "client", feature = "server"))]
+mod retry;
 pub mod schema;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod segment;

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::retry::retry_after_ms;
+use crate::retry::retry_after_ms;
 use crate::{Error, ErrorKind};
 
 /// How many characters of a server's words are kept.

@@ -24,7 +24,6 @@ mod lifecycle;
 mod notes;
 mod outbox;
 mod place;
-mod retry;
 mod session;
 mod tokens;
 mod transport;
@@ -35,10 +34,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::spawn_blocking;
 
+pub use crate::retry::{Retry, retry_after_ms};
 pub use circuit::{Breaking, Circuit, CircuitState};
 pub use lifecycle::{Happened, Phase, Progress, Statistics, Synced};
 pub use outbox::{QueueStatus, Queued};
-pub use retry::{Retry, retry_after_ms};
 pub use tokens::Tokens;
 pub use transport::Carries;
 

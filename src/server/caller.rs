@@ -24,7 +24,9 @@ impl FromRequestParts<Server> for Caller {
         let token = bearer(&parts.headers)?;
         let authenticate = move |server: &Server| server.0.access.authenticate(&token, |id| server.ledger(id));
         let (ledger, device) = server.blocking(authenticate).await?;
-        server.0.limits.device(ledger.info().id, &device.id)?;
+        let id = ledger.info().id;
+        server.0.limits.device(id, &device.id)?;
+        server.0.seen.saw(id, &device.id, server.now_ms());
         Ok(Self { device, ledger })
     }
 }

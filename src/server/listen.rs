@@ -82,6 +82,8 @@ impl Server {
         listener.set_nonblocking(true).map_err(failed)?;
         let handle = Handle::new();
         tokio::spawn(end(self.clone(), handle.clone(), stop));
+        let attending = self.clone();
+        tokio::spawn(async move { attending.attend().await });
         let service = self.router().into_make_service_with_connect_info::<SocketAddr>();
         let served = match tls {
             None => {

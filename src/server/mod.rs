@@ -6,17 +6,22 @@
 //! Invariant: no handler waits for the disk on the runtime's workers; what works on a ledger runs on threads for blocking work.
 
 mod access;
+mod alerts;
 mod api;
 mod caller;
 mod classic;
 mod devices;
+mod duration;
 mod health;
 mod limits;
 mod listen;
 mod metrics;
+mod outgoing;
 mod problem;
+mod seen;
 mod sight;
 mod sync;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +49,11 @@ use metrics::Figures;
 use problem::Problem;
 
 pub use access::{Devices, Invite, Invited};
+pub use alerts::{AlertRules, AlertSettings, MailSink, MailTls, SlackSink, WebhookSink};
+pub use duration::Period;
 pub use listen::Tls;
+pub use outgoing::Secret;
+pub use webhooks::{WebhookSettings, Webhooks};
 
 /// The most bytes of a request's body as it comes over the wire.
 const MOST_BODY_BYTES: usize = MOST_MESSAGE_BYTES + (1 << 16);
@@ -68,6 +77,9 @@ struct Inner {
     seats: sync::Seats,
     figures: Figures,
     limits: Limits,
+    seen: seen::Seen,
+    alerts: alerts::Alerts,
+    hooks: webhooks::Hooks,
 }
 
 /// A ledger that is served.
@@ -102,8 +114,22 @@ impl Server {
         let access = Access::open(&store)?;
         let (ending, _) = watch::channel(false);
         let classic = classic::Classic::open(&store)?;
-        let (open, sessions, seats, figures, limits) = Default::default();
-        Ok(Self(Arc::new(Inner { store, access, open, ending, sessions, classic, seats, figures, limits })))
+        let (seen, hooks) = (seen::Seen::open(&store)?, webhooks::Hooks::open(&store)?);
+        let (open, sessions, seats, figures, limits, alerts) = Default::default();
+        Ok(Self(Arc::new(Inner {
+            store,
+            access,
+            open,
+            ending,
+            sessions,
+            classic,
+            seats,
+            figures,
+            limits,
+            seen,
+            alerts,
+            hooks,
+        })))
     }
 
     /// All routes, with their limits.
@@ -163,6 +189,11 @@ impl Server {
         let mut ending = self.0.ending.subscribe();
         // The sender lives as long as this handle.
         let _ = ending.wait_for(|ending| *ending).await;
+    }
+
+    /// Does what a server does of itself, alerts and webhooks, until it ends. [`Server::serve`] does so; for who serves the router alone.
+    pub async fn attend(&self) {
+        tokio::join!(self.clone().watch(), self.clone().deliver());
     }
 
     async fn has_ended(&self) -> Error {

@@ -46,12 +46,16 @@ mod oracle;
 #[cfg(all(feature = "cli", feature = "client", feature = "server"))]
 mod readme;
 mod real_edits;
+#[cfg(feature = "server")]
+mod receivers;
 mod reference;
 mod replicas;
 mod schemas;
 mod sealing;
 #[cfg(feature = "server")]
 mod served;
+#[cfg(feature = "server")]
+mod server_alerts;
 #[cfg(feature = "server")]
 mod server_classic;
 #[cfg(feature = "server")]
@@ -62,6 +66,7 @@ mod server_operations;
 mod server_records;
 #[cfg(feature = "server")]
 mod server_security;
+mod server_webhooks;
 mod sessions;
 mod settling;
 mod simulation;

@@ -30,7 +30,12 @@ impl Served {
     }
 
     pub async fn start_on(store: Store, ledger: Ledger) -> Self {
-        let server = Server::new(store).unwrap();
+        Self::start_with(store, ledger, |server| server).await
+    }
+
+    /// A server that is set up in some way.
+    pub async fn start_with(store: Store, ledger: Ledger, set_up: impl FnOnce(Server) -> Server) -> Self {
+        let server = set_up(Server::new(store).unwrap());
         let (address, stop) = serve(&server);
         Self { server, ledger, url: format!("http://{address}"), http: Client::new(), stop: Some(stop) }
     }

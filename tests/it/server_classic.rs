@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
 use serde_json::{Value as Json, json};
-use syncledger::ledger::Options;
+use syncledger::ledger::{Options, Query};
 use syncledger::server::{Invite, Server};
 use syncledger::{Ledger, Store};
 use tokio::sync::oneshot;
@@ -384,6 +384,65 @@ async fn a_bad_item_is_rejected_alone_and_another_devices_id_refuses_all() {
     let reader = bench.device("reader", "reader", None, None).await;
     let answer = reader.one("create", "issues", json!("r"), json!({}), 1).await;
     assert_eq!(answer["error"]["code"], "permission");
+}
+
+/// The records of one of the ledger's own collections, once there are so many.
+async fn records(bench: &Bench, collection: &str, count: usize) -> Vec<Json> {
+    for _ in 0..500 {
+        let found = bench.ledger.list(collection, &Query::default()).unwrap();
+        if found.len() >= count {
+            return found.into_iter().map(|record| record.value).collect();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("there are no {count} records of {collection}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_leaves_a_run_and_each_rejected_item_an_error_without_its_data() {
+    let bench = Bench::new();
+    let device = bench.device("phone", "writer", None, Some(&["issues", "tasks"])).await;
+    let data = json!({ "title": "SECRET" });
+    device
+        .upload(json!([
+            item("create", "issues", json!("a"), data.clone(), 1),
+            item("create", "issues", json!("b"), data.clone(), 2),
+            item("create", "tasks", json!(7), data.clone(), 3),
+            item("create", "notes", json!("c"), data.clone(), 4),
+            item("create", "x".repeat(9_000).as_str(), json!({ "deep": "y".repeat(9_000) }), data, 5),
+        ]))
+        .await;
+    let run = &records(&bench, "$runs", 1).await[0];
+    assert_eq!((&run["kind"], &run["device"], &run["direction"]), (&json!("upload"), &json!("phone"), &json!("in")));
+    assert_eq!((&run["status"], &run["refused"]), (&json!("partial"), &json!(2)));
+    assert_eq!(
+        run["collections"],
+        json!({ "issues": { "received": 2, "sent": 0 }, "tasks": { "received": 1, "sent": 0 } })
+    );
+    assert!(run["bytes"]["received"].as_u64().unwrap() > 18_000);
+    let mut errors = records(&bench, "$errors", 2).await;
+    errors.sort_by_key(|error| error["index"].as_u64());
+    assert_eq!(
+        (&errors[0]["index"], &errors[0]["model"], &errors[0]["object_id"]),
+        (&json!(3), &json!("notes"), &json!("c"))
+    );
+    assert_eq!((&errors[0]["code"], &errors[0]["device"]), (&json!("permission"), &json!("phone")));
+    let text = json!(errors).to_string();
+    assert!(!text.contains("SECRET") && text.len() < 4_000, "{text}");
+
+    assert_eq!(device.post("upload", "{}").await.0, StatusCode::BAD_REQUEST);
+    let runs = records(&bench, "$runs", 2).await;
+    assert!(runs.iter().any(|run| run["status"] == "failed" && run["error"]["code"] == "client"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_rejected_items_the_first_hundred_are_told() {
+    let bench = Bench::new();
+    let device = bench.device("phone", "writer", None, Some(&["issues"])).await;
+    device.upload((0..150).map(|n| item("create", "notes", json!(n), json!({}), n)).collect()).await;
+    assert_eq!(records(&bench, "$runs", 1).await[0]["refused"], 150);
+    let errors = records(&bench, "$errors", 100).await;
+    assert!(errors.len() == 100 && errors.iter().all(|error| error["index"].as_u64().unwrap() < 100));
 }
 
 #[tokio::test(flavor = "multi_thread")]

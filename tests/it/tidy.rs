@@ -35,8 +35,9 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ),
         ("testing", vec!["projection", "document", "event", "error"]),
         ("shape", vec!["ledger", "projection", "schema", "event", "error"]),
-        ("server", vec!["shape", "ledger", "replication", "disk", "projection", "schema", "event", "error"]),
-        ("client", vec!["ledger", "replication", "disk", "event", "error"]),
+        ("retry", vec![]),
+        ("server", vec!["shape", "ledger", "replication", "disk", "projection", "schema", "retry", "event", "error"]),
+        ("client", vec!["ledger", "replication", "disk", "retry", "event", "error"]),
         (
             "cli",
             vec![

@@ -44,6 +44,8 @@ mod status;
 mod sync;
 mod trying;
 mod verify;
+#[cfg(feature = "server")]
+mod webhook;
 mod write;
 
 use clap::Subcommand;
@@ -102,6 +104,9 @@ pub(crate) enum Command {
     #[cfg(feature = "server")]
     #[command(subcommand)]
     Device(device::Device),
+    #[cfg(feature = "server")]
+    #[command(subcommand)]
+    Webhook(webhook::Webhook),
     #[cfg(feature = "client")]
     Enrol(enrol::Enrol),
     #[cfg(feature = "client")]
@@ -176,6 +181,8 @@ impl Command {
             Self::Serve(command) => command.run(app),
             #[cfg(feature = "server")]
             Self::Device(command) => command.run(app),
+            #[cfg(feature = "server")]
+            Self::Webhook(command) => command.run(app),
             #[cfg(feature = "client")]
             Self::Enrol(command) => command.run(app),
             #[cfg(feature = "client")]

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::cli::app::App;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
-use crate::server::{Server, Tls};
+use crate::server::{AlertSettings, Server, Tls};
 use crate::{Error, ErrorKind};
 
 /// Serve the store to devices, until Ctrl-C or SIGTERM. Other commands on the store go on to work: this process runs them.
@@ -32,7 +32,7 @@ impl Serve {
         let tls = tls.transpose()?;
         let store = app.store_or_create()?;
         store.ledger_or_create(&app.globals.ledger)?;
-        let server = Server::new(store.clone())?;
+        let server = Server::new(store.clone())?.with_alerts(AlertSettings::default())?;
         let listener = TcpListener::bind(self.listen).map_err(|fault| self.taken(&fault))?;
         #[cfg(unix)]
         let control = listen_for_commands(app, &store);

@@ -43,7 +43,7 @@ impl Safe {
     }
 
     /// Replaces the bytes under a name. Returns once they are durable.
-    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub(in crate::server) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         match self {
             Self::Files(dir) => Ok(disk::replace_private(&dir.join(name), bytes)?),
             Self::Memory(values) => {
@@ -74,7 +74,7 @@ impl Safe {
     }
 
     /// The names that there are.
-    pub(super) fn names(&self) -> Result<Vec<String>> {
+    pub(in crate::server) fn names(&self) -> Result<Vec<String>> {
         match self {
             Self::Files(dir) => Ok(disk::names(dir)?),
             Self::Memory(values) => {

@@ -11,16 +11,18 @@ mod initialize;
 mod object;
 mod place;
 mod provisional;
+mod report;
 mod resolve;
 mod rows;
 mod upload;
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use serde_json::Value as Json;
+use tokio::sync::Semaphore;
 
 use super::Server;
 use super::access::Device;
@@ -43,6 +45,8 @@ pub(super) fn routes() -> Router<Server> {
 /// What the classic device API keeps.
 pub(super) struct Classic {
     places: Places,
+    /// The reports of uploads that are being written down.
+    reports: Arc<Semaphore>,
     /// The oldest version of an app that is let in.
     min_app_version: RwLock<Option<String>>,
 }
@@ -53,7 +57,8 @@ impl Classic {
     /// # Errors
     /// `permission` or `storage` where it cannot be read or made.
     pub(super) fn open(store: &Store) -> Result<Self> {
-        Ok(Self { places: Places::open(store)?, min_app_version: RwLock::default() })
+        let (places, reports) = (Places::open(store)?, Arc::new(Semaphore::new(report::MOST)));
+        Ok(Self { places, reports, min_app_version: RwLock::default() })
     }
 
     fn min_app_version(&self) -> Option<String> {

@@ -31,10 +31,11 @@ pub(super) async fn upload(
     caller: Caller,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer<Body<Json>> {
-    let body = body?;
-    let context = caller.context();
-    let answers = caller.with(move |ledger, device| server.upload(ledger, device, &context, &body)).await?;
-    Ok(Body(answers.into()))
+    let (body, started_ms) = (body?, server.now_ms());
+    let (context, bytes, uploading) = (caller.context(), body.len() as u64, server.clone());
+    let answers = caller.with(move |ledger, device| uploading.upload(ledger, device, &context, &body)).await;
+    server.report_upload(&caller, bytes, started_ms, &answers).await;
+    Ok(Body(answers?.into()))
 }
 
 /// One item of an upload.

@@ -20,7 +20,7 @@ use crate::replication::{Filter, MOST_MESSAGE_BYTES};
 use crate::{Error, ErrorKind, Result};
 
 pub(super) use polled::Polled;
-use report::Report;
+pub(super) use report::Report;
 pub(super) use seats::{Seat, Seats};
 
 /// How often, at most, a session looks whether its device may still do what it might when the session began.
@@ -95,10 +95,12 @@ impl Server {
         let work = move |server: &Self| {
             let Talk { device, opened: Opened { ledger, .. }, .. } = talk;
             let run = ledger.new_run()?;
-            let report = Report { run, device: &device, started_ms, ended_ms, traffic, outcome: &told };
+            let (kind, outcome, rejected) = ("device", &told, Vec::new());
+            let report = Report { kind, run, device: &device, started_ms, ended_ms, traffic, outcome, rejected };
             let took = ended_ms.saturating_sub(started_ms).max(0).cast_unsigned();
             server.0.figures.ended(report.status(), Duration::from_millis(took), &report.traffic);
             tracing::info!(device = device.id, status = report.status(), "a device's session has ended");
+            server.0.seen.saw(ledger.info().id, &device.id, ended_ms);
             report.write(&ledger)
         };
         if let Err(fault) = self.blocking(work).await {

@@ -1,4 +1,4 @@
-//! What is left of a session: a record of `$runs`, and of `$errors` where something went wrong.
+//! What is left of a session, or of an upload: a record of `$runs`, and of `$errors` where something went wrong.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -12,18 +12,22 @@ const RUNS: &str = "$runs";
 const ERRORS: &str = "$errors";
 
 /// A session that has ended.
-pub(super) struct Report<'a> {
-    pub(super) run: RunId,
-    pub(super) device: &'a Device,
-    pub(super) started_ms: i64,
-    pub(super) ended_ms: i64,
-    pub(super) traffic: Traffic,
-    pub(super) outcome: &'a Result<Transfer>,
+pub(in crate::server) struct Report<'a> {
+    /// What it was: `device`, or `upload`.
+    pub(in crate::server) kind: &'static str,
+    pub(in crate::server) run: RunId,
+    pub(in crate::server) device: &'a Device,
+    pub(in crate::server) started_ms: i64,
+    pub(in crate::server) ended_ms: i64,
+    pub(in crate::server) traffic: Traffic,
+    pub(in crate::server) outcome: &'a Result<Transfer>,
+    /// What was rejected that is no event, each as an object with `code` and `message`: the first hundred.
+    pub(in crate::server) rejected: Vec<Json>,
 }
 
 impl Report<'_> {
     /// How it went: `success`, `partial` where something was refused, or `failed`.
-    pub(super) fn status(&self) -> &'static str {
+    pub(in crate::server) fn status(&self) -> &'static str {
         match self.fault() {
             Some(_) => "failed",
             None if self.traffic.refused > 0 => "partial",
@@ -45,7 +49,7 @@ impl Report<'_> {
     ///
     /// # Errors
     /// What the disk refuses.
-    pub(super) fn write(&self, ledger: &Ledger) -> Result<()> {
+    pub(in crate::server) fn write(&self, ledger: &Ledger) -> Result<()> {
         if !self.is_worth_telling() {
             return Ok(());
         }
@@ -63,7 +67,7 @@ impl Report<'_> {
         };
         let collections: Map<String, Json> = self.traffic.collections.iter().map(counted).collect();
         let mut record = json!({
-            "kind": "device",
+            "kind": self.kind,
             "device": self.device.id,
             "principal": self.device.id,
             "direction": self.direction(),
@@ -100,6 +104,12 @@ impl Report<'_> {
         let fault = self.fault().map(|fault| {
             json!({ "run": run, "device": device, "at": at, "code": fault.code(), "message": fault.message() })
         });
-        refused.chain(fault).collect()
+        let rejected = self.rejected.iter().cloned().map(|mut rejected| {
+            set(&mut rejected, "run", run);
+            set(&mut rejected, "device", device.as_str());
+            set(&mut rejected, "at", at.clone());
+            rejected
+        });
+        refused.chain(rejected).chain(fault).collect()
     }
 }

@@ -51,6 +51,11 @@ impl Seats {
         *taken.devices.entry(owner.clone()).or_default() += 1;
         Ok(Seat { seats: self.clone(), owner })
     }
+
+    /// Whether a device has a session or a stream.
+    pub(in crate::server) fn has(&self, ledger: LedgerId, device: &str) -> bool {
+        self.taken().devices.contains_key(&(ledger, device.to_owned()))
+    }
 }
 
 impl Drop for Seat {
