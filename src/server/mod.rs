@@ -15,6 +15,7 @@ mod limits;
 mod listen;
 mod metrics;
 mod problem;
+mod settings;
 mod sight;
 mod sync;
 
@@ -45,6 +46,7 @@ use problem::Problem;
 
 pub use access::{Devices, Invite, Invited};
 pub use listen::Tls;
+pub use settings::{BackupSettings, Interval, LimitSettings, QuotaSettings, Quotas, RateSettings, Settings, Size};
 
 /// The most bytes of a request's body as it comes over the wire.
 const MOST_BODY_BYTES: usize = MOST_MESSAGE_BYTES + (1 << 16);
@@ -68,6 +70,7 @@ struct Inner {
     seats: sync::Seats,
     figures: Figures,
     limits: Limits,
+    settings: Settings,
 }
 
 /// A ledger that is served.
@@ -99,11 +102,19 @@ impl Server {
     /// # Errors
     /// `permission`, `storage` or `corrupt` where those cannot be read or made.
     pub fn new(store: Store) -> Result<Self> {
+        Self::with_settings(store, Settings::default())
+    }
+
+    /// The same, with settings of its own.
+    ///
+    /// # Errors
+    /// As [`Server::new`].
+    pub fn with_settings(store: Store, settings: Settings) -> Result<Self> {
         let access = Access::open(&store)?;
         let (ending, _) = watch::channel(false);
-        let classic = classic::Classic::open(&store)?;
+        let classic = classic::Classic::open(&store, settings.min_app_version.clone())?;
         let (open, sessions, seats, figures, limits) = Default::default();
-        Ok(Self(Arc::new(Inner { store, access, open, ending, sessions, classic, seats, figures, limits })))
+        Ok(Self(Arc::new(Inner { store, access, open, ending, sessions, classic, seats, figures, limits, settings })))
     }
 
     /// All routes, with their limits.

@@ -29,6 +29,8 @@ mod client;
 #[cfg(all(unix, feature = "cli", feature = "client", feature = "server"))]
 mod client_program;
 mod codec;
+#[cfg(all(unix, feature = "cli", feature = "server"))]
+mod configuration;
 mod convergence;
 mod crashes;
 #[cfg(feature = "cli")]

@@ -52,8 +52,8 @@ impl Classic {
     ///
     /// # Errors
     /// `permission` or `storage` where it cannot be read or made.
-    pub(super) fn open(store: &Store) -> Result<Self> {
-        Ok(Self { places: Places::open(store)?, min_app_version: RwLock::default() })
+    pub(super) fn open(store: &Store, min_app_version: Option<String>) -> Result<Self> {
+        Ok(Self { places: Places::open(store)?, min_app_version: RwLock::new(min_app_version) })
     }
 
     fn min_app_version(&self) -> Option<String> {
