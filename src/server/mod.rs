@@ -7,17 +7,22 @@
 
 mod access;
 mod api;
+mod backups;
 mod caller;
 mod classic;
 mod devices;
+mod gauges;
 mod health;
+mod jobs;
 mod limits;
 mod listen;
 mod metrics;
 mod problem;
+mod quotas;
 mod settings;
 mod sight;
 mod sync;
+mod trail;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,10 +41,11 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::{RequestBodyTimeoutLayer, TimeoutLayer};
 
 use crate::event::LedgerId;
-use crate::ledger::{Growth, Ledger, Store, Writers};
+use crate::ledger::{Growth, Ledger, Room, Store, Writers};
 use crate::replication::MOST_MESSAGE_BYTES;
 use crate::{Error, ErrorKind, Result};
 use access::{Access, Device};
+use jobs::{Job, Jobs};
 use limits::Limits;
 use metrics::Figures;
 use problem::Problem;
@@ -70,6 +76,8 @@ struct Inner {
     seats: sync::Seats,
     figures: Figures,
     limits: Limits,
+    jobs: Jobs,
+    backups: backups::Backups,
     settings: Settings,
 }
 
@@ -81,6 +89,8 @@ struct Opened {
     growth: Growth,
     /// Whose the writers of its devices are.
     writers: Writers,
+    /// How much room it has for what devices write.
+    room: Room,
 }
 
 impl Opened {
@@ -113,8 +123,23 @@ impl Server {
         let access = Access::open(&store)?;
         let (ending, _) = watch::channel(false);
         let classic = classic::Classic::open(&store, settings.min_app_version.clone())?;
-        let (open, sessions, seats, figures, limits) = Default::default();
-        Ok(Self(Arc::new(Inner { store, access, open, ending, sessions, classic, seats, figures, limits, settings })))
+        let (limits, jobs) = (Limits::of(&settings.limits), Jobs::of(settings.limits.requests.get()));
+        let seats = sync::Seats::of(settings.limits.sessions.get() as usize);
+        let (open, sessions, figures, backups) = Default::default();
+        Ok(Self(Arc::new(Inner {
+            store,
+            access,
+            open,
+            ending,
+            sessions,
+            classic,
+            seats,
+            figures,
+            limits,
+            jobs,
+            backups,
+            settings,
+        })))
     }
 
     /// All routes, with their limits.
@@ -141,7 +166,7 @@ impl Server {
             .layer(CompressionLayer::new().compress_when(small))
             .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_WAIT))
             .layer(map_response(problem::dress))
-            .layer(from_fn_with_state(self.clone(), metrics::count))
+            .layer(from_fn_with_state(self.clone(), trail::follow))
             .layer(CatchPanicLayer::custom(|_| {
                 Problem::new(ErrorKind::Server, "the request failed inside the server").into_response()
             }))
@@ -207,11 +232,11 @@ impl Server {
         let unknown = || Error::new(ErrorKind::NotFound, format!("the store has no ledger {id}"));
         let info = self.0.store.ledgers().into_iter().find(|info| info.id == id).ok_or_else(unknown)?;
         let ledger = self.0.store.ledger(&info.name)?;
-        let (growth, writers) = (Growth::of(&ledger)?, Device::writers(&ledger)?);
+        let (growth, writers, room) = (Growth::of(&ledger)?, Device::writers(&ledger)?, self.room(&ledger));
         // All sessions of a ledger share what the first one was given, also of two that came at once.
         let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|id, opened| opened.is(*id));
-        Ok(open.entry(id).or_insert(Opened { ledger, growth, writers }).clone())
+        Ok(open.entry(id).or_insert(Opened { ledger, growth, writers, room }).clone())
     }
 
     /// Whether the store takes work: after a fault of the disk it takes none. Blocks.
@@ -220,13 +245,24 @@ impl Server {
         first.map_or(Ok(()), |info| self.0.store.ledger(&info.name).map(drop))
     }
 
-    /// Runs work that may wait for the disk.
+    /// Runs work of a request that may wait for the disk.
     ///
     /// # Errors
-    /// Those of the work; `server` where it panicked.
+    /// Those of the work; `server` where it panicked; `locked` where too much is at work already.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
         let server = self.clone();
-        let failed = |_| Error::new(ErrorKind::Server, "the request failed inside the server");
-        tokio::task::spawn_blocking(move || work(&server)).await.map_err(failed)?
+        on_thread(self.0.jobs.take()?, move || work(&server)).await
     }
+
+    /// The same for work of the server's own, which is never sent away.
+    async fn own<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
+        let server = self.clone();
+        on_thread(self.0.jobs.take_own(), move || work(&server)).await
+    }
+}
+
+/// Does a job on a thread for blocking work.
+async fn on_thread<T: Send + 'static>(job: Job, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let failed = |_| Error::new(ErrorKind::Server, "the request failed inside the server");
+    tokio::task::spawn_blocking(move || job.run(work)).await.map_err(failed)?
 }

@@ -68,13 +68,16 @@ fn refusal(name: &str, fault: &serde_saphyr::Error) -> Error {
             let key = key.as_deref().unwrap_or("?");
             (format!("expected each key once, got `{}` again", crate::shape::cut(key, 60)), None)
         }
+        Fault::InvalidScalar { ty, .. } => (format!("expected {ty}, got something else"), None),
         Fault::SerdeInvalidType { unexpected, expected, .. }
         | Fault::SerdeInvalidValue { unexpected, expected, .. } => {
             (format!("expected {expected}, got {}", kind(unexpected)), None)
         }
         other => {
             let said = other.to_string();
-            (said.lines().next().unwrap_or("this is no YAML").to_owned(), None)
+            let line = said.lines().next().unwrap_or("this is no YAML");
+            // The place is told already.
+            (line.split(" at line ").next().unwrap_or(line).to_owned(), None)
         }
     };
     let refused = Error::new(ErrorKind::Validation, format!("{name}{place}: {message}"));

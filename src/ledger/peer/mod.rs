@@ -7,6 +7,7 @@
 #[cfg(feature = "tokio")]
 mod channels;
 mod edge;
+mod room;
 mod stream;
 mod traffic;
 
@@ -31,6 +32,7 @@ use edge::Guard;
 #[cfg(feature = "tokio")]
 pub use channels::{Carrier, Channels, Growth};
 pub use edge::{Edge, Writers};
+pub use room::Room;
 pub use traffic::Traffic;
 
 /// How many events a batch has at most.
