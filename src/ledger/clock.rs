@@ -16,7 +16,10 @@ fn now_ms() -> i64 {
 }
 
 /// Does something, and says how long it took.
-#[expect(clippy::disallowed_methods, reason = "durations are measured here alone: nothing that is kept follows from them")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "durations are measured here alone: nothing that is kept follows from them"
+)]
 pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, std::time::Duration) {
     let started = std::time::Instant::now();
     let done = work();

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::clock;
 
 /// Upper bounds of the durations that are told apart, in microseconds.
-const BOUNDS_US: [u64; 12] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_000_000];
+const BOUNDS_US: [u64; 12] =
+    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_000_000];
 
 /// What is counted of a store's appends. Counting is a few additions for each append, which waits for the disk anyway.
 #[derive(Debug, Default)]

@@ -1,11 +1,12 @@
 //! What a server is at the moment, in the text format of Prometheus: read when somebody asks, so that it costs nothing else.
 
 use std::fmt::Write as _;
+use std::sync::PoisonError;
 
 use super::Server;
 use super::access::{Device, State};
 use crate::Result;
-use crate::ledger::Flushed;
+use crate::ledger::{Flushed, Ledger};
 
 impl Server {
     /// The gauges, and how long appends took. Blocks.
@@ -23,7 +24,12 @@ impl Server {
         let connected = self.0.seats.devices() as u64;
         let states = [("connected", connected), ("away", active.saturating_sub(connected)), ("revoked", revoked)];
         let states = states.map(|(state, count)| (state, count as f64));
-        gauge(&mut text, "peers", "Devices: with a session, without one, and those that are let in no more.", &states);
+        gauge(
+            &mut text,
+            "peers",
+            "Devices: with a session, without one, and those that are let in no more.",
+            &states,
+        );
         if let Some(age) = self.backup_age_s() {
             let what = "How long ago the ledger that waits longest was backed up, in seconds.";
             gauge(&mut text, "backup_age_seconds", what, &[("", age)]);
@@ -32,12 +38,13 @@ impl Server {
         Ok(text)
     }
 
-    /// How many devices the store's ledgers have: those that are let in, and those that were revoked.
+    /// How many devices the ledgers have that somebody has asked for: those that are let in, and those that were revoked.
     fn devices(&self) -> Result<(u64, u64)> {
         let (mut active, mut revoked) = (0, 0);
-        for info in self.0.store.ledgers() {
-            // A ledger that was dropped meanwhile has none.
-            let Ok(ledger) = self.ledger(info.id) else { continue };
+        let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let ledgers: Vec<Ledger> = open.values().map(|opened| opened.ledger.clone()).collect();
+        drop(open);
+        for ledger in ledgers {
             for device in Device::list(&ledger)? {
                 let count = if device.state == State::Active { &mut active } else { &mut revoked };
                 *count += 1;

@@ -50,7 +50,8 @@ impl Server {
     /// `too_large` where it has as many as its quota lets it.
     pub(super) fn check_devices(&self, ledger: &Ledger, id: &str) -> Result<()> {
         let Some(most) = self.0.settings.quotas.of(&ledger.info().name).devices else { return Ok(()) };
-        let others = Device::list(ledger)?.into_iter().filter(|device| device.state == State::Active && device.id != id);
+        let others =
+            Device::list(ledger)?.into_iter().filter(|device| device.state == State::Active && device.id != id);
         if (others.count() as u64) < most {
             return Ok(());
         }

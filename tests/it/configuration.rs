@@ -1,7 +1,8 @@
 //! The settings of the server: files, the environment, flags.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 use std::process::Stdio;
 
 use serde_json::{Value as Json, json};
@@ -14,7 +15,8 @@ fn explained(bench: &Bench, args: &[&str], environment: &[(&str, &str)]) -> BTre
     let run = Run::of(&command.envs(environment.iter().copied()).output().unwrap());
     assert_eq!(run.code, 0, "{run:?}");
     let rows = run.lines().into_iter();
-    rows.map(|row| (row["setting"].as_str().unwrap().to_owned(), (row["value"].clone(), row["origin"].clone()))).collect()
+    rows.map(|row| (row["setting"].as_str().unwrap().to_owned(), (row["value"].clone(), row["origin"].clone())))
+        .collect()
 }
 
 #[test]
@@ -60,7 +62,7 @@ fn a_wrong_file_is_refused_with_its_place_what_was_expected_and_what_was_meant()
         ("limits:\n  device:\n    per_sec: 1\n", ":3:5", "unknown key `per_sec`", "did you mean `per_second`?"),
         ("cert: x.pem\n", ":1:1", "unknown key `cert`", "did you mean `tls.cert`?"),
         ("listen: nowhere\n", ":1:9", "expected an address such as 127.0.0.1:7171, got `nowhere`", ""),
-        ("limits:\n  sessions: many\n", ":2:13", "expected", ""),
+        ("limits:\n  sessions: many\n", ":2:13", "expected a whole number", ""),
         ("limits:\n  sessions: 0\n", ":2:13", "expected a nonzero u32", ""),
         ("store: a\nstore: b\n", ":2:1", "each key once, got `store` again", ""),
         ("logs: {level: loud}\n", ":1:15", "expected one of off, error, warn", ""),
@@ -128,9 +130,20 @@ fn a_server_runs_with_its_file_and_logs_json() {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert!(line.starts_with("{\"listening\":\"http://127.0.0.1:"), "{line}");
+    let address = line.trim().strip_prefix("{\"listening\":\"http://").unwrap().trim_end_matches("\"}").to_owned();
     bench.json(["--store", "there", "--ledger", "acme", "device", "create", "--name", "tablet"]);
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let mut asked = TcpStream::connect(address).unwrap();
+    asked
+        .write_all(b"GET /v1/records/secret-notes?x=hidden HTTP/1.1\r\nhost: x\r\nauthorization: Bearer hidden.token\r\n\r\n")
+        .unwrap();
+    let lines = log.lines().map(|line| serde_json::from_str::<Json>(&line.unwrap()).unwrap());
+    let told = lines.into_iter().find(|line| line["message"] == "request").unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(bench.path("there").exists() && !bench.path("ledger").exists());
+    assert_eq!((&told["method"], &told["status"], &told["level"]), (&json!("GET"), &json!(401), &json!("INFO")));
+    assert_eq!(told["route"], "/v1/records/{collection}");
+    assert!(told["ms"].is_u64() && told["timestamp"].is_string(), "{told}");
+    assert!(!told.to_string().contains("hidden") && !told.to_string().contains("secret-notes"), "{told}");
 }

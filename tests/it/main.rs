@@ -59,6 +59,8 @@ mod server_classic;
 #[cfg(feature = "server")]
 mod server_devices;
 #[cfg(feature = "server")]
+mod server_limits;
+#[cfg(feature = "server")]
 mod server_operations;
 #[cfg(feature = "server")]
 mod server_records;

@@ -7,7 +7,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{Client, Response};
 use serde_json::{Value as Json, json};
 use syncledger::ledger::{Channels, Growth, Ledger, Options, Peer, SessionOptions, Store, Transfer};
-use syncledger::server::{Invite, Server};
+use syncledger::server::{Invite, Server, Settings};
 use syncledger::{Error, ErrorKind};
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -29,8 +29,19 @@ impl Served {
         Self::start_on(store, ledger).await
     }
 
+    /// A server with these settings.
+    pub async fn start_with(settings: Settings) -> Self {
+        let store = Store::in_memory(Options::default()).unwrap();
+        let ledger = store.create_ledger("main").unwrap();
+        Self::start_with_on(store, ledger, settings).await
+    }
+
     pub async fn start_on(store: Store, ledger: Ledger) -> Self {
-        let server = Server::new(store).unwrap();
+        Self::start_with_on(store, ledger, Settings::default()).await
+    }
+
+    pub async fn start_with_on(store: Store, ledger: Ledger, settings: Settings) -> Self {
+        let server = Server::with_settings(store, settings).unwrap();
         let (address, stop) = serve(&server);
         Self { server, ledger, url: format!("http://{address}"), http: Client::new(), stop: Some(stop) }
     }

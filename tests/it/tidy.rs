@@ -35,7 +35,10 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ),
         ("testing", vec!["projection", "document", "event", "error"]),
         ("shape", vec!["ledger", "projection", "schema", "event", "error"]),
-        ("server", vec!["shape", "ledger", "replication", "segment", "disk", "projection", "schema", "event", "error"]),
+        (
+            "server",
+            vec!["shape", "ledger", "replication", "segment", "disk", "projection", "schema", "event", "error"],
+        ),
         ("client", vec!["ledger", "replication", "disk", "event", "error"]),
         (
             "cli",

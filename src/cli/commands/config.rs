@@ -47,9 +47,7 @@ impl Explain {
     fn run(self, app: &mut App) -> Outcome {
         let configuration = self.options.configuration(&app.globals)?;
         let explained = configuration.explained();
-        let row = |(path, value, origin): &(String, Json, &Origin)| {
-            json!({ "setting": path, "value": value, "origin": origin.to_json() })
-        };
+        let row = |(path, value, origin): &(String, Json, &Origin)| json!({ "setting": path, "value": value, "origin": origin.to_json() });
         let rows: Vec<Json> = explained.iter().map(row).collect();
         app.out.list(&rows, || {
             let mut table = table::table(&["setting", "value", "from"]);

@@ -51,7 +51,8 @@ impl Configuration {
             read.lay_file(path, &text(path)?)?;
         }
         for setting in &SETTINGS {
-            let said = setting.variable.and_then(|name| Some((name, variable(name).filter(|text| !text.is_empty())?)));
+            let said =
+                setting.variable.and_then(|name| Some((name, variable(name).filter(|text| !text.is_empty())?)));
             if let Some((name, text)) = said {
                 read.lay(setting, Origin::Environment(name), &text)?;
             }

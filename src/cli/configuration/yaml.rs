@@ -68,7 +68,10 @@ fn refusal(name: &str, fault: &serde_saphyr::Error) -> Error {
             let key = key.as_deref().unwrap_or("?");
             (format!("expected each key once, got `{}` again", crate::shape::cut(key, 60)), None)
         }
-        Fault::InvalidScalar { ty, .. } => (format!("expected {ty}, got something else"), None),
+        Fault::InvalidScalar { ty, .. } => {
+            let expected = if ty.starts_with(['u', 'i']) { "a whole number" } else { ty };
+            (format!("expected {expected}, got something else, or too much"), None)
+        }
         Fault::SerdeInvalidType { unexpected, expected, .. }
         | Fault::SerdeInvalidValue { unexpected, expected, .. } => {
             (format!("expected {expected}, got {}", kind(unexpected)), None)

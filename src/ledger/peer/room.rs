@@ -69,8 +69,9 @@ impl Room {
 }
 
 fn full(most: &str) -> Error {
-    Error::new(ErrorKind::TooLarge, format!("the ledger's quota of {most} is used up"))
-        .with_hint("ask who runs the server for a greater quota; reading goes on, and nothing that was taken in is lost")
+    Error::new(ErrorKind::TooLarge, format!("the ledger's quota of {most} is used up")).with_hint(
+        "ask who runs the server for a greater quota; reading goes on, and nothing that was taken in is lost",
+    )
 }
 
 impl Ledger {

@@ -259,3 +259,146 @@ fn let_go(dir: &Path, keep: usize) -> Result<()> {
     old.map(path).try_for_each(|path| disk::remove(&path))?;
     Ok(disk::sync_dir(dir)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::Store;
+    use crate::ledger::{Context, Options};
+    use crate::server::Settings;
+
+    struct Bench {
+        server: Server,
+        ledger: Ledger,
+        dir: tempfile::TempDir,
+    }
+
+    impl Bench {
+        /// A server that keeps two sets of two files each.
+        fn new() -> Self {
+            let (dir, mut settings) = (tempfile::tempdir().unwrap(), Settings::default());
+            let two = std::num::NonZeroU32::new(2).unwrap();
+            (settings.backup.keep, settings.backup.files) = (two, two);
+            settings.backup.dir = Some(dir.path().to_owned());
+            let store = Store::in_memory(Options::default()).unwrap();
+            let ledger = store.create_ledger("main").unwrap();
+            Self { server: Server::with_settings(store, settings).unwrap(), ledger, dir }
+        }
+
+        fn edit(&self) {
+            let nth = self.ledger.position();
+            self.ledger.put("notes", &nth.to_string(), json!({ "nth": nth }), &Context::from_source("app")).unwrap();
+        }
+
+        fn back_up(&self) -> Made {
+            self.server.back_up_ledger(&self.ledger, self.dir.path()).unwrap()
+        }
+
+        /// The files, by the order of their sets and their places in these.
+        fn places(&self) -> Vec<(usize, u32)> {
+            let parts = parts(self.dir.path()).unwrap();
+            let mut sets: Vec<i64> = parts.iter().map(|part| part.began_ms).collect();
+            sets.dedup();
+            let place = |part: &Part| (sets.iter().position(|set| *set == part.began_ms).unwrap(), part.nth);
+            parts.iter().map(place).collect()
+        }
+
+        /// The ledger as the newest set has it.
+        fn restored(&self) -> Ledger {
+            let parts = parts(self.dir.path()).unwrap();
+            let newest = parts.last().unwrap().began_ms;
+            let files: Vec<_> = parts
+                .iter()
+                .filter(|part| part.began_ms == newest)
+                .map(|part| self.dir.path().join(part.name()))
+                .collect();
+            let store = Store::in_memory(Options::default()).unwrap();
+            store.restore("main", &files, false).unwrap();
+            store.ledger("main").unwrap()
+        }
+    }
+
+    #[test]
+    fn a_set_is_a_whole_file_and_those_that_continue_it_and_old_sets_go() {
+        let bench = Bench::new();
+        bench.edit();
+        assert_eq!((bench.back_up(), bench.back_up()), (Made::Whole, Made::Unchanged));
+        bench.edit();
+        assert_eq!(bench.back_up(), Made::Continued);
+        for (made, places) in [
+            (Made::Whole, vec![(0, 0), (0, 1), (1, 0)]),
+            (Made::Continued, vec![(0, 0), (0, 1), (1, 0), (1, 1)]),
+            (Made::Whole, vec![(0, 0), (0, 1), (1, 0)]),
+        ] {
+            bench.edit();
+            assert_eq!((bench.back_up(), bench.places()), (made, places));
+            assert_eq!(bench.restored().digest().unwrap(), bench.ledger.digest().unwrap());
+        }
+    }
+
+    #[test]
+    fn an_empty_ledger_is_backed_up_too_and_what_follows_continues_it() {
+        let bench = Bench::new();
+        assert_eq!(bench.back_up(), Made::Whole);
+        bench.edit();
+        assert_eq!(bench.back_up(), Made::Continued);
+        assert_eq!(bench.restored().digest().unwrap(), bench.ledger.digest().unwrap());
+    }
+
+    #[test]
+    fn what_a_killed_server_left_is_removed_and_is_never_taken_for_a_backup() {
+        let bench = Bench::new();
+        bench.edit();
+        bench.back_up();
+        let unproved = bench.dir.path().join(UNPROVED);
+        let unfinished = bench.dir.path().join(format!("{UNPROVED}.unfinished"));
+        std::fs::write(&unproved, "half of a backup").unwrap();
+        std::fs::write(&unfinished, "less of one").unwrap();
+        std::fs::write(bench.dir.path().join("notes of the operator.txt"), "kept").unwrap();
+        assert_eq!(bench.places(), [(0, 0)]);
+        bench.edit();
+        assert_eq!(bench.back_up(), Made::Continued);
+        assert!(!unproved.exists() && !unfinished.exists());
+        assert_eq!(disk::names(bench.dir.path()).unwrap().len(), 3, "what is not ours stays");
+    }
+
+    #[test]
+    fn a_set_of_another_history_or_with_a_gap_is_not_continued_also_where_it_began_later() {
+        let bench = Bench::new();
+        bench.edit();
+        let later = bench.server.now_ms() + 1_000_000;
+        let of_another = Part { began_ms: later, nth: 0, made_ms: later, position: 1, event: "00".repeat(32) };
+        std::fs::write(bench.dir.path().join(of_another.name()), "of a store that was lost").unwrap();
+        assert_eq!((bench.back_up(), bench.places()), (Made::Whole, vec![(0, 0), (1, 0)]));
+        assert_eq!(bench.restored().digest().unwrap(), bench.ledger.digest().unwrap());
+        bench.edit();
+        bench.back_up();
+        let whole = parts(bench.dir.path()).unwrap().into_iter().rfind(|part| part.nth == 0).unwrap();
+        disk::remove(&bench.dir.path().join(whole.name())).unwrap();
+        bench.edit();
+        assert_eq!(bench.back_up(), Made::Whole);
+        assert_eq!(bench.restored().digest().unwrap(), bench.ledger.digest().unwrap());
+    }
+
+    #[test]
+    fn a_backup_that_fails_is_told_of_and_takes_nothing_away() {
+        let bench = Bench::new();
+        bench.edit();
+        let id = bench.ledger.info().id;
+        let dir = bench.dir.path().join(id.to_string());
+        bench.server.back_up_what_is_due();
+        let good = bench.server.backup_state().unwrap().ledgers[&id].clone();
+        assert!(good.last_good_ms.is_some() && good.fault.is_none());
+        assert!(!bench.server.is_due(id, &dir), "it is not due again at once");
+        // In the way of what is to be written.
+        std::fs::create_dir(dir.join(UNPROVED)).unwrap();
+        bench.edit();
+        let made = bench.server.back_up_ledger(&bench.ledger, &dir);
+        bench.server.note(id, "main", made);
+        let bad = bench.server.backup_state().unwrap().ledgers[&id].clone();
+        assert_eq!(bad.last_good_ms, good.last_good_ms);
+        assert!(bad.fault.is_some() && parts(&dir).unwrap().len() == 1);
+    }
+}

@@ -65,7 +65,13 @@ mod tests {
 
     #[test]
     fn a_name_tells_what_it_was_made_of_and_other_names_nothing() {
-        let part = Part { began_ms: 1_795_000_000_123, nth: 7, made_ms: 1_795_000_100_000, position: 12, event: "ab".into() };
+        let part = Part {
+            began_ms: 1_795_000_000_123,
+            nth: 7,
+            made_ms: 1_795_000_100_000,
+            position: 12,
+            event: "ab".into(),
+        };
         let name = part.name();
         assert_eq!(Part::parse(&name), Some(part.clone()), "{name}");
         let empty = Part { position: 0, event: String::new(), ..part.clone() };

@@ -39,7 +39,8 @@ impl FromStr for Interval {
     /// `validation` where the text is no such span.
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
-            let message = format!("expected a time such as 30s, 15m, 24h or 7d, got `{}`", crate::shape::cut(text, 40));
+            let message =
+                format!("expected a time such as 30s, 15m, 24h or 7d, got `{}`", crate::shape::cut(text, 40));
             Error::new(ErrorKind::Validation, message)
         };
         let (unit, seconds) = UNITS.into_iter().find(|(unit, _)| text.ends_with(unit)).ok_or_else(wrong)?;
@@ -83,7 +84,8 @@ mod tests {
         }
         assert_eq!("90m".parse::<Interval>().unwrap().duration(), Duration::from_secs(5_400));
         assert_eq!("86400s".parse::<Interval>().unwrap().to_string(), "1d");
-        for text in ["", "s", "30", "0s", "-1s", "+1s", "1.5h", "1 h", "1w", "1ss", "99999999999999999999d", "40000d"] {
+        for text in ["", "s", "30", "0s", "-1s", "+1s", "1.5h", "1 h", "1w", "1ss", "99999999999999999999d", "40000d"]
+        {
             assert!(text.parse::<Interval>().is_err(), "{text}");
         }
     }

@@ -51,7 +51,8 @@ impl Server {
             .blocking(move |server| {
                 let seat = server.0.seats.take(ledger.info().id, &device.id)?;
                 let opened = server.open(ledger.info().id)?;
-                let (wants, edge) = (Some(Filter::default()), Some(device.edge(opened.writers.clone(), opened.room.clone())));
+                let (wants, edge) =
+                    (Some(Filter::default()), Some(device.edge(opened.writers.clone(), opened.room.clone())));
                 let peer = opened.ledger.session(&SessionOptions { sends: true, wants, follows: true, edge })?;
                 Ok((Talk { device, opened, _seat: seat }, peer))
             })
