@@ -180,7 +180,8 @@ impl Server {
             }
             _ => {
                 // Also where the clock went back: a new set is the newest.
-                let began_ms = known.last().map_or(0, |last| last.began_ms + 1).max(self.now_ms());
+                let newest_ms = files(dir)?.last().map_or(0, |last| last.began_ms.saturating_add(1));
+                let began_ms = newest_ms.max(self.now_ms());
                 let first = Part { began_ms, nth: 0, made_ms: self.now_ms(), position: 0, event: String::new() };
                 write(ledger, dir, first, 0)?;
                 Made::Whole
@@ -194,13 +195,18 @@ impl Server {
 }
 
 /// The files in a directory, in order.
-fn parts(dir: &Path) -> Result<Vec<Part>> {
+fn files(dir: &Path) -> Result<Vec<Part>> {
     if !dir.exists() {
         return Ok(Vec::new());
     }
-    let mut parts: Vec<Part> = disk::names(dir)?.iter().filter_map(|name| Part::parse(name)).collect();
-    parts.sort();
-    // Of a set that lacks a file the later ones continue nothing.
+    let mut files: Vec<Part> = disk::names(dir)?.iter().filter_map(|name| Part::parse(name)).collect();
+    files.sort();
+    Ok(files)
+}
+
+/// Those that can be restored: of a set that lacks a file the later ones continue nothing.
+fn parts(dir: &Path) -> Result<Vec<Part>> {
+    let mut parts = files(dir)?;
     let mut due = BTreeMap::new();
     parts.retain(|part| {
         let due = due.entry(part.began_ms).or_insert(0);
@@ -249,8 +255,7 @@ fn prove(written: &BackupInfo) -> Result<()> {
 
 /// Removes all sets but the newest. Of each the last file goes first, so that what a crash leaves can still be restored.
 fn let_go(dir: &Path, keep: usize) -> Result<()> {
-    let mut files: Vec<Part> = disk::names(dir)?.iter().filter_map(|name| Part::parse(name)).collect();
-    files.sort();
+    let files = files(dir)?;
     let mut sets: Vec<i64> = files.iter().map(|part| part.began_ms).collect();
     sets.dedup();
     let Some(oldest) = sets.len().checked_sub(keep).and_then(|first| sets.get(first)) else { return Ok(()) };

@@ -44,7 +44,7 @@ impl FromStr for Interval {
             Error::new(ErrorKind::Validation, message)
         };
         let (unit, seconds) = UNITS.into_iter().find(|(unit, _)| text.ends_with(unit)).ok_or_else(wrong)?;
-        let digits = text.trim_end_matches(unit);
+        let digits = text.strip_suffix(unit).unwrap_or_default();
         let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
         let count: Option<u64> = is_number.then(|| digits.parse().ok()).flatten();
         let total = count.and_then(|count| count.checked_mul(seconds));
