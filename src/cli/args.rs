@@ -1,8 +1,10 @@
 //! The command line as clap reads it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser};
 
 use super::commands::Command;
 
@@ -45,6 +47,35 @@ pub(crate) struct Globals {
     /// Say on stderr what is done; twice: how.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+    #[arg(skip)]
+    pub(crate) given: Given,
+}
+
+/// Which of the global options stand on the command line, rather than in the environment or nowhere.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Given {
+    pub(crate) store: bool,
+    pub(crate) ledger: bool,
+}
+
+impl Given {
+    fn of(matches: &ArgMatches) -> Self {
+        let is_given = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+        Self { store: is_given("store"), ledger: is_given("ledger") }
+    }
+}
+
+impl Cli {
+    /// Reads a command line.
+    ///
+    /// # Errors
+    /// What clap has to say of it: also help, where that is asked for.
+    pub(crate) fn read(arguments: &[OsString]) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(arguments)?;
+        let mut cli = Self::from_arg_matches(&matches).map_err(|fault| fault.format(&mut Self::command()))?;
+        cli.globals.given = Given::of(&matches);
+        Ok(cli)
+    }
 }
 
 /// When to use colours.

@@ -10,6 +10,8 @@ mod app;
 mod args;
 mod caller;
 mod commands;
+#[cfg(feature = "server")]
+mod configuration;
 #[cfg(unix)]
 mod control;
 mod demo;
@@ -26,8 +28,6 @@ mod table;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use app::App;
 use args::Cli;
 use caller::Caller;
@@ -37,7 +37,7 @@ use stop::Outcome;
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let code = match Cli::try_parse_from(&arguments) {
+    let code = match Cli::read(&arguments) {
         Ok(cli) => run_somewhere(cli, &arguments),
         Err(fault) => stop::refuse_arguments(&fault, &arguments),
     };
@@ -51,7 +51,10 @@ fn run_somewhere(cli: Cli, arguments: &[OsString]) -> u8 {
         Ok(Some(code)) => code,
         Err(stop) => stop.report(cli.globals.json, &caller.stderr),
         Ok(None) => {
-            output::trace(cli.globals.verbose, cli.globals.quiet);
+            // A server decides itself, once it has its settings.
+            if !cli.command.is_server() {
+                output::trace(cli.globals.verbose, cli.globals.quiet);
+            }
             run(cli, caller)
         }
     }

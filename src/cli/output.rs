@@ -9,6 +9,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
 use super::caller::{Caller, Stream};
+#[cfg(feature = "server")]
+use super::configuration::{LogFormat, LogLevel, Logs};
 use super::stop::Outcome;
 use crate::event::json::canonical;
 
@@ -105,6 +107,29 @@ where
     let subscriber = subscriber.log_internal_errors(false);
     let events = if verbose > 0 { FmtSpan::CLOSE } else { FmtSpan::NONE };
     subscriber.with_span_events(events).finish()
+}
+
+/// Sends the log of a server to stderr of this process.
+#[cfg(feature = "server")]
+pub(crate) fn trace_server(logs: Logs, verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose, logs.level) {
+        (true, ..) | (_, 0, LogLevel::Off) => LevelFilter::OFF,
+        (_, 0, LogLevel::Error) => LevelFilter::ERROR,
+        (_, 0, LogLevel::Warn) => LevelFilter::WARN,
+        (_, 0, LogLevel::Info) | (_, 1, _) => LevelFilter::INFO,
+        (_, 0, LogLevel::Debug) | (_, 2, _) => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false);
+    let subscriber = subscriber.log_internal_errors(false);
+    // As in `trace`, somebody may have one already.
+    let _ = match logs.format {
+        LogFormat::Text => tracing::subscriber::set_global_default(subscriber.finish()),
+        LogFormat::Json => {
+            let json = subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            tracing::subscriber::set_global_default(json.finish())
+        }
+    };
 }
 
 /// Sends the diagnostics of this process to its stderr.

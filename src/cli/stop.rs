@@ -84,6 +84,12 @@ impl Stop {
             .hint(format!("make one with `syncledger --store {} init`, or name another with --store", dir.display()))
     }
 
+    /// The settings are wrong: as wrong as arguments would be.
+    #[cfg(feature = "server")]
+    pub(crate) fn misconfigured(error: Error) -> Self {
+        Self { exit: Exit::Usage, ..Self::from(error) }
+    }
+
     /// A sync server did not do what was asked of it: one that says who we are not, or that cannot be reached, has an exit code
     /// of its own.
     #[cfg(feature = "client")]

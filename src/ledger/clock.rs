@@ -15,6 +15,17 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Does something, and says how long it took.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "durations are measured here alone: nothing that is kept follows from them"
+)]
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, std::time::Duration) {
+    let started = std::time::Instant::now();
+    let done = work();
+    (done, started.elapsed())
+}
+
 fn random() -> Result<[u8; 16]> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)

@@ -27,6 +27,7 @@ mod draft;
 mod draft_kinds;
 mod dry_run;
 mod edit;
+mod flushes;
 mod history;
 mod log;
 #[cfg(any(test, feature = "testing"))]
@@ -71,11 +72,12 @@ pub use backup::{BackupInfo, BackupOptions, Restored, verify_backup};
 pub(crate) use changes::Changed;
 pub use collection::Collection;
 pub use dry_run::{DryReceipt, DryRun, Planned};
+pub use flushes::Flushed;
 #[cfg(any(test, feature = "testing"))]
 pub use machine::Machine;
 #[cfg(feature = "tokio")]
 pub use peer::{Carrier, Channels, Growth};
-pub use peer::{Edge, Peer, SessionOptions, Traffic, Writers};
+pub use peer::{Edge, Peer, Room, SessionOptions, Traffic, Writers};
 pub use request::*;
 pub use store::{Options, Store};
 pub use subscribe::Subscription;

@@ -13,6 +13,7 @@ use tracing::warn;
 use super::archive::Archives;
 use super::cache::TwoGenerations;
 use super::digest::Sums;
+use super::flushes::Flushes;
 use super::request::{Entry, Work};
 use super::row::{self, Kind, Row};
 use super::state::{COLLECTIONS, CollectionPolicy, Derived, RecordKey};
@@ -235,6 +236,8 @@ pub(crate) struct Shared {
     gate: RwLock<()>,
     /// Events that wait for their parents, and records held by the writer: count and bytes, by ledger.
     pub(crate) gauges: Mutex<BTreeMap<LedgerId, Gauge>>,
+    /// How long appends take.
+    pub(crate) flushes: Arc<Flushes>,
 }
 
 impl Shared {
@@ -268,6 +271,7 @@ impl Shared {
             turn,
             gate,
             gauges,
+            flushes: Arc::default(),
         }
     }
 

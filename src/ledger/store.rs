@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use super::Ledger;
 use super::archive::Archives;
 use super::clock;
+use super::flushes::Flushed;
 use super::request::{LedgerInfo, Work};
 use super::seal::Sealing;
 use super::shared::{Shared, World};
@@ -261,6 +262,12 @@ impl Store {
     #[must_use]
     pub fn work(&self) -> Work {
         self.0.shared.work()
+    }
+
+    /// How long appends took until they were durable, since the store was opened, and how many changes wait for that.
+    #[must_use]
+    pub fn flushed(&self) -> Flushed {
+        self.0.shared.flushes.so_far()
     }
 
     /// Writes the derived state that only memory holds, so that opening replays nothing.

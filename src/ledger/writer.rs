@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use tracing::{debug, info_span, warn};
 
 use super::archive::Archive;
+use super::flushes::Flushes;
 use super::log::Log;
 use super::packing;
 use super::request::{Entry, Rebuilt};
@@ -113,7 +114,7 @@ enum Message {
 
 /// The callers' end of the queue.
 #[derive(Clone)]
-pub(crate) struct Queue(SyncSender<Message>);
+pub(crate) struct Queue(SyncSender<Message>, Arc<Flushes>);
 
 fn closed() -> Error {
     Error::new(ErrorKind::Cancelled, "the store is closed").with_hint("open it again")
@@ -142,7 +143,7 @@ impl Queue {
     ) -> Result<(Self, JoinHandle<()>)> {
         shared.check_mark()?;
         let (send, receive) = sync_channel(QUEUE);
-        let states = BTreeMap::new();
+        let (states, flushes) = (BTreeMap::new(), shared.flushes.clone());
         let writer = Writer {
             shared,
             cache_bytes,
@@ -158,7 +159,7 @@ impl Queue {
         };
         let thread = std::thread::Builder::new().name("syncledger-writer".into()).spawn(move || writer.run(&receive));
         let thread = thread.map_err(|fault| no_thread("that writes", &fault))?;
-        Ok((Self(send), thread))
+        Ok((Self(send, flushes), thread))
     }
 
     /// Runs `work` in the writer thread and waits until what it staged is durable.
@@ -167,7 +168,8 @@ impl Queue {
         ledger: LedgerId,
         work: impl FnOnce(&mut Writing<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.ask(|reply| Message::Work(ledger, Box::new(Job { work: Some(work), done: None, reply })))?
+        let ask = || self.ask(|reply| Message::Work(ledger, Box::new(Job { work: Some(work), done: None, reply })));
+        self.1.waiting(ask)?
     }
 
     /// Takes up a ledger, replaying what its derived state lacks.
@@ -390,7 +392,7 @@ impl Writer {
         for state in self.states.values_mut().filter(|state| !state.staged.is_empty()) {
             rows.push((state.id, state.take_rows(&self.shared)?));
         }
-        self.shared.journal.append(&batch)?;
+        self.shared.flushes.timed(|| self.shared.journal.append(&batch))?;
         for (ledger, rows) in rows {
             let Some(state) = self.states.get_mut(&ledger) else { continue };
             self.shared.publish(ledger, &state.staged, rows);

@@ -8,6 +8,8 @@ use axum::http::request::Parts;
 use super::Server;
 use super::access::{Device, Role};
 use super::problem::Problem;
+use super::quotas;
+use super::trail::{Asked, Trail};
 use crate::ledger::{Context, Ledger};
 use crate::{Error, ErrorKind, Result};
 
@@ -15,6 +17,7 @@ use crate::{Error, ErrorKind, Result};
 pub(super) struct Caller {
     pub(super) device: Device,
     pub(super) ledger: Ledger,
+    server: Server,
 }
 
 impl FromRequestParts<Server> for Caller {
@@ -25,9 +28,17 @@ impl FromRequestParts<Server> for Caller {
         let authenticate = move |server: &Server| server.0.access.authenticate(&token, |id| server.ledger(id));
         let (ledger, device) = server.blocking(authenticate).await?;
         let id = ledger.info().id;
-        server.0.limits.device(id, &device.id)?;
+        let (standings, within) = server.0.limits.count(id, &device.id);
+        if let Some(trail) = parts.extensions.get::<Trail>() {
+            trail.leave(Asked { device: device.id.clone(), standings });
+        }
+        within?;
         server.0.seen.saw(id, &device.id, server.now_ms());
-        Ok(Self { device, ledger })
+        let caller = Self { device, ledger, server: server.clone() };
+        if quotas::is_change(parts) {
+            caller.check_room().await?;
+        }
+        Ok(caller)
     }
 }
 
@@ -59,8 +70,15 @@ impl Caller {
         work: impl FnOnce(&Ledger, &Device) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (ledger, device) = (self.ledger.clone(), self.device.clone());
-        let failed = |_| Error::new(ErrorKind::Server, "the request failed inside the server");
-        tokio::task::spawn_blocking(move || work(&ledger, &device)).await.map_err(failed)?
+        self.server.blocking(move |_| work(&ledger, &device)).await
+    }
+
+    /// Checks that the ledger has room for a change.
+    async fn check_room(&self) -> Result<(), Problem> {
+        let ledger = self.ledger.clone();
+        // Whether there is room is an answer; that the server could not tell is a fault.
+        let found = self.server.blocking(move |server| Ok(server.check_room(&ledger))).await?;
+        found.map_err(|fault| if fault.kind() == ErrorKind::TooLarge { quotas::refused(fault) } else { fault.into() })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Becoming a device, and staying one.
 
+use std::cell::Cell;
+
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
@@ -13,6 +15,7 @@ use super::Server;
 use super::access::Tokens;
 use super::limits::of_address;
 use super::problem::{Answer, Problem};
+use super::quotas;
 use crate::ErrorKind;
 
 pub(super) fn routes(server: &Server) -> Router<Server> {
@@ -39,9 +42,18 @@ async fn enrol(State(server): State<Server>, body: Result<Json<Enrolment>, JsonR
     let Json(asked) = body?;
     let work = move |server: &Server| {
         let (code, name, now_ms) = (asked.code.trim(), asked.name.as_deref(), server.now_ms());
-        server.0.access.enrol(code, &asked.device_id, name, |id| server.ledger(id), now_ms)
+        let is_full = Cell::new(false);
+        let find = |id| {
+            let ledger = server.ledger(id)?;
+            server.check_devices(&ledger, &asked.device_id).inspect_err(|_| is_full.set(true))?;
+            Ok(ledger)
+        };
+        match server.0.access.enrol(code, &asked.device_id, name, find, now_ms) {
+            Err(fault) if is_full.get() && fault.kind() == ErrorKind::TooLarge => Ok(Err(fault)),
+            enrolled => enrolled.map(Ok),
+        }
     };
-    let tokens = server.blocking(work).await?;
+    let tokens = server.blocking(work).await?.map_err(quotas::refused)?;
     Ok(given(&tokens))
 }
 

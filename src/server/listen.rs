@@ -69,6 +69,7 @@ fn unread(path: &Path, fault: &rustls::pki_types::pem::Error) -> Error {
 
 impl Server {
     /// Serves at an address that is listened to, until `stop` is ready; then ends the sessions, and finishes requests that run.
+    /// Meanwhile it makes the backups that its settings ask for.
     ///
     /// # Errors
     /// `network` where the address fails.
@@ -84,6 +85,8 @@ impl Server {
         tokio::spawn(end(self.clone(), handle.clone(), stop));
         let attending = self.clone();
         tokio::spawn(async move { attending.attend().await });
+        let server = self.clone();
+        tokio::spawn(async move { server.back_up().await });
         let service = self.router().into_make_service_with_connect_info::<SocketAddr>();
         let served = match tls {
             None => {

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use super::Server;
+use super::problem::Answer;
 use crate::ledger::Traffic;
 
 /// Upper bounds of the durations that are told apart, in seconds.
@@ -58,6 +58,7 @@ fn describe(recorder: &PrometheusRecorder) {
         ("syncledger_session_bytes_total", "Bytes of messages that went over sessions with devices."),
         ("syncledger_sessions_total", "Sessions with devices that have ended, by how."),
         ("syncledger_requests_total", "Requests, by route, method and status."),
+        ("syncledger_backups_total", "Backups of ledgers that the server made by itself, by how they went."),
     ];
     for (name, what) in counted {
         recorder.describe_counter(name.into(), None, what.into());
@@ -93,7 +94,14 @@ impl Figures {
         self.recorder.register_counter(&key, &SEEN).increment(1);
     }
 
-    fn answered(&self, route: String, method: String, status: u16, took: Duration) {
+    /// A backup was made, or was not.
+    pub(super) fn backed_up(&self, status: &'static str) {
+        let key = Key::from_parts("syncledger_backups_total", vec![Label::new("status", status)]);
+        self.recorder.register_counter(&key, &SEEN).increment(1);
+    }
+
+    /// A request was answered.
+    pub(super) fn answered(&self, route: String, method: String, status: u16, took: Duration) {
         let by_route = Label::new("route", route);
         let labels = vec![by_route.clone(), Label::new("method", method), Label::new("status", status.to_string())];
         self.recorder.register_counter(&Key::from_parts("syncledger_requests_total", labels), &SEEN).increment(1);
@@ -107,22 +115,10 @@ pub(super) fn routes() -> Router<Server> {
 }
 
 /// The figures, for Prometheus.
-async fn render(State(server): State<Server>) -> impl IntoResponse {
+async fn render(State(server): State<Server>) -> Answer<impl IntoResponse> {
     let handle = server.0.figures.recorder.handle();
     handle.run_upkeep();
-    ([("content-type", "text/plain; version=0.0.4")], handle.render())
-}
-
-/// Counts a request. Addresses that lead nowhere, and methods that nobody has heard of, count as one.
-pub(super) async fn count(State(server): State<Server>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let method = match request.method().as_str() {
-        known @ ("GET" | "PUT" | "PATCH" | "POST" | "DELETE" | "HEAD" | "OPTIONS") => known.to_owned(),
-        _ => "other".to_owned(),
-    };
-    let started = server.now_ms();
-    let answer = next.run(request).await;
-    let took = Duration::from_millis(server.now_ms().saturating_sub(started).max(0).cast_unsigned());
-    server.0.figures.answered(route, method, answer.status().as_u16(), took);
-    answer
+    // Where too much is at work the figures are wanted most.
+    let gauges = server.own(Server::gauges).await?;
+    Ok(([("content-type", "text/plain; version=0.0.4")], handle.render() + &gauges))
 }

@@ -8,19 +8,25 @@
 mod access;
 mod alerts;
 mod api;
+mod backups;
 mod caller;
 mod classic;
 mod devices;
 mod duration;
+mod gauges;
 mod health;
+mod jobs;
 mod limits;
 mod listen;
 mod metrics;
 mod outgoing;
 mod problem;
+mod quotas;
 mod seen;
+mod settings;
 mod sight;
 mod sync;
+mod trail;
 mod webhooks;
 
 use std::collections::BTreeMap;
@@ -40,10 +46,11 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::{RequestBodyTimeoutLayer, TimeoutLayer};
 
 use crate::event::LedgerId;
-use crate::ledger::{Growth, Ledger, Store, Writers};
+use crate::ledger::{Growth, Ledger, Room, Store, Writers};
 use crate::replication::MOST_MESSAGE_BYTES;
 use crate::{Error, ErrorKind, Result};
 use access::{Access, Device};
+use jobs::{Job, Jobs};
 use limits::Limits;
 use metrics::Figures;
 use problem::Problem;
@@ -53,6 +60,7 @@ pub use alerts::{AlertRules, AlertSettings, MailSink, MailTls, SlackSink, Webhoo
 pub use duration::Period;
 pub use listen::Tls;
 pub use outgoing::Secret;
+pub use settings::{BackupSettings, LimitSettings, QuotaSettings, Quotas, RateSettings, Settings, Size};
 pub use webhooks::{WebhookSettings, Webhooks};
 
 /// The most bytes of a request's body as it comes over the wire.
@@ -80,6 +88,9 @@ struct Inner {
     seen: seen::Seen,
     alerts: alerts::Alerts,
     hooks: webhooks::Hooks,
+    jobs: Jobs,
+    backups: backups::Backups,
+    settings: Settings,
 }
 
 /// A ledger that is served.
@@ -90,6 +101,8 @@ struct Opened {
     growth: Growth,
     /// Whose the writers of its devices are.
     writers: Writers,
+    /// How much room it has for what devices write.
+    room: Room,
 }
 
 impl Opened {
@@ -111,11 +124,21 @@ impl Server {
     /// # Errors
     /// `permission`, `storage` or `corrupt` where those cannot be read or made.
     pub fn new(store: Store) -> Result<Self> {
+        Self::with_settings(store, Settings::default())
+    }
+
+    /// The same, with settings of its own.
+    ///
+    /// # Errors
+    /// As [`Server::new`].
+    pub fn with_settings(store: Store, settings: Settings) -> Result<Self> {
         let access = Access::open(&store)?;
         let (ending, _) = watch::channel(false);
-        let classic = classic::Classic::open(&store)?;
+        let classic = classic::Classic::open(&store, settings.min_app_version.clone())?;
         let (seen, hooks) = (seen::Seen::open(&store)?, webhooks::Hooks::open(&store)?);
-        let (open, sessions, seats, figures, limits, alerts) = Default::default();
+        let (limits, jobs) = (Limits::of(&settings.limits), Jobs::of(settings.limits.requests.get()));
+        let seats = sync::Seats::of(settings.limits.sessions.get() as usize);
+        let (open, sessions, figures, backups, alerts) = Default::default();
         Ok(Self(Arc::new(Inner {
             store,
             access,
@@ -129,6 +152,9 @@ impl Server {
             seen,
             alerts,
             hooks,
+            jobs,
+            backups,
+            settings,
         })))
     }
 
@@ -156,7 +182,7 @@ impl Server {
             .layer(CompressionLayer::new().compress_when(small))
             .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_WAIT))
             .layer(map_response(problem::dress))
-            .layer(from_fn_with_state(self.clone(), metrics::count))
+            .layer(from_fn_with_state(self.clone(), trail::follow))
             .layer(CatchPanicLayer::custom(|_| {
                 Problem::new(ErrorKind::Server, "the request failed inside the server").into_response()
             }))
@@ -227,11 +253,11 @@ impl Server {
         let unknown = || Error::new(ErrorKind::NotFound, format!("the store has no ledger {id}"));
         let info = self.0.store.ledgers().into_iter().find(|info| info.id == id).ok_or_else(unknown)?;
         let ledger = self.0.store.ledger(&info.name)?;
-        let (growth, writers) = (Growth::of(&ledger)?, Device::writers(&ledger)?);
+        let (growth, writers, room) = (Growth::of(&ledger)?, Device::writers(&ledger)?, self.room(&ledger));
         // All sessions of a ledger share what the first one was given, also of two that came at once.
         let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|id, opened| opened.is(*id));
-        Ok(open.entry(id).or_insert(Opened { ledger, growth, writers }).clone())
+        Ok(open.entry(id).or_insert(Opened { ledger, growth, writers, room }).clone())
     }
 
     /// Whether the store takes work: after a fault of the disk it takes none. Blocks.
@@ -240,13 +266,24 @@ impl Server {
         first.map_or(Ok(()), |info| self.0.store.ledger(&info.name).map(drop))
     }
 
-    /// Runs work that may wait for the disk.
+    /// Runs work of a request that may wait for the disk.
     ///
     /// # Errors
-    /// Those of the work; `server` where it panicked.
+    /// Those of the work; `server` where it panicked; `locked` where too much is at work already.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
         let server = self.clone();
-        let failed = |_| Error::new(ErrorKind::Server, "the request failed inside the server");
-        tokio::task::spawn_blocking(move || work(&server)).await.map_err(failed)?
+        on_thread(self.0.jobs.take()?, move || work(&server)).await
     }
+
+    /// The same for work of the server's own, which is never sent away.
+    async fn own<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
+        let server = self.clone();
+        on_thread(self.0.jobs.take_own(), move || work(&server)).await
+    }
+}
+
+/// Does a job on a thread for blocking work.
+async fn on_thread<T: Send + 'static>(job: Job, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let failed = |_| Error::new(ErrorKind::Server, "the request failed inside the server");
+    tokio::task::spawn_blocking(move || job.run(work)).await.map_err(failed)?
 }

@@ -29,6 +29,8 @@ mod client;
 #[cfg(all(unix, feature = "cli", feature = "client", feature = "server"))]
 mod client_program;
 mod codec;
+#[cfg(all(unix, feature = "cli", feature = "server"))]
+mod configuration;
 mod convergence;
 mod crashes;
 #[cfg(feature = "cli")]
@@ -60,6 +62,8 @@ mod server_alerts;
 mod server_classic;
 #[cfg(feature = "server")]
 mod server_devices;
+#[cfg(feature = "server")]
+mod server_limits;
 #[cfg(feature = "server")]
 mod server_operations;
 #[cfg(feature = "server")]

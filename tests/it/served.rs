@@ -7,7 +7,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{Client, Response};
 use serde_json::{Value as Json, json};
 use syncledger::ledger::{Channels, Growth, Ledger, Options, Peer, SessionOptions, Store, Transfer};
-use syncledger::server::{Invite, Server};
+use syncledger::server::{Invite, Server, Settings};
 use syncledger::{Error, ErrorKind};
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -29,13 +29,28 @@ impl Served {
         Self::start_on(store, ledger).await
     }
 
+    /// A server with these settings.
+    pub async fn start_with(settings: Settings) -> Self {
+        let store = Store::in_memory(Options::default()).unwrap();
+        let ledger = store.create_ledger("main").unwrap();
+        Self::start_with_on(store, ledger, settings).await
+    }
+
     pub async fn start_on(store: Store, ledger: Ledger) -> Self {
-        Self::start_with(store, ledger, |server| server).await
+        Self::set_up(store, ledger, |server| server).await
     }
 
     /// A server that is set up in some way.
-    pub async fn start_with(store: Store, ledger: Ledger, set_up: impl FnOnce(Server) -> Server) -> Self {
+    pub async fn set_up(store: Store, ledger: Ledger, set_up: impl FnOnce(Server) -> Server) -> Self {
         let server = set_up(Server::new(store).unwrap());
+        Self::start_server(server, ledger)
+    }
+
+    pub async fn start_with_on(store: Store, ledger: Ledger, settings: Settings) -> Self {
+        Self::start_server(Server::with_settings(store, settings).unwrap(), ledger)
+    }
+
+    fn start_server(server: Server, ledger: Ledger) -> Self {
         let (address, stop) = serve(&server);
         Self { server, ledger, url: format!("http://{address}"), http: Client::new(), stop: Some(stop) }
     }

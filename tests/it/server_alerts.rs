@@ -199,7 +199,7 @@ async fn an_alert_goes_to_slack_and_as_an_e_mail_and_one_that_fails_holds_up_no_
 async fn a_device_whose_syncs_fail_in_a_row_is_an_alert_until_one_goes_well() {
     let (store, ledger) = served_store();
     let rules = AlertRules { failed_syncs: Some(2), ..no_rules() };
-    let served = Served::start_with(store, ledger, |server| server.with_alerts(settings(rules)).unwrap()).await;
+    let served = Served::set_up(store, ledger, |server| server.with_alerts(settings(rules)).unwrap()).await;
     served.ledger.put("notes", "1", json!({}), &app()).unwrap();
     let tokens = served.enrol("tablet", "writer").await;
     let other = Store::in_memory(Options::default()).unwrap().create_ledger("main").unwrap();
@@ -218,7 +218,7 @@ async fn a_device_whose_syncs_fail_in_a_row_is_an_alert_until_one_goes_well() {
 async fn a_device_that_was_here_and_is_not_heard_of_any_more_is_an_alert_and_one_that_never_came_is_none() {
     let (store, ledger) = served_store();
     let rules = AlertRules { device_silent: Some(Period::from_millis(700)), ..no_rules() };
-    let served = Served::start_with(store, ledger, |server| server.with_alerts(settings(rules)).unwrap()).await;
+    let served = Served::set_up(store, ledger, |server| server.with_alerts(settings(rules)).unwrap()).await;
     let tokens = served.enrol("tablet", "writer").await;
     served.enrol("never-came", "writer").await;
     let looks = || served.http.get(format!("{}/v1/records/notes", served.url)).bearer_auth(access(&tokens)).send();
@@ -272,7 +272,7 @@ async fn operators_read_alerts_and_writers_do_not() {
     let (store, ledger) = served_store();
     break_schema(&ledger);
     let rules = AlertRules { violations: Some(1), ..no_rules() };
-    let served = Served::start_with(store, ledger, |server| server.with_alerts(settings(rules)).unwrap()).await;
+    let served = Served::set_up(store, ledger, |server| server.with_alerts(settings(rules)).unwrap()).await;
     let open = alert(&served.ledger, "violations:notes", is_open).await;
     for (role, status) in [("operator", 200), ("writer", 404)] {
         let tokens = served.enrol_by(role, served.code(Invite { name: role.into(), ..invite(role) })).await;

@@ -347,10 +347,8 @@ async fn words_that_were_changed_on_their_way_end_the_session_and_change_nothing
         let mut said = peer.begin();
         for _ in 0..6 {
             for message in said.drain(..) {
-                let framing =
-                    syncledger::replication::Framing { ledger: peer.ledger(), past: &syncledger::segment::Alone };
                 let is_batch = matches!(message, syncledger::replication::Message::Batch { .. });
-                let mut bytes = syncledger::replication::encode(&message, &framing).unwrap();
+                let mut bytes = peer.encode(message).unwrap();
                 let last = bytes.len() - 1;
                 // Beyond the batch's number and cursor, in the segment.
                 if is_batch && last > 60 {
@@ -363,9 +361,8 @@ async fn words_that_were_changed_on_their_way_end_the_session_and_change_nothing
             else {
                 break;
             };
-            let framing =
-                syncledger::replication::Framing { ledger: peer.ledger(), past: &syncledger::segment::Alone };
-            said = peer.hear(syncledger::replication::decode(&bytes, &framing).unwrap());
+            let heard = peer.decode(&bytes).unwrap();
+            said = peer.hear(heard);
         }
         assert!(served.ledger.get("notes", "own").unwrap().is_none(), "with byte {flipped} changed it was taken in");
     }

@@ -36,7 +36,21 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("testing", vec!["projection", "document", "event", "error"]),
         ("shape", vec!["ledger", "projection", "schema", "event", "error"]),
         ("retry", vec![]),
-        ("server", vec!["shape", "ledger", "replication", "disk", "projection", "schema", "retry", "event", "error"]),
+        (
+            "server",
+            vec![
+                "shape",
+                "ledger",
+                "replication",
+                "segment",
+                "disk",
+                "projection",
+                "schema",
+                "retry",
+                "event",
+                "error",
+            ],
+        ),
         ("client", vec!["ledger", "replication", "disk", "retry", "event", "error"]),
         (
             "cli",

@@ -6,6 +6,8 @@ mod backup;
 mod batch;
 pub(super) mod blame;
 mod completions;
+#[cfg(feature = "server")]
+mod config;
 mod conflicts;
 mod delete;
 #[cfg(feature = "server")]
@@ -107,6 +109,9 @@ pub(crate) enum Command {
     #[cfg(feature = "server")]
     #[command(subcommand)]
     Webhook(webhook::Webhook),
+    #[cfg(feature = "server")]
+    #[command(subcommand)]
+    Config(config::Config),
     #[cfg(feature = "client")]
     Enrol(enrol::Enrol),
     #[cfg(feature = "client")]
@@ -127,12 +132,20 @@ impl Command {
     pub(crate) fn is_relayed(&self) -> bool {
         match self {
             #[cfg(feature = "server")]
-            Self::Serve(_) => false,
+            Self::Serve(_) | Self::Config(_) => false,
             Self::Hold(_) | Self::Merge(_) | Self::Demo(_) | Self::Completions(_) | Self::Man(_) => false,
             Self::Verify(command) => command.needs_store(),
             Self::Rebuild(command) => command.needs_store(),
             _ => true,
         }
+    }
+
+    /// Whether it is the server, which has settings of its own.
+    pub(crate) fn is_server(&self) -> bool {
+        #[cfg(feature = "server")]
+        return matches!(self, Self::Serve(_));
+        #[cfg(not(feature = "server"))]
+        false
     }
 
     /// Does it.
@@ -183,6 +196,8 @@ impl Command {
             Self::Device(command) => command.run(app),
             #[cfg(feature = "server")]
             Self::Webhook(command) => command.run(app),
+            #[cfg(feature = "server")]
+            Self::Config(command) => command.run(app),
             #[cfg(feature = "client")]
             Self::Enrol(command) => command.run(app),
             #[cfg(feature = "client")]

@@ -187,6 +187,17 @@ impl Archives {
         self.sealed_dir.as_deref().map_or((0, 0), sealed::bytes)
     }
 
+    /// How many bytes the sealed files of a ledger take on disk.
+    pub(crate) fn sealed_bytes_of(&self, ledger: LedgerId) -> u64 {
+        let sealed = self.sealed.read().unwrap_or_else(PoisonError::into_inner);
+        let files = sealed.get(&ledger).into_iter().flatten();
+        let size = |file: &Archived| {
+            let path = self.sealed_dir.as_ref().map(|dir| dir.join(&file.name));
+            path.and_then(|path| std::fs::metadata(path).ok()).map_or(0, |file| file.len())
+        };
+        files.map(size).sum()
+    }
+
     /// Where the first events of a ledger are.
     pub(crate) fn of(&self, ledger: LedgerId) -> Archive {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(&ledger).cloned().unwrap_or_default()

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::super::Ledger;
+use super::Room;
 use crate::event::{Event, EventId, WriterId};
 use crate::replication::{Filter, Refusal};
 use crate::segment::Item;
@@ -36,6 +37,8 @@ pub struct Edge {
     pub writes: Option<BTreeSet<String>>,
     /// Whose the writers are: those of other devices are not its own. This ledger's never is.
     pub writers: Writers,
+    /// How much room there is for what it writes.
+    pub room: Room,
 }
 
 /// Which device stamps under which writer. Shared by all sessions of a ledger, and so true for those that go on.
@@ -88,7 +91,9 @@ impl Edge {
         let mut hasher = blake3::Hasher::new_derive_key("syncledger 2026-11 edge rights to write v1");
         let named = self.writes.iter().flatten().map(|name| Some(name.as_str()));
         let fixed = [Some(self.device.as_str()), self.source.as_deref(), self.writes.as_ref().map(|_| "")];
-        let parts = fixed.into_iter().chain(named);
+        // With more room, events that found none are taken in.
+        let room = (!self.room.is_endless()).then(|| format!("{:?} {:?}", self.room.events, self.room.bytes));
+        let parts = fixed.into_iter().chain(named).chain(room.as_deref().map(Some));
         for part in parts {
             let text = part.unwrap_or_default();
             hasher
@@ -172,7 +177,8 @@ impl Guard {
         let at = ledger.circumstances();
         let mut kept = Vec::with_capacity(events.len());
         for item in events {
-            match self.edge.check(&item.event, &at) {
+            let room = || self.edge.room.check(ledger, kept.len() as u64);
+            match self.edge.check(&item.event, &at).and_then(|()| room()) {
                 Err(why) if !ledger.holds(&item)? => self.refuse(item.id, &why),
                 _ => kept.push(item),
             }

@@ -9,6 +9,7 @@ mod channels;
 mod edge;
 mod named;
 mod recent;
+mod room;
 #[cfg(feature = "tokio")]
 mod steps;
 mod stream;
@@ -39,6 +40,7 @@ use recent::{Part, Recent};
 #[cfg(feature = "tokio")]
 pub use channels::{Carrier, Channels, Growth};
 pub use edge::{Edge, Writers};
+pub use room::Room;
 pub use traffic::Traffic;
 
 /// How many events a batch has at most.

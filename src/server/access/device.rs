@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::{Invitation, unknown_token};
 use crate::event::{Path, WriterId};
-use crate::ledger::{Act, Context, Edge, Edit, Ledger, Query, Record, Write, Writers};
+use crate::ledger::{Act, Context, Edge, Edit, Ledger, Query, Record, Room, Write, Writers};
 use crate::replication::Filter;
 use crate::{Error, ErrorKind, Result};
 
@@ -128,10 +128,10 @@ impl Device {
     }
 
     /// What a session with the device is held to.
-    pub(crate) fn edge(&self, writers: Writers) -> Edge {
+    pub(crate) fn edge(&self, writers: Writers, room: Room) -> Edge {
         let writes = if self.rights.role < Role::Writer { Some(BTreeSet::new()) } else { self.rights.writes.clone() };
         let (device, source) = (self.id.clone(), Some(self.rights.source.clone()));
-        Edge { device, source, reads: self.rights.reads.clone(), writes, writers }
+        Edge { device, source, reads: self.rights.reads.clone(), writes, writers, room }
     }
 
     /// Checks that it may still do what it might when this was read. For what goes on after a request was authenticated.

@@ -118,7 +118,8 @@ impl Server {
     }
 
     /// A good backup of the store was made at a time, in milliseconds since 1970: from now on there is an alert when the last one is too
-    /// old. For who makes backups on a schedule: to be called when it starts, with the time of the last good one, and after each.
+    /// old. For who makes backups otherwise than by the server's own schedule: to be called when it starts, with the time of the last
+    /// good one, and after each.
     pub fn backup_made(&self, at_ms: i64) {
         let mut known = self.0.alerts.known();
         known.backup_at_ms = known.backup_at_ms.max(Some(at_ms));

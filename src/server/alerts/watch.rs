@@ -154,7 +154,7 @@ impl Watched {
             conflicts_last_hour: self.conflicts,
             violations: self.violations.clone(),
             storage: server.0.store.dir().filter(|_| is_main).and_then(figures::storage),
-            backup_at_ms: server.0.alerts.backup_at_ms().filter(|_| is_main),
+            backup_at_ms: server.last_backup_ms().or_else(|| server.0.alerts.backup_at_ms()).filter(|_| is_main),
         })
     }
 

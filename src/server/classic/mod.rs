@@ -56,9 +56,9 @@ impl Classic {
     ///
     /// # Errors
     /// `permission` or `storage` where it cannot be read or made.
-    pub(super) fn open(store: &Store) -> Result<Self> {
+    pub(super) fn open(store: &Store, min_app_version: Option<String>) -> Result<Self> {
         let (places, reports) = (Places::open(store)?, Arc::new(Semaphore::new(report::MOST)));
-        Ok(Self { places, reports, min_app_version: RwLock::default() })
+        Ok(Self { places, reports, min_app_version: RwLock::new(min_app_version) })
     }
 
     fn min_app_version(&self) -> Option<String> {

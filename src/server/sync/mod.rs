@@ -46,12 +46,13 @@ struct Begun {
 impl Server {
     /// Begins a session with a device.
     async fn begin(&self, caller: Caller) -> Result<Begun> {
-        let Caller { device, ledger } = caller;
+        let Caller { device, ledger, .. } = caller;
         let (talk, peer) = self
             .blocking(move |server| {
                 let seat = server.0.seats.take(ledger.info().id, &device.id)?;
                 let opened = server.open(ledger.info().id)?;
-                let (wants, edge) = (Some(Filter::default()), Some(device.edge(opened.writers.clone())));
+                let (wants, edge) =
+                    (Some(Filter::default()), Some(device.edge(opened.writers.clone(), opened.room.clone())));
                 let peer = opened.ledger.session(&SessionOptions { sends: true, wants, follows: true, edge })?;
                 Ok((Talk { device, opened, _seat: seat }, peer))
             })
@@ -99,11 +100,13 @@ impl Server {
             let report = Report { kind, run, device: &device, started_ms, ended_ms, traffic, outcome, rejected };
             let took = ended_ms.saturating_sub(started_ms).max(0).cast_unsigned();
             server.0.figures.ended(report.status(), Duration::from_millis(took), &report.traffic);
-            tracing::info!(device = device.id, status = report.status(), "a device's session has ended");
-            server.0.seen.saw(ledger.info().id, &device.id, ended_ms);
+            let (events, status) = (report.traffic.events(), report.status());
+            let (device, refused) = (&device.id, report.traffic.refused);
+            tracing::info!(device, status, ms = took, received = events.0, sent = events.1, refused, "session");
+            server.0.seen.saw(ledger.info().id, device, ended_ms);
             report.write(&ledger)
         };
-        if let Err(fault) = self.blocking(work).await {
+        if let Err(fault) = self.own(work).await {
             tracing::warn!(code = fault.code(), "how a session went could not be written down");
         }
     }

@@ -6,15 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::event::LedgerId;
 use crate::{Error, ErrorKind, Result};
 
-/// How many sessions there may be in all, and of a device: more than one, as the server learns late of connections that broke off.
-const MOST: usize = 10_000;
+/// How many sessions there may be of a device: more than one, as the server learns late of connections that broke off.
 const MOST_OF_DEVICE: usize = 8;
 
 type Owner = (LedgerId, String);
 
 /// The sessions that there are, by their devices.
-#[derive(Clone, Default)]
-pub(in crate::server) struct Seats(Arc<Mutex<Taken>>);
+#[derive(Clone)]
+pub(in crate::server) struct Seats {
+    /// How many there may be in all.
+    most: usize,
+    taken: Arc<Mutex<Taken>>,
+}
 
 #[derive(Default)]
 struct Taken {
@@ -29,8 +32,18 @@ pub(in crate::server) struct Seat {
 }
 
 impl Seats {
+    /// So many places in all.
+    pub(in crate::server) fn of(most: usize) -> Self {
+        Self { most, taken: Arc::default() }
+    }
+
+    /// How many devices have a place.
+    pub(in crate::server) fn devices(&self) -> usize {
+        self.taken().devices.len()
+    }
+
     fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a place for a device's session.
@@ -44,8 +57,8 @@ impl Seats {
             let message = format!("expected at most {MOST_OF_DEVICE} sessions and streams of a device at once");
             return Err(Error::new(ErrorKind::RateLimit, message).with_hint("use those, or let them end"));
         }
-        if taken.all >= MOST {
-            return Err(Error::new(ErrorKind::Locked, format!("the server has {MOST} sessions already")));
+        if taken.all >= self.most {
+            return Err(Error::new(ErrorKind::Locked, format!("the server has {} sessions already", self.most)));
         }
         taken.all += 1;
         *taken.devices.entry(owner.clone()).or_default() += 1;
@@ -78,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_device_has_so_many_places_and_gets_them_back() {
-        let seats = Seats::default();
+        let seats = Seats::of(10_000);
         let take = |device: &str| seats.take(LedgerId([7; 16]), device);
         let mut held: Vec<_> = (0..MOST_OF_DEVICE).map(|_| take("tablet").unwrap()).collect();
         assert_eq!(take("tablet").err().unwrap().kind(), ErrorKind::RateLimit);
@@ -91,8 +104,8 @@ mod tests {
 
     #[test]
     fn there_are_only_so_many_for_all() {
-        let seats = Seats::default();
-        let held: Vec<_> = (0..MOST).map(|n| seats.take(LedgerId([7; 16]), &n.to_string()).unwrap()).collect();
+        let seats = Seats::of(3);
+        let held: Vec<_> = (0..3).map(|n| seats.take(LedgerId([7; 16]), &n.to_string()).unwrap()).collect();
         assert_eq!(seats.take(LedgerId([7; 16]), "one more").err().unwrap().kind(), ErrorKind::Locked);
         drop(held);
         assert!(seats.take(LedgerId([7; 16]), "one more").is_ok());

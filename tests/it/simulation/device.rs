@@ -72,6 +72,8 @@ impl Node {
 pub struct Kept {
     /// What the server refused, by event: the code.
     pub refused: BTreeMap<EventId, String>,
+    /// Whether what is edited names what it is made on by whole ids: a session ended because the server could not find it.
+    pub in_full: bool,
     /// The edits that were acknowledged to who made them.
     pub promised: Vec<EventId>,
 }
@@ -103,6 +105,7 @@ impl Device {
             reads: self.rights.reads(&self.name),
             writes: self.rights.writes(),
             writers: writers.clone(),
+            room: Default::default(),
         }
     }
 

@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 
 use syncledger::Result;
 use syncledger::ledger::{Ledger, Peer, SessionOptions, Transfer};
-use syncledger::replication::{Framing, Message, decode, encode};
-use syncledger::segment::Alone;
+use syncledger::replication::Message;
 
 /// The server's end of a line, and the device's.
 pub const SERVER: usize = 0;
@@ -20,12 +19,15 @@ pub struct Line {
 }
 
 impl Line {
-    pub fn open(ledgers: [&Ledger; 2], options: [&SessionOptions; 2], again: bool) -> Result<Self> {
+    pub fn open(ledgers: [&Ledger; 2], options: [&SessionOptions; 2], again: bool, in_part: bool) -> Result<Self> {
         let peers = [ledgers[0].session(options[0])?, ledgers[1].session(options[1])?];
         let follows = options[DEVICE].follows;
         let mut line = Self { peers, under_way: Default::default(), follows };
         if again {
             line.peers[DEVICE].send_all_again();
+        }
+        if in_part {
+            line.peers[DEVICE].name_in_part();
         }
         for side in [SERVER, DEVICE] {
             let said = line.peers[side].begin();
@@ -37,8 +39,7 @@ impl Line {
     /// Puts what a side says on its way.
     pub fn say(&mut self, side: usize, messages: Vec<Message>) {
         for message in messages {
-            let framing = Framing { ledger: self.peers[side].ledger(), past: &Alone };
-            let bytes = encode(&message, &framing).unwrap();
+            let bytes = self.peers[side].encode(message).unwrap();
             self.under_way[1 - side].push_back(bytes);
         }
     }
@@ -52,8 +53,7 @@ impl Line {
 
     pub fn hear(&mut self, side: usize, bytes: &[u8]) {
         let peer = &mut self.peers[side];
-        let framing = Framing { ledger: peer.ledger(), past: &Alone };
-        let said = match decode(bytes, &framing) {
+        let said = match peer.decode(bytes) {
             Ok(message) => peer.hear(message),
             Err(fault) => peer.fail(fault),
         };

@@ -241,7 +241,8 @@ impl World {
         let edge = Some(device.edge(&self.writers));
         let of_server = SessionOptions { sends: true, wants: Some(Filter::default()), follows: true, edge };
         let again = again && !device.kept.refused.is_empty();
-        match Line::open([&self.server.ledger, &device.node.ledger], [&of_server, &of_device], again) {
+        let in_part = !device.kept.in_full && device.kept.refused.is_empty();
+        match Line::open([&self.server.ledger, &device.node.ledger], [&of_server, &of_device], again, in_part) {
             Ok(line) => {
                 device.again = again.then(Default::default);
                 device.line = Some(line);
@@ -290,6 +291,8 @@ impl World {
             let sent = device.node.events();
             device.kept.refused.retain(|event, _| refused.contains(event) || !sent.contains(event));
         }
+        device.kept.in_full |=
+            outcomes.iter().any(|outcome| matches!(outcome, Err(fault) if fault.kind() == ErrorKind::Corrupt));
         for fault in outcomes.into_iter().filter_map(Result::err) {
             self.note(&format!("ended: {}", fault.code()));
             if fault.kind() == ErrorKind::Timeout {

@@ -96,7 +96,8 @@ impl Operation {
         let of_all: &[u16] = if self.is_open { &[429, 500, 503] } else { &[401, 429, 500, 503] };
         // A strategy that there is not.
         let of_strategy: &[u16] = if self.parameters.contains(&"strategy") { &[422] } else { &[] };
-        for status in self.refusals.iter().chain(of_all).chain(of_strategy) {
+        let of_changes: &[u16] = if self.method == "get" { &[] } else { &[507] };
+        for status in self.refusals.iter().chain(of_all).chain(of_strategy).chain(of_changes) {
             let problem = json!({ "description": meaning(*status), "content": content(("application/problem+json", "Problem")) });
             responses.insert(status.to_string(), problem);
         }
@@ -125,6 +126,7 @@ fn meaning(status: u16) -> &'static str {
         422 => "The content breaks a rule",
         426 => "Expected a WebSocket handshake",
         429 => "Too many requests: try again after the time in Retry-After",
+        507 => "The ledger's quota is used up",
         503 => "Try again after the time in Retry-After",
         _ => "The server failed",
     }
