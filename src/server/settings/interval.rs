@@ -55,7 +55,8 @@ impl FromStr for Interval {
 impl fmt::Display for Interval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.0.as_secs();
-        let (unit, seconds) = UNITS.into_iter().find(|(_, seconds)| total % seconds == 0).unwrap_or(("s", 1));
+        let (unit, seconds) =
+            UNITS.into_iter().find(|(_, seconds)| total.is_multiple_of(*seconds)).unwrap_or(("s", 1));
         write!(f, "{}{unit}", total / seconds)
     }
 }
