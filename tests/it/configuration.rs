@@ -63,7 +63,7 @@ fn a_wrong_file_is_refused_with_its_place_what_was_expected_and_what_was_meant()
         ("cert: x.pem\n", ":1:1", "unknown key `cert`", "did you mean `tls.cert`?"),
         ("listen: nowhere\n", ":1:9", "expected an address such as 127.0.0.1:7171, got `nowhere`", ""),
         ("limits:\n  sessions: many\n", ":2:13", "expected a whole number", ""),
-        ("limits:\n  sessions: 0\n", ":2:13", "expected a nonzero u32", ""),
+        ("limits:\n  sessions: 0\n", ":2:3", "expected a whole number from 1", ""),
         ("store: a\nstore: b\n", ":2:1", "each key once, got `store` again", ""),
         ("logs: {level: loud}\n", ":1:15", "expected one of off, error, warn", ""),
         ("logs: {format: jsn}\n", ":1:16", "got `jsn`", "did you mean `json`?"),

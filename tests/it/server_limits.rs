@@ -49,7 +49,7 @@ async fn every_answer_tells_a_device_what_is_left_and_who_asks_too_often_when_to
     let mut settings = Settings::default();
     settings.limits.device = rate(1, 5);
     let served = Served::start_with(settings).await;
-    let tokens = served.enrol("tablet", "reader").await;
+    let tokens = served.enrol("tablet", "operator").await;
     let first = get(&served, &tokens, "/v1/status").await;
     assert_eq!(header(&first, "ratelimit-policy"), "\"device\";q=5;w=5, \"ledger\";q=10000;w=2");
     assert_eq!(header(&first, "ratelimit"), "\"device\";r=4;t=1, \"ledger\";r=9999;t=1");
@@ -67,7 +67,7 @@ async fn every_answer_tells_a_device_what_is_left_and_who_asks_too_often_when_to
     assert!(header(&refused, "retry-after").parse::<u64>().unwrap() >= 1);
     assert!(header(&refused, "ratelimit").starts_with("\"device\";r=0;t="));
     assert_eq!(problem(refused).await, (429, "rate_limit".into()));
-    let other = served.enrol("phone", "reader").await;
+    let other = served.enrol("phone", "operator").await;
     assert_eq!(get(&served, &other, "/v1/status").await.status(), 200);
     let nobody = served.http.get(format!("{}/v1/status", served.url)).send().await.unwrap();
     assert!(nobody.status() == 401 && !nobody.headers().contains_key("ratelimit"));
@@ -81,8 +81,8 @@ async fn the_devices_of_one_ledger_together_take_nothing_from_those_of_another()
     let second = served.server.clone();
     let store = served.ledger.store().clone();
     let other = store.create_ledger("other").unwrap();
-    let (tablet, phone) = (served.enrol("tablet", "reader").await, served.enrol("phone", "reader").await);
-    let code = second.invite(&other, invite("reader")).unwrap().code;
+    let (tablet, phone) = (served.enrol("tablet", "operator").await, served.enrol("phone", "operator").await);
+    let code = second.invite(&other, invite("operator")).unwrap().code;
     let elsewhere = served.enrol_by("tablet", code).await;
     let mut was_refused = false;
     for nth in 0..100 {
@@ -222,7 +222,7 @@ async fn above_so_many_requests_at_work_others_are_sent_away_for_a_moment() {
     let mut settings = Settings::default();
     settings.limits.requests = positive(1);
     let served = Served::start_with(settings).await;
-    let tokens = served.enrol("tablet", "reader").await;
+    let tokens = served.enrol("tablet", "operator").await;
     for _ in 0..20 {
         let asked = (0..16).map(|_| get(&served, &tokens, "/v1/status"));
         let answers = futures_util::future::join_all(asked).await;
@@ -246,8 +246,8 @@ async fn a_server_backs_up_by_itself_and_metrics_tell_of_backups_peers_and_the_d
     settings.backup.every = Period::from_secs(3_600);
     let served = Served::start_with(settings).await;
     served.ledger.put("notes", "1", json!({ "text": "kept" }), &app()).unwrap();
-    served.enrol("tablet of ann", "reader").await;
-    let gone = served.enrol("phone", "reader").await;
+    served.enrol("tablet of ann", "operator").await;
+    let gone = served.enrol("phone", "operator").await;
     served.server.revoke(&served.ledger, text(&gone, "device_id")).unwrap();
     let mut figures = String::new();
     for _ in 0..500 {

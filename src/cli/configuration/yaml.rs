@@ -74,6 +74,7 @@ fn refusal(name: &str, fault: &serde_saphyr::Error) -> Error {
         }
         Fault::SerdeInvalidType { unexpected, expected, .. }
         | Fault::SerdeInvalidValue { unexpected, expected, .. } => {
+            let expected = expected.replace("a nonzero u32", "a whole number from 1");
             (format!("expected {expected}, got {}", kind(unexpected)), None)
         }
         other => {

@@ -36,7 +36,7 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match UNITS.into_iter().find(|(_, power)| self.0 > 0 && self.0 % (1 << power) == 0) {
+        match UNITS.into_iter().find(|(_, power)| self.0 > 0 && self.0.is_multiple_of(1 << power)) {
             Some((unit, power)) => write!(f, "{}{unit}", self.0 >> power),
             None => write!(f, "{}", self.0),
         }
