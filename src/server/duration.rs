@@ -58,8 +58,9 @@ impl FromStr for Period {
         let each = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, each)| *each);
         let millis = each.zip(number.parse::<u64>().ok()).and_then(|(each, count)| count.checked_mul(each));
         millis.map(Self::from_millis).ok_or_else(|| {
-            let message = format!("expected a length of time, got {:?}", crate::shape::cut(text, 40));
-            Error::new(ErrorKind::Validation, message).with_hint("write it as 30s, 15m, 24h or 7d")
+            let got = crate::shape::cut(text, 40);
+            let message = format!("expected a time such as 30s, 15m, 24h or 7d, got `{got}`");
+            Error::new(ErrorKind::Validation, message)
         })
     }
 }

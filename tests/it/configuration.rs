@@ -147,3 +147,25 @@ fn a_server_runs_with_its_file_and_logs_json() {
     assert!(told["ms"].is_u64() && told["timestamp"].is_string(), "{told}");
     assert!(!told.to_string().contains("hidden") && !told.to_string().contains("secret-notes"), "{told}");
 }
+
+#[test]
+fn alerts_and_webhooks_are_settings_of_the_file_and_their_secrets_are_not_shown() {
+    let bench = Bench::empty();
+    let text = "alerts:\n  rules: {device_silent: 12h}\n  slacks:\n    - {name: slack, url: https://hooks.example/T0/abc}\n\
+                webhooks:\n  - name: shop\n    url: https://shop.example/in\n    secret: whsec_c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0\n";
+    let file = bench.file("srv.yaml", text);
+    let found = explained(&bench, &["--config", &file, "--listen", "127.0.0.1:3"], &[]);
+    assert_eq!(found["alerts.rules.device_silent"].0, "12h");
+    assert_eq!(found["webhooks.0.name"], (json!("shop"), json!({ "from": "file", "file": "srv.yaml", "line": 6 })));
+    let shown = format!("{found:?}");
+    assert!(!shown.contains("whsec_") && !shown.contains("T0/abc") && shown.contains("shop.example"), "{shown}");
+    for (text, says) in [
+        ("alerts:\n  rules: {device_silnt: 12h}\n", "unknown key `device_silnt`"),
+        ("webhooks:\n  - name: shop\n    batches: 3\n", "unknown key `batches`"),
+        ("alerts: {every: soon}\n", "expected a time such as 30s"),
+    ] {
+        let file = bench.file("wrong.yaml", text);
+        let run = bench.run(["config", "check", &file]);
+        assert!(run.code == 2 && run.err.contains(says), "{run:?}");
+    }
+}
