@@ -93,8 +93,9 @@ fn refusal(name: &str, fault: &serde_saphyr::Error) -> Error {
 
 fn unknown(field: &str, expected: &[&'static str]) -> (String, Option<String>) {
     let message = format!("unknown key `{}`; known here: {}", crate::shape::cut(field, 60), expected.join(", "));
-    let elsewhere = || setting::ending(field).map(|path| format!("did you mean `{path}`?"));
-    (message, meant(field, expected).or_else(elsewhere))
+    // Its own name, elsewhere, is nearer than any that is only like it.
+    let elsewhere = setting::ending(field).map(|path| format!("did you mean `{path}`?"));
+    (message, elsewhere.or_else(|| meant(field, expected)))
 }
 
 fn meant(word: &str, known: &[&'static str]) -> Option<String> {

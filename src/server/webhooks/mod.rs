@@ -145,6 +145,10 @@ impl Server {
         let mut reading = Reading::default();
         let mut growth = None;
         loop {
+            // Before the log is read: what comes between the two is told of.
+            if growth.is_none() {
+                growth = self.growth_of(&hook).await.ok();
+            }
             let step = tokio::select! {
                 step = self.step(&hook, &mut reading) => step,
                 () = self.ended() => return,
@@ -163,9 +167,6 @@ impl Server {
                     Some(LOOKS)
                 }
             };
-            if growth.is_none() {
-                growth = self.growth_of(&hook).await.ok();
-            }
             let is_ended = tokio::select! {
                 () = self.ended() => true,
                 () = self.rest(&hook, &reading, wait, growth.as_mut()) => false,
