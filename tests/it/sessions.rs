@@ -744,7 +744,9 @@ fn edits_name_what_the_other_side_has_by_a_part_of_its_id() {
     (0..256).for_each(|key| edit(&device, "a", key, 1, key));
     sync(&device, &server);
     // After the second time the server knows how far it has the other's log.
-    (0..2).for_each(|_| drop(sync(&other, &server)));
+    for _ in 0..2 {
+        sync(&other, &server);
+    }
     let patch = |ledger: &Ledger, source: &str, value: usize| {
         let patch = |key: usize| Write::new("c", format!("k{key}"), Act::Patch(json!({ "field1": value + key })));
         ledger.write_all((0..256).map(patch).collect(), &context(source)).unwrap();

@@ -8,6 +8,7 @@
 mod channels;
 mod edge;
 mod named;
+#[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "only sessions over channels share what they read"))]
 mod recent;
 mod room;
 #[cfg(feature = "tokio")]
