@@ -3,11 +3,38 @@
 //! Derived: without it a session asks for everything once more, and finds it known.
 
 use super::Ledger;
+use super::request::Entry;
 use super::row::{self, Kind};
 use super::shared::MARK;
 use crate::Result;
-use crate::event::{EventId, WriterId};
+use crate::event::{EventId, RunId, WriterId};
 use crate::replication::Cursor;
+
+/// What tells the entry at a position from any other that a copy of the log may have there. A store that was copied, or
+/// replaced by an older copy, can come to hold the same event at the same position after others: but not by the same append.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    position: u64,
+    id: EventId,
+    run: Option<RunId>,
+    received_at: i64,
+}
+
+impl Mark {
+    pub(super) fn of(entry: &Entry) -> Self {
+        let Entry { position, id, run, received_at, .. } = *entry;
+        Self { position, id, run, received_at }
+    }
+
+    pub(super) fn cursor(self) -> Cursor {
+        let mut hasher = blake3::Hasher::new_derive_key("syncledger 2026-11 place of a log v1");
+        hasher.update(&self.id.0).update(&self.received_at.to_le_bytes());
+        if let Some(run) = self.run {
+            hasher.update(&run.0);
+        }
+        Cursor { position: self.position, event: EventId(hasher.finalize().into()) }
+    }
+}
 
 fn encode(cursor: Cursor, scope: &str) -> Vec<u8> {
     [&cursor.position.to_le_bytes()[..], &cursor.event.0, scope.as_bytes()].concat()
@@ -40,7 +67,7 @@ impl Ledger {
 
     /// The place of a position in this log.
     pub(super) fn cursor_at(&self, position: u64) -> Result<Option<Cursor>> {
-        Ok(self.log_reader().at(position)?.map(|entry| Cursor { position, event: entry.id }))
+        Ok(self.log_reader().at(position)?.map(|entry| Mark::of(&entry).cursor()))
     }
 
     fn cursor_key(&self, replica: WriterId, name: &str) -> Vec<u8> {

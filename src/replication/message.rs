@@ -7,12 +7,13 @@ use crate::event::{BlobHash, EventId, LedgerId, WriterId};
 use crate::segment::Item;
 use crate::{Error, ErrorKind};
 
-/// A place in a log: a position, and the event there. A log that was restored or copied has another event there.
+/// A place in a log: a position, and what tells the event there, as it was appended to this log, from any other. A log that was
+/// restored or copied and went on has another there. Only the sender makes and compares it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     /// The position; everything up to it is meant.
     pub position: u64,
-    /// The id of the event there.
+    /// What tells the event there from any other: made of its id, when it was appended, and by which execution.
     pub event: EventId,
 }
 

@@ -771,3 +771,31 @@ fn edits_name_what_the_other_side_has_by_a_part_of_its_id() {
     let digests = [&device, &server, &other].map(digest);
     assert!(digests.iter().all(|one| *one == digests[0]));
 }
+
+#[test]
+fn an_older_copy_of_a_store_that_goes_on_loses_nothing_where_both_hold_the_same_event_at_one_position() {
+    let (server, dir) = (ledger(), tempfile::tempdir().unwrap());
+    let [store, older] = ["store", "older"].map(|name| dir.path().join(name));
+    let open = |at: &std::path::Path| Store::open(at).unwrap().ledger_or_create("main").unwrap();
+    let device = open(&store);
+    edit(&server, "a", 1, 1, 1);
+    sync(&device, &server);
+    device.store().close().unwrap();
+    drop(device);
+    crate::crashes::copy(&store, &older);
+    let device = open(&store);
+    device.put("notes", "lost with the store", json!({}), &context("app")).unwrap();
+    sync(&device, &server);
+    edit(&server, "a", 2, 1, 2);
+    (0..2).for_each(|_| assert!(sync(&device, &server).0[1].applied <= 1));
+    // Until here the server knows the device's log, whose last event is its own edit of "k2".
+    let copy = open(&older);
+    copy.put("notes", "made on the copy", json!({}), &context("app")).unwrap();
+    let takes = SessionOptions { sends: false, wants: Some(Filter::of(["c"])), follows: false, edge: None };
+    sync_with(&copy, &server, [&takes, &SessionOptions::default()]);
+    assert_eq!(copy.position(), device.position());
+    sync(&copy, &server);
+    assert!(server.get("notes", "made on the copy").unwrap().is_some());
+    sync(&copy, &server);
+    assert_eq!(digest(&copy), digest(&server));
+}

@@ -24,6 +24,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::Ledger;
 use super::backup::blobs_of;
+use super::cursor::Mark;
 use super::replicate::Foreign;
 use super::request::{AsOf, Entry, Look, Transfer};
 use super::state::RecordKey;
@@ -599,12 +600,12 @@ impl<'a> Reading<'a> {
         self.events.reserve(room.min(BATCH_EVENTS));
         let mut upto = None;
         self.ledger.log_reader().each(after, until, |entry| {
-            upto = Some(Cursor { position: entry.position, event: entry.id });
+            upto = Some(Mark::of(&entry));
             self.take(Cow::Owned(entry))?;
             Ok(!self.is_full())
         })?;
         let nothing = || Error::new(ErrorKind::Consistency, format!("the log ends at position {after}"));
-        upto.ok_or_else(nothing)
+        upto.map(Mark::cursor).ok_or_else(nothing)
     }
 
     fn finish(self) -> Vec<Item> {
@@ -625,10 +626,9 @@ impl<'a> Reading<'a> {
         for part in parts {
             if part.collections.iter().any(|name| self.filter.conditions(name).is_some()) {
                 for entry in part.entries.iter().filter(|entry| entry.position > after) {
-                    upto = Some(Cursor { position: entry.position, event: entry.id });
                     self.take(Cow::Borrowed(entry))?;
                     if self.is_full() {
-                        return Ok(upto);
+                        return Ok(Some(Mark::of(entry).cursor()));
                     }
                 }
             }

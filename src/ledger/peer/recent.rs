@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::Result;
 use crate::ledger::Ledger;
+use crate::ledger::cursor::Mark;
 use crate::ledger::request::Entry;
 use crate::replication::Cursor;
 use crate::segment;
@@ -42,7 +43,7 @@ impl Part {
             Ok(bytes <= MOST_BYTES)
         })?;
         let Some(last) = entries.last() else { return Ok(None) };
-        let upto = Cursor { position: last.position, event: last.id };
+        let upto = Mark::of(last).cursor();
         Ok(Some(Self { after, upto, collections, entries, bytes }).filter(|_| bytes <= MOST_BYTES))
     }
 }
