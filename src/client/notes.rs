@@ -63,7 +63,7 @@ pub(super) struct Known {
     pub(super) rejected: BTreeMap<String, Rejected>,
     pub(super) failure: Option<Failure>,
     pub(super) succeeded_at_ms: Option<i64>,
-    /// Whether the server may lack what it has acknowledged: what it refused may be known no more.
+    /// Whether a session has ended because one side could not find what an event names by a part of its id.
     #[serde(default)]
     in_full: bool,
 }
@@ -93,9 +93,9 @@ impl Known {
         self.rejected.values().any(|rejected| rejected.again)
     }
 
-    /// Whether events are to name what they are built on by whole ids: the server may have refused it.
-    pub(super) fn names_in_full(&self) -> bool {
-        self.in_full || !self.rejected.is_empty()
+    /// Whether our events name what they are built on by whole ids, as the server may have refused it, and whether the server's do.
+    pub(super) fn names(&self) -> (bool, bool) {
+        (self.in_full || !self.rejected.is_empty(), self.in_full)
     }
 
     /// Remembers a session that may bring events after a position of the log.

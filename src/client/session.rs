@@ -115,8 +115,12 @@ impl Client {
         if again {
             peer.want_all_again();
         }
-        if !notes.known().names_in_full() {
+        let (in_full, whole_ids) = notes.known().names();
+        if !in_full {
             peer.name_in_part();
+        }
+        if whole_ids {
+            peer.want_whole_ids();
         }
         if purpose.wants.is_some() {
             let after = ledger.position();

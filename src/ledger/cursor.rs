@@ -32,18 +32,18 @@ impl Mark {
         if let Some(run) = self.run {
             hasher.update(&run.0);
         }
-        Cursor { position: self.position, event: EventId(hasher.finalize().into()) }
+        Cursor { position: self.position, mark: hasher.finalize().into() }
     }
 }
 
 fn encode(cursor: Cursor, scope: &str) -> Vec<u8> {
-    [&cursor.position.to_le_bytes()[..], &cursor.event.0, scope.as_bytes()].concat()
+    [&cursor.position.to_le_bytes()[..], &cursor.mark, scope.as_bytes()].concat()
 }
 
 fn decode(bytes: &[u8]) -> Option<(Cursor, String)> {
     let (position, rest) = bytes.split_first_chunk::<8>()?;
-    let (event, scope) = rest.split_first_chunk::<32>()?;
-    let cursor = Cursor { position: u64::from_le_bytes(*position), event: EventId(*event) };
+    let (mark, scope) = rest.split_first_chunk::<32>()?;
+    let cursor = Cursor { position: u64::from_le_bytes(*position), mark: *mark };
     Some((cursor, String::from_utf8(scope.to_vec()).ok()?))
 }
 

@@ -14,7 +14,7 @@ pub struct Cursor {
     /// The position; everything up to it is meant.
     pub position: u64,
     /// What tells the event there from any other: made of its id, when it was appended, and by which execution.
-    pub event: EventId,
+    pub mark: [u8; 32],
 }
 
 /// The first half of an event's id: enough to tell it from all others.
@@ -60,6 +60,8 @@ pub struct Wants {
     pub holds_events: bool,
     /// Collections with the digest of what it holds of them, where it has no cursor.
     pub digests: Vec<(String, [u8; 32])>,
+    /// Whether events are to name others by whole ids: it could not find one that was named by a part.
+    pub whole_ids: bool,
 }
 
 /// An event that a side does not take in, and why.

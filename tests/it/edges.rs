@@ -266,7 +266,7 @@ fn an_event_that_breaks_a_rule_is_refused_and_does_not_hold_up_the_device() {
         Item { position, previous: 0, received_at: 0, run: None, id, event }
     };
     let events = vec![item(late, 1), item(event("good", WriterId([9; 16]), 2), 2)];
-    let said = peer.hear(Message::Batch { batch: 1, upto: Cursor { position: 2, event: EventId([1; 32]) }, events });
+    let said = peer.hear(Message::Batch { batch: 1, upto: Cursor { position: 2, mark: [1; 32] }, events });
     let Some(Message::Ack { refused, .. }) = said.first() else { panic!("{said:?}") };
     assert_eq!(codes(refused), ["validation"]);
     assert!(server.get("notes", "good").unwrap().is_some() && !peer.is_ended());
@@ -301,7 +301,7 @@ fn no_device_moves_the_cursor_of_another_and_none_hears_of_collections_that_it_m
     assert_eq!(wants.digests.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["notes"]);
     peer.hear(Message::Wants(None));
     peer.hear(Message::Begins { after: 0, scope: String::new() });
-    let upto = Cursor { position: last.position, event: last.id };
+    let upto = Cursor { position: last.position, mark: last.id.0 };
     peer.hear(Message::Batch { batch: 1, upto, events: Vec::new() });
     peer.hear(Message::Reached);
     sync(&server, &victim, &edge());

@@ -411,7 +411,7 @@ fn another_version_and_words_out_of_turn_end_the_session_with_an_error_on_both_s
         now_ms: 0,
     };
     let begins = |after| Message::Begins { after, scope: String::new() };
-    let cursor = Cursor { position: 1, event: here.log(&Default::default()).unwrap()[0].id };
+    let cursor = Cursor { position: 1, mark: here.log(&Default::default()).unwrap()[0].id.0 };
     let batch = |batch| Message::Batch { batch, upto: cursor, events: Vec::new() };
     let ready = || vec![Message::Hello(hello((1, 1))), Message::Wants(None), begins(0)];
     let after = |message: Message| [ready(), vec![message]].concat();
@@ -506,7 +506,7 @@ proptest! {
             peer.hear(Message::Begins { after: 0, scope: String::new() });
         }
         for (kind, number, flag) in words {
-            let upto = Cursor { position: number, event: id };
+            let upto = Cursor { position: number, mark: id.0 };
             let hash = syncledger::event::BlobHash([number as u8; 32]);
             peer.hear(match kind {
                 0 => Message::Hello(hello.clone()),
@@ -715,7 +715,7 @@ fn how_far_a_log_was_looked_through_is_told_after_two_seconds() {
         session.handle(now, input);
         std::iter::from_fn(|| session.poll()).collect::<Vec<_>>()
     };
-    let upto = |position| Cursor { position, event: syncledger::event::EventId([position as u8; 32]) };
+    let upto = |position| Cursor { position, mark: [position as u8; 32] };
     said(&mut session, 1_000, Input::Received(Message::Hello(hello)));
     said(&mut session, 1_000, Input::Chosen(None));
     said(&mut session, 1_000, Input::Received(Message::Wants(Some(Wants::after(None, Filter::of(["c"]))))));
@@ -798,4 +798,45 @@ fn an_older_copy_of_a_store_that_goes_on_loses_nothing_where_both_hold_the_same_
     assert!(server.get("notes", "made on the copy").unwrap().is_some());
     sync(&copy, &server);
     assert_eq!(digest(&copy), digest(&server));
+}
+
+#[test]
+fn what_is_named_is_found_behind_many_later_edits_and_whole_ids_come_to_who_asks_for_them() {
+    let (server, device, other) = (ledger(), ledger(), ledger());
+    edit(&server, "s", 1, 1, 1);
+    for replica in [&device, &other] {
+        for _ in 0..2 {
+            sync(replica, &server);
+        }
+    }
+    let many: Vec<_> = (0..1_500).map(|n| Write::new("c", "k1", Act::Patch(json!({ "field2": n })))).collect();
+    device.write_all(many, &context("app")).unwrap();
+    edit(&other, "b", 1, 3, 3);
+    sync(&other, &server);
+    let session = |from: &Ledger, to: &Ledger, asks: bool| {
+        let mut link = Link::new(from, to, [&SessionOptions::default(); 2]);
+        link.peers[0].name_in_part();
+        if asks {
+            link.peers[1].want_whole_ids();
+        }
+        link.run(usize::MAX);
+        let (outcomes, [way, _]) = link.finish();
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        way
+    };
+    session(&server, &device, false);
+    assert_eq!(digest(&server), digest(&device));
+    let bytes = [false, true].map(|asks| {
+        let patch = |key: usize| Act::Patch(json!({ "field1": usize::from(asks) * 1_000 + key }));
+        let keys = || (100..356_usize).map(|key| format!("k{key}"));
+        if !asks {
+            let puts = keys().map(|key| Write::new("c", key, Act::Put(json!({})))).collect();
+            device.write_all(puts, &context("app")).unwrap();
+            sync(&device, &server);
+        }
+        let patches = keys().enumerate().map(|(nth, key)| Write::new("c", key, patch(nth))).collect();
+        device.write_all(patches, &context("app")).unwrap();
+        session(&device, &server, asks).bytes
+    });
+    assert!(bytes[0] < 256 * 20 && bytes[1] > 256 * 32, "{bytes:?}");
 }

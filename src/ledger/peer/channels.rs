@@ -138,8 +138,10 @@ impl Peer {
                 () = tokio::time::sleep(patience) => Happened::DueNow,
             };
             has_stopped |= matches!(happened, Happened::Stopped(_));
-            if matches!(happened, Happened::Grown) && self.is_soon_read() {
-                words = self.grown();
+            // No further than that: what is beyond it is in the log, and told of next.
+            let soon = Some(()).filter(|()| matches!(happened, Happened::Grown)).and_then(|()| self.soon_read());
+            if let Some(upto) = soon {
+                words = self.grown_to(upto);
             } else {
                 match steps::run(move || self.step(happened)).await {
                     Some((peer, said)) => (self, words) = (peer, said),

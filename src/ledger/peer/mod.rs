@@ -124,6 +124,8 @@ pub struct Peer {
     /// Events that may be told by a part of their ids, and whether they are.
     roots: Roots,
     names_in_part: bool,
+    /// Whether the other side is asked for whole ids.
+    wants_whole_ids: bool,
 }
 
 impl Ledger {
@@ -167,6 +169,7 @@ impl Ledger {
             roots: Roots::default(),
             // A device refuses nothing.
             names_in_part: options.edge.is_some(),
+            wants_whole_ids: false,
         };
         Ok(peer)
     }
@@ -186,6 +189,12 @@ impl Peer {
     /// This ledger's log may have grown. Returns what to say to the other side.
     pub fn grown(&mut self) -> Vec<Message> {
         self.tell(Input::Grown(self.ledger.position()))
+    }
+
+    /// This ledger's log has grown up to a position.
+    #[cfg(feature = "tokio")]
+    fn grown_to(&mut self, position: u64) -> Vec<Message> {
+        self.tell(Input::Grown(position))
     }
 
     /// Time went by. Returns what to say to the other side.
@@ -264,6 +273,11 @@ impl Peer {
     /// nothing of this log: what it has acknowledged but does not have it cannot find, which ends the session as `corrupt`.
     pub fn name_in_part(&mut self) {
         self.names_in_part = true;
+    }
+
+    /// Asks the other side to name events by whole ids: after a session that ended as `corrupt`. To be said before the session begins.
+    pub fn want_whole_ids(&mut self) {
+        self.wants_whole_ids = true;
     }
 
     /// Whether the session has ended.
@@ -368,26 +382,24 @@ impl Peer {
         Ok((batch.finish(), upto))
     }
 
-    /// Whether what came last can be looked through in no time, and without the disk.
+    /// Up to where the log can be looked through in no time, and without the disk; `None` where it cannot.
     #[cfg(feature = "tokio")]
-    fn is_soon_read(&self) -> bool {
-        let (Some(after), Some(recent)) = (self.session.read(), &self.recent) else { return false };
-        let (parts, edge) = (recent.after(after), self.guard.as_ref().map(|guard| &guard.edge));
+    fn soon_read(&self) -> Option<u64> {
+        let parts = self.recent.as_ref()?.after(self.session.read()?);
+        let (filter, edge) = (self.session.wanted_by_other()?, self.guard.as_ref().map(|guard| &guard.edge));
         let mut few = AT_ONCE;
-        let Some(filter) = self.session.wanted_by_other() else { return false };
-        !parts.is_empty()
-            && parts.iter().all(|part| {
-                let is_shown = |name: &&String| edge.is_none_or(|edge| edge.shows(name));
-                let mut wanted =
-                    part.collections.iter().filter(is_shown).filter_map(|name| filter.conditions(name)).peekable();
-                if wanted.peek().is_none() {
-                    return true;
-                }
-                few = few.saturating_sub(part.entries.len());
-                few > 0
-                    && wanted.all(<[Condition]>::is_empty)
-                    && edge.is_none_or(|edge| edge.has_no_conditions(&part.collections))
-            })
+        let is_soon = parts.iter().all(|part| {
+            let is_shown = |name: &&String| edge.is_none_or(|edge| edge.shows(name));
+            let shown = part.collections.iter().filter(is_shown);
+            let mut wanted = shown.filter_map(|name| filter.conditions(name)).peekable();
+            if wanted.peek().is_none() {
+                return true;
+            }
+            few = few.saturating_sub(part.entries.len());
+            let is_free = edge.is_none_or(|edge| edge.has_no_conditions(&part.collections));
+            few > 0 && is_free && wanted.all(<[Condition]>::is_empty)
+        });
+        parts.last().filter(|_| is_soon).map(|last| last.upto.position)
     }
 
     fn keep_refusals(&mut self, refused: Vec<Refusal>) {
@@ -418,6 +430,7 @@ impl Peer {
         let (cursor, scope) = held.unzip();
         let mut wants = Wants::after(cursor, filter);
         wants.scope = scope.unwrap_or_default();
+        wants.whole_ids = self.wants_whole_ids;
         let head = self.ledger.position();
         wants.holds_events = cursor.is_none() && head > 0 && head <= MOST_LISTED;
         if head > 0 && !self.wants_again {
@@ -431,7 +444,8 @@ impl Peer {
         self.guard.as_ref().is_none_or(|guard| guard.edge.shows(collection))
     }
 
-    fn begin_sending(&self, wants: &Wants) -> Result<Input> {
+    fn begin_sending(&mut self, wants: &Wants) -> Result<Input> {
+        self.names_in_part &= !wants.whole_ids;
         let scope = self.guard.as_ref().map(|guard| guard.edge.scope()).unwrap_or_default();
         let cursor = wants.cursor.filter(|_| wants.scope == scope && !self.sends_again);
         let position = cursor.map_or(0, |cursor| {

@@ -4,20 +4,21 @@
 //! side has that event, once it has acknowledged it, and finds it among the record's by the first bits of its id. Whether it is
 //! the right one shows in the hash of the batch, which is made of whole ids.
 
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
 use crate::event::{Event, EventId, WriterId};
 use crate::ledger::Ledger;
+use crate::ledger::state::RecordKey;
 use crate::segment::Past;
 
 /// What an id that is told in part has in place of a writer.
 const IN_PART: WriterId = WriterId([0; 16]);
 /// How many bits of an id are told: enough for the events of one record.
 const BITS: u32 = 34;
-/// How many of a record's events are looked through for one that is named and is none of its heads.
-const MOST_LOOKED_THROUGH: usize = 1_024;
 /// How many events that the other side has are remembered.
 const MOST_REMEMBERED: usize = 1 << 14;
 
@@ -41,10 +42,38 @@ impl Roots {
     }
 }
 
-/// What both sides of a session know.
+/// What both sides of a session know, for one message.
 pub(super) struct Named<'a> {
-    pub(super) ledger: &'a Ledger,
-    pub(super) roots: &'a Roots,
+    ledger: &'a Ledger,
+    roots: &'a Roots,
+    /// The events of records of which one was named that is no head, by the parts of their ids: each record is read once.
+    read: RefCell<HashMap<RecordKey, Parts>>,
+}
+
+/// Events by the parts of their ids; `None` where several have the same.
+type Parts = HashMap<u64, Option<EventId>, RandomState>;
+
+impl<'a> Named<'a> {
+    pub(super) fn new(ledger: &'a Ledger, roots: &'a Roots) -> Self {
+        Self { ledger, roots, read: RefCell::default() }
+    }
+
+    /// The event of a record whose id begins with these bits: a head, or else any.
+    fn find_part(&self, record: RecordKey, number: u64) -> Option<EventId> {
+        let shared = self.ledger.shared();
+        let _reading = shared.reading();
+        let row = shared.row(self.ledger.id(), &record).ok()??;
+        let mut heads = row.heads.iter().filter(|head| part(head) == number);
+        if let (Some(head), None) = (heads.next(), heads.next()) {
+            return Some(*head);
+        }
+        let mut read = self.read.borrow_mut();
+        let parts = match read.entry(record) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(self.ledger.parts_of(row.last)?),
+        };
+        parts.get(&number).copied().flatten()
+    }
 }
 
 impl Past for Named<'_> {
@@ -53,27 +82,17 @@ impl Past for Named<'_> {
     }
 
     fn find(&self, collection: &str, key: &str, writer: WriterId, number: u64) -> Option<EventId> {
-        if writer == IN_PART { self.ledger.event_by_part(collection, key, number) } else { None }
+        if writer == IN_PART { self.find_part((collection.to_owned(), key.to_owned()), number) } else { None }
     }
 }
 
 impl Ledger {
-    /// The event of a record whose id begins with these bits: a head, or else the latest.
-    fn event_by_part(&self, collection: &str, key: &str, number: u64) -> Option<EventId> {
-        let shared = self.shared();
-        let _reading = shared.reading();
-        let row = shared.row(self.id(), &(collection.to_owned(), key.to_owned())).ok()??;
-        if let Some(head) = row.heads.iter().find(|head| part(head) == number) {
-            return Some(*head);
+    /// The events of a record, from the position of its last, by the parts of their ids.
+    fn parts_of(&self, last: u64) -> Option<Parts> {
+        let mut parts = Parts::default();
+        for entry in self.log_reader().record(last, 0).ok()? {
+            parts.entry(part(&entry.id)).and_modify(|known| *known = None).or_insert(Some(entry.id));
         }
-        let (log, mut position) = (self.log_reader(), row.last);
-        for _ in 0..MOST_LOOKED_THROUGH {
-            let entry = log.at(position).ok()??;
-            if part(&entry.id) == number {
-                return Some(entry.id);
-            }
-            position = Some(entry.previous).filter(|previous| *previous > 0)?;
-        }
-        None
+        Some(parts)
     }
 }

@@ -132,7 +132,7 @@ impl Peer {
     /// # Errors
     /// `too_large` where it has more than 16 MiB.
     pub fn encode(&self, message: Message) -> Result<Vec<u8>> {
-        let past = Named { ledger: &self.ledger, roots: &self.roots };
+        let past = Named::new(&self.ledger, &self.roots);
         encode(message, &Framing { ledger: self.ledger(), past: &past })
     }
 
@@ -143,7 +143,7 @@ impl Peer {
     /// `validation` for bytes that are none; `too_large`; `ledger_mismatch`; `corrupt` for events that are not what their hashes
     /// say, or name events that are not here.
     pub fn decode(&self, bytes: &[u8]) -> Result<Message> {
-        let past = Named { ledger: &self.ledger, roots: &self.roots };
+        let past = Named::new(&self.ledger, &self.roots);
         let decoded = decode(bytes, &Framing { ledger: self.ledger(), past: &past });
         decoded.map_err(|fault| if self.guard.is_some() { unsaid(fault) } else { fault })
     }
