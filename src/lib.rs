@@ -63,6 +63,7 @@ pub mod projection;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod replication;
 #[cfg(any(feature = "client", feature = "server"))]
+#[cfg_attr(not(feature = "client"), expect(unreachable_pub, reason = "what is public of it is the client's"))]
 mod retry;
 pub mod schema;
 #[cfg(not(target_arch = "wasm32"))]

@@ -53,6 +53,7 @@ pub(crate) struct Globals {
 
 /// Which of the global options stand on the command line, rather than in the environment or nowhere.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only the server's settings ask for it"))]
 pub(crate) struct Given {
     pub(crate) store: bool,
     pub(crate) ledger: bool,

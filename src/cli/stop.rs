@@ -16,6 +16,7 @@ pub(crate) type Outcome<T = ()> = Result<T, Stop>;
 
 /// The exit codes, which scripts test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "client"), expect(dead_code, reason = "two are of the client alone"))]
 pub(crate) enum Exit {
     Ok = 0,
     Failed = 1,

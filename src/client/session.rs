@@ -245,11 +245,12 @@ impl Watched {
             notes.change(|known| known.reach(position))?;
         }
         let transfer = outcome.map_err(Fault::in_session)?;
-        if let (Some(after), Some(upto)) = (self.began_after, acknowledged) {
-            self.accept(after, upto)?;
-        }
+        let accepted = match (self.began_after, acknowledged) {
+            (Some(after), Some(upto)) => self.accept(after, upto)?,
+            _ => 0,
+        };
         let sent = match acknowledged {
-            Some(upto) => outbox::taken(ledger, &before, self.acknowledged, upto)?,
+            Some(upto) => outbox::taken(ledger, &before, self.acknowledged, upto)? + accepted,
             None => 0,
         };
         let now_ms = self.client.now_ms();
@@ -264,15 +265,16 @@ impl Watched {
         })
     }
 
-    /// What was refused before and was sent again without a word about it is taken.
-    fn accept(&self, after: u64, upto: u64) -> Result<()> {
+    /// What was refused before and was sent again without a word about it is taken. Returns how many events that are.
+    fn accept(&self, after: u64, upto: u64) -> Result<u64> {
         let known = self.client.notes.known();
         let was_refused: Vec<&String> = known.rejected.keys().filter(|event| !self.refused.contains(event)).collect();
         if was_refused.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let taken = outbox::between(&self.client.ledger, after, upto, &was_refused)?;
-        self.client.notes.change(|known| known.rejected.retain(|event, _| !taken.contains(event)))
+        self.client.notes.change(|known| known.rejected.retain(|event, _| !taken.contains(event)))?;
+        Ok(taken.len() as u64)
     }
 }
 

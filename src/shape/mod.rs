@@ -19,6 +19,7 @@ use crate::schema::Violation;
 use crate::{ErrorKind, Result};
 
 /// A ledger of a store.
+#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "only the command line shows it"))]
 pub(crate) fn ledger(store: &FilePath, info: &LedgerInfo) -> Json {
     json!({
         "store": store.display().to_string(),
@@ -47,6 +48,7 @@ pub(crate) fn revert(answer: &Receipt) -> Json {
 }
 
 /// What a revert would do.
+#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "only the command line shows it"))]
 pub(crate) fn dry_receipt(would: &DryReceipt) -> Json {
     let mut object = planned(&would.planned);
     set(&mut object, "skipped", skipped(&would.skipped));

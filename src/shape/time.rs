@@ -51,6 +51,7 @@ pub(crate) fn to_json(millis: i64) -> Json {
 }
 
 /// A time for people: `2021-04-01 00:52:27`.
+#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "only the command line shows it"))]
 pub(crate) fn people(millis: i64) -> String {
     match jiff::Timestamp::from_millisecond(millis) {
         Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S").to_string(),

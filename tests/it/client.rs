@@ -269,7 +269,8 @@ async fn what_the_server_refuses_is_listed_with_the_reason_and_can_be_sent_again
     let tokens = Tokens::enrol(&laptop.ledger, &office.url(), &code, Some("laptop"), None).await.unwrap();
     let again = client(&laptop.ledger, &office.url(), tokens, Carries::Either);
     again.retry(&[]).unwrap();
-    again.sync(&[]).await.unwrap();
+    let synced = again.sync(&[]).await.unwrap();
+    assert_eq!((synced.sent, synced.rejected), (2, 0), "what was refused before and is taken now was sent now");
     assert_eq!(look(&again), []);
     assert_eq!(office.ledger.get("secrets", "bad").unwrap().unwrap().value["n"], 2);
 }

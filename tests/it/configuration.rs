@@ -163,9 +163,16 @@ fn alerts_and_webhooks_are_settings_of_the_file_and_their_secrets_are_not_shown(
         ("alerts:\n  rules: {device_silnt: 12h}\n", "unknown key `device_silnt`"),
         ("webhooks:\n  - name: shop\n    batches: 3\n", "unknown key `batches`"),
         ("alerts: {every: soon}\n", "expected a time such as 30s"),
+        ("alerts: [1]\n", "expected keys with values"),
+        ("webhooks: {name: shop}\n", "expected a list"),
+        ("webhooks: [{name: a b}]\n", "expected a name of a webhook"),
+        ("webhooks: [{name: shop, url: \"http://10.0.0.1/x\"}]\n", "shop"),
+        ("alerts: {slacks: [{name: slack, url_file: nowhere}]}\n", "nowhere"),
     ] {
         let file = bench.file("wrong.yaml", text);
         let run = bench.run(["config", "check", &file]);
+        assert!(run.code == 2 && run.err.contains(says), "{run:?}");
+        let run = bench.run(["serve", "--listen", "127.0.0.1:0", "--config", &file]);
         assert!(run.code == 2 && run.err.contains(says), "{run:?}");
     }
 }

@@ -71,7 +71,8 @@ fn said(value: &Json) -> String {
 impl Check {
     fn run(self, app: &mut App) -> Outcome {
         let file = app.caller.path(&self.file);
-        Configuration::read(Some(&file), environment, Vec::new()).map_err(Stop::misconfigured)?;
+        let read = Configuration::read(Some(&file), environment, Vec::new()).and_then(|read| read.file.check());
+        read.map_err(Stop::misconfigured)?;
         let name = self.file.display().to_string();
         app.out.answer(&json!({ "ok": true, "file": name }), || format!("{} {name}", style::good("ok:")))
     }

@@ -75,6 +75,7 @@ impl Serve {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let configuration = self.options.configuration(&app.globals)?;
         let file = configuration.file;
+        file.check().map_err(Stop::misconfigured)?;
         output::trace_server(file.logs, app.globals.verbose, app.globals.quiet);
         (app.globals.store, app.globals.ledger) = (file.store.clone(), file.ledger.clone());
         let tls = file.tls.cert.as_deref().zip(file.tls.key.as_deref()).map(|(cert, key)| Tls::read(cert, key));

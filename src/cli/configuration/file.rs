@@ -104,6 +104,15 @@ impl Default for File {
 }
 
 impl File {
+    /// Checks whom the server is to tell of what, as it does itself when it starts.
+    ///
+    /// # Errors
+    /// `validation` where an address, a secret or a name is none; `not_found`, `permission` or `storage` where a file that holds one
+    /// cannot be read.
+    pub(crate) fn check(&self) -> crate::Result<()> {
+        self.alerts.check().and_then(|()| WebhookSettings::check(&self.webhooks))
+    }
+
     /// What of it is the server's.
     pub(crate) fn server(&self) -> Settings {
         let Self { min_app_version, limits, quotas, backup, .. } = self.clone();

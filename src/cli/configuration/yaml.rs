@@ -81,7 +81,9 @@ fn refusal(name: &str, fault: &serde_saphyr::Error) -> Error {
             let said = other.to_string();
             let line = said.lines().next().unwrap_or("this is no YAML");
             // The place is told already.
-            (line.split(" at line ").next().unwrap_or(line).to_owned(), None)
+            let said = line.split(" at line ").next().unwrap_or(line);
+            let said = said.replace("mapping start", "keys with values, got something else");
+            (said.replace("sequence start", "a list, got something else"), None)
         }
     };
     let refused = Error::new(ErrorKind::Validation, format!("{name}{place}: {message}"));

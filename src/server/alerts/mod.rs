@@ -101,6 +101,23 @@ impl Alerts {
     }
 }
 
+impl AlertSettings {
+    /// Checks settings as [`Server::with_alerts`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(&self) -> Result<()> {
+        self.sinks().map(drop)
+    }
+
+    fn sinks(&self) -> Result<Vec<Sink>> {
+        if let Some(link) = &self.link {
+            Address::read("the link of alerts", &link.as_str().into(), true)?;
+        }
+        Sink::all(self)
+    }
+}
+
 impl Server {
     /// The same server, which raises alerts by these rules and tells those that are named, as long as it serves, or [`Server::attend`]
     /// runs.
@@ -109,10 +126,7 @@ impl Server {
     /// `validation` where the settings name an address, a secret or a mailbox that is none; `not_found`, `permission` or `storage`
     /// where a file that they name cannot be read.
     pub fn with_alerts(self, settings: AlertSettings) -> Result<Self> {
-        if let Some(link) = &settings.link {
-            Address::read("the link of alerts", &link.as_str().into(), true)?;
-        }
-        let plan = Plan { sinks: Sink::all(&settings)?, settings, client: outgoing::client()? };
+        let plan = Plan { sinks: settings.sinks()?, settings, client: outgoing::client()? };
         self.0.alerts.known().plan = Some(Arc::new(plan));
         Ok(self)
     }

@@ -59,7 +59,29 @@ struct Hook {
     client: Client,
 }
 
+impl WebhookSettings {
+    /// Checks webhooks as [`Server::with_webhooks`] does, but for their ledgers.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(all: &[Self]) -> Result<()> {
+        Hook::all(all).map(drop)
+    }
+}
+
 impl Hook {
+    fn all(settings: &[WebhookSettings]) -> Result<Vec<Self>> {
+        let (client, mut names) = (outgoing::client()?, BTreeSet::new());
+        let hook = |settings: &WebhookSettings| {
+            if !names.insert(settings.name.clone()) {
+                let message = format!("two webhooks are called {:?}", settings.name);
+                return Err(Error::new(ErrorKind::Validation, message));
+            }
+            Self::of(settings, client.clone())
+        };
+        settings.iter().map(hook).collect()
+    }
+
     fn of(settings: &WebhookSettings, client: Client) -> Result<Self> {
         let name = settings.name.clone();
         check_name("a webhook", &name)?;
@@ -107,19 +129,14 @@ impl Server {
     /// `validation` where a name is none, or is there twice, or an address or a secret is none; `not_found` where there is no such
     /// ledger, or no such file; `permission` or `storage`.
     pub fn with_webhooks(self, settings: Vec<WebhookSettings>) -> Result<Self> {
-        let (client, mut names, mut hooks) = (outgoing::client()?, BTreeSet::new(), Vec::new());
-        for settings in &settings {
-            if !names.insert(&settings.name) {
-                let message = format!("two webhooks are called {:?}", settings.name);
-                return Err(Error::new(ErrorKind::Validation, message));
-            }
-            let hook = Hook::of(settings, client.clone())?;
+        let hooks = Hook::all(&settings)?;
+        for hook in &hooks {
             let ledger = self.0.store.ledger(&hook.ledger)?;
             if self.0.hooks.places.read(&hook.name)?.is_none() {
                 self.0.hooks.places.begin(&hook.name, Place::at(&ledger, ledger.position())?)?;
             }
-            hooks.push(Arc::new(hook));
         }
+        let hooks = hooks.into_iter().map(Arc::new).collect();
         *self.0.hooks.all.lock().unwrap_or_else(PoisonError::into_inner) = hooks;
         Ok(self)
     }
