@@ -55,7 +55,7 @@ const HAPPENINGS: usize = 1_024;
 const COLLECTIONS: &str = "$collections";
 
 /// How a client behaves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientOptions {
     /// When it tries again after a failure.
     pub retry: Retry,
@@ -65,6 +65,8 @@ pub struct ClientOptions {
     pub carries: Carries,
     /// About how many bytes of messages go each way in a second at most.
     pub max_bytes_per_second: Option<u64>,
+    /// Collections whose edits are sent before those of others where more than 1,024 wait, in this order.
+    pub first: Vec<String>,
 }
 
 /// Which way events go.
@@ -158,8 +160,8 @@ impl Client {
             ledger: ledger.clone(),
             notes: Notes::open(ledger, &tokens.url())?,
             tokens,
-            options,
             circuit: Mutex::new(Circuit::new(options.breaking)),
+            options,
             statistics: Mutex::new(statistics),
             happened: broadcast::channel(HAPPENINGS).0,
             cancels: watch::channel(0).0,

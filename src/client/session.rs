@@ -107,8 +107,9 @@ impl Client {
         let Inner { ledger, notes, .. } = &*self.0;
         let Purpose { sends, wants, follows, again } = purpose.clone();
         // Before the session: what is written between the two is told of.
-        let growth = Growth::of(ledger)?;
-        let mut peer = ledger.session(&SessionOptions { sends, wants, follows, edge: None })?;
+        let growth = if follows { Growth::kept(ledger)? } else { Growth::of(ledger)? };
+        let first = self.0.options.first.clone();
+        let mut peer = ledger.session(&SessionOptions { sends, wants, follows, edge: None, first })?;
         if sends && notes.known().sends_again() {
             peer.send_all_again();
         }

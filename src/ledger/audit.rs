@@ -254,9 +254,8 @@ impl<'a> Check<'a> {
 
     fn publish(&mut self) -> Result<()> {
         let rows = self.state.take_rows(&self.replay)?;
-        self.replay.publish(self.ledger.id(), &self.chunk, rows);
+        self.replay.publish(self.ledger.id(), &mut self.chunk, rows);
         self.replay.meta_added_up(self.ledger.id());
-        self.chunk.clear();
         self.state.trim();
         Ok(())
     }

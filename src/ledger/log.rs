@@ -98,11 +98,9 @@ impl<'a> Log<'a> {
             frames => frames?,
         };
         self.shared.count(|work| work.frames += frames.len() as u64);
-        let mut entries = Vec::new();
+        let mut entries = Vec::with_capacity(frames.iter().map(packing::count).sum());
         for frame in &frames {
-            let mut unpacked = packing::unpack(self.ledger, frame)?;
-            unpacked.retain(|entry| entry.position > position);
-            entries.append(&mut unpacked);
+            entries.extend(packing::unpack(self.ledger, frame)?.filter(|entry| entry.position > position));
         }
         if entries.is_empty() { Err(missing(self.ledger, position + 1)) } else { Ok(entries) }
     }

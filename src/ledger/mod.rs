@@ -36,6 +36,7 @@ mod migrate;
 mod packing;
 mod peer;
 mod read;
+mod recent;
 mod repair;
 mod replicate;
 pub mod request;

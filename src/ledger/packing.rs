@@ -15,6 +15,8 @@ const PAYLOAD_BYTES: usize = 4_096 - 96;
 
 /// What the bytes of an entry are at most: more than those of the largest event.
 const ENTRY_BYTES: usize = 1 << 17;
+/// What they are at least, with their length.
+const FEWEST_ENTRY_BYTES: usize = 24;
 
 /// The first byte of a field that is as in the event before, and of one that is not.
 const SAME: u8 = 0;
@@ -212,12 +214,18 @@ pub(crate) fn pack(entries: &[Entry]) -> Result<Vec<Frame>, Error> {
 }
 
 /// The entries of a frame.
-pub(crate) fn unpack(ledger: LedgerId, frame: &Frame) -> Result<Vec<Entry>, Error> {
+pub(crate) fn unpack(ledger: LedgerId, frame: &Frame) -> Result<impl Iterator<Item = Entry> + use<>, Error> {
     let mut page = Page::of(ledger, frame)?;
     for index in 0..page.entries.len() {
         page.identify(index)?;
     }
-    Ok(page.entries.into_iter().map(|unpacked| unpacked.entry).collect())
+    Ok(page.entries.into_iter().map(|unpacked| unpacked.entry))
+}
+
+/// How many entries a frame says that it has, and at most as many as its bytes can hold.
+pub(crate) fn count(frame: &Frame) -> usize {
+    let said = usize::try_from(frame.last.saturating_sub(frame.first).saturating_add(1)).unwrap_or(usize::MAX);
+    said.min(frame.payload.len() / FEWEST_ENTRY_BYTES + 1)
 }
 
 /// An entry of a frame, perhaps without its id.
@@ -238,7 +246,7 @@ pub(crate) struct Page {
 
 impl Page {
     pub(crate) fn of(ledger: LedgerId, frame: &Frame) -> Result<Self, Error> {
-        let mut entries: Vec<Unpacked> = Vec::new();
+        let mut entries: Vec<Unpacked> = Vec::with_capacity(count(frame));
         let mut rest = frame.payload.as_slice();
         for position in frame.first..=frame.last {
             let before = entries.last().map(|unpacked| &unpacked.entry);
@@ -463,6 +471,8 @@ mod tests {
             assert!(frames.len() > 3);
             let again: Vec<Entry> = frames.iter().flat_map(|frame| unpack(LEDGER, frame).unwrap()).collect();
             assert_eq!(again, entries);
+            let counts: usize = frames.iter().map(count).sum();
+            assert_eq!(counts, entries.len(), "no entry has fewer bytes than are taken for the fewest");
         }
     }
 

@@ -244,7 +244,9 @@ impl Row {
 }
 
 fn text<T: Serialize>(value: &T) -> serde_json::Result<String> {
-    serde_json::to_string(value)
+    let mut bytes = Vec::with_capacity(512);
+    serde_json::to_writer(&mut bytes, value)?;
+    String::from_utf8(bytes).map_err(serde::ser::Error::custom)
 }
 
 /// What a key of the row file names.

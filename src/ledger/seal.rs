@@ -76,7 +76,7 @@ fn seal_one(shared: &Shared, ledger: LedgerId, since: u64, sealing: Sealing) -> 
             if frame.last >= head || segment.is_full() || is_enough {
                 break 'frames;
             }
-            for entry in packing::unpack(ledger, &frame)?.into_iter().filter(|entry| entry.position > last) {
+            for entry in packing::unpack(ledger, &frame)?.filter(|entry| entry.position > last) {
                 segment.add(Item::from(entry))?;
             }
             (last, bytes) = (frame.last, bytes + frame.payload.len() as u64);

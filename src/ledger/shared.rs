@@ -14,6 +14,7 @@ use super::archive::Archives;
 use super::cache::TwoGenerations;
 use super::digest::Sums;
 use super::flushes::Flushes;
+use super::recent::Followed;
 use super::request::{Entry, Work};
 use super::row::{self, Kind, Row};
 use super::state::{COLLECTIONS, CollectionPolicy, Derived, RecordKey};
@@ -238,6 +239,8 @@ pub(crate) struct Shared {
     pub(crate) gauges: Mutex<BTreeMap<LedgerId, Gauge>>,
     /// How long appends take.
     pub(crate) flushes: Arc<Flushes>,
+    /// What was appended last, for who follows.
+    pub(super) followed: Followed,
 }
 
 impl Shared {
@@ -272,6 +275,7 @@ impl Shared {
             gate,
             gauges,
             flushes: Arc::default(),
+            followed: Followed::default(),
         }
     }
 
@@ -377,11 +381,12 @@ impl Shared {
         Ok(policies.entry(name).or_insert(policy).clone())
     }
 
-    /// Shows durable entries and their records' rows to readers.
-    pub(crate) fn publish(&self, ledger: LedgerId, entries: &[Entry], derived: Derived) {
+    /// Shows durable entries and their records' rows to readers, and leaves the entries to who follows the log: none are left.
+    pub(crate) fn publish(&self, ledger: LedgerId, entries: &mut Vec<Entry>, derived: Derived) {
         let mut metas = self.metas.write().unwrap_or_else(PoisonError::into_inner);
         self.show(metas.entry(ledger).or_default(), ledger, entries, derived);
         drop(metas);
+        self.followed.take(ledger, entries, self.now_ms());
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.shown.notify_all();
     }
@@ -390,7 +395,7 @@ impl Shared {
         let Derived { rows, forked, constraints } = derived;
         entries.iter().for_each(|entry| meta.absorb(entry));
         let first = entries.iter().filter(|entry| entry.previous == 0);
-        let created: HashSet<_> =
+        let created: HashSet<_, RandomState> =
             first.map(|entry| (entry.event.collection.as_str(), entry.event.key.as_str())).collect();
         meta.forked.extend(forked);
         let mut dirty = self.published.dirty.write().unwrap_or_else(PoisonError::into_inner);

@@ -572,6 +572,8 @@ impl State {
         }
         self.tips.clear();
         self.touched = touched;
+        // Names that were made one after another are often neighbours: they go into ordered sets faster so.
+        rows.sort_unstable_by_key(|(_, row)| row.last);
         Ok(Derived { rows, forked, constraints: self.constraints.take_update() })
     }
 

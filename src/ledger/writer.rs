@@ -395,10 +395,9 @@ impl Writer {
         self.shared.flushes.timed(|| self.shared.journal.append(&batch))?;
         for (ledger, rows) in rows {
             let Some(state) = self.states.get_mut(&ledger) else { continue };
-            self.shared.publish(ledger, &state.staged, rows);
             self.shared.remember_requests(ledger, &state.staged, &state.own);
+            self.shared.publish(ledger, &mut state.staged, rows);
             // The next group takes the same room, unless this one was far larger than most.
-            state.staged.clear();
             state.staged.shrink_to(GROUP_EVENTS);
         }
         self.since_checkpoint += events as u64;
@@ -667,7 +666,7 @@ impl Writer {
         let shared = self.shared.clone();
         let Some(state) = self.states.get_mut(&ledger) else { return Ok(()) };
         let derived = state.take_rows(&shared)?;
-        shared.publish(ledger, &[], derived);
+        shared.publish(ledger, &mut Vec::new(), derived);
         state.trim();
         Ok(())
     }
@@ -684,9 +683,8 @@ impl Writer {
             batch.push(entry);
             if batch.len() >= GROUP_EVENTS || last {
                 let (rows, count) = (state.take_rows(&shared)?, batch.len() as u64);
-                shared.publish(ledger, &batch, rows);
                 shared.remember_requests(ledger, &batch, &state.own);
-                batch.clear();
+                shared.publish(ledger, &mut batch, rows);
                 state.trim();
                 self.since_checkpoint += count;
                 self.checkpoint_when_due();

@@ -143,7 +143,8 @@ impl Receiving {
             Some(offered) => return Err(broken(&format!("expected batch {offered}, got {number}"))),
             None => self.take_number(number)?,
         }
-        if self.sent.is_none_or(|sent| sent >= upto.position) {
+        // What goes before its turn comes no further.
+        if self.sent.is_none_or(|sent| sent > upto.position) {
             return Err(broken("a batch goes back, or comes before its beginning"));
         }
         self.sent = Some(upto.position);

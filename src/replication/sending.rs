@@ -1,6 +1,8 @@
 //! The half of a session that sends.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+
+use foldhash::fast::RandomState;
 
 use super::Filter;
 use super::message::{BatchNumber, Cursor, Message, Wants, short};
@@ -11,13 +13,15 @@ use crate::{Error, ErrorKind, Result};
 
 /// How many of the events that came from the other side are remembered, so as not to be sent back.
 const REMEMBERED: usize = 1 << 16;
+/// Where more events wait than these, some collections go before the others.
+const MANY: u64 = 1_024;
 /// After so many offers of which everything was wanted, bodies are sent at once.
 const VAIN_OFFERS: u32 = 4;
 
 /// Events that came from the other side; of too many the oldest are forgotten, and sent back.
 #[derive(Default)]
 struct Echoes {
-    ids: BTreeSet<EventId>,
+    ids: HashSet<EventId, RandomState>,
     order: VecDeque<EventId>,
 }
 
@@ -34,6 +38,24 @@ impl Echoes {
     }
 }
 
+/// Collections that go first where much waits.
+#[derive(Default)]
+struct Early {
+    /// Their names, in the order in which they go, and up to where the log was read for each.
+    levels: Vec<(String, u64)>,
+    /// What was sent before its turn, and is to be left out then.
+    sent: HashSet<EventId, RandomState>,
+}
+
+/// A part of the log that is being read.
+#[derive(Clone, Copy)]
+enum Turn {
+    /// For the collection at this place of those that go first.
+    Early(usize),
+    /// In the order of the log.
+    Own,
+}
+
 /// What is sent to the other side, and how far that is.
 pub(super) struct Sending {
     wants: Wants,
@@ -41,7 +63,10 @@ pub(super) struct Sending {
     read: u64,
     /// The last position of the log, and where to stop where nobody follows.
     head: u64,
-    is_reading: bool,
+    reading: Option<Turn>,
+    early: Early,
+    /// Up to where the other side was told that everything was sent.
+    place: Cursor,
     /// The number of the last batch, and how many of them are not acknowledged.
     batch: BatchNumber,
     acknowledged: BatchNumber,
@@ -67,13 +92,17 @@ impl Sending {
     /// Sends what is wanted after a position of a log that ends at `head`.
     pub(super) fn new(wants: Wants, from: u64, head: u64, alike: (u64, BTreeSet<String>), follows: bool) -> Self {
         let offers = wants.holds_events && wants.cursor.is_none();
-        let (batch, acknowledged, vain, is_reading, said_reached) = Default::default();
-        let (offered, echoes, was_reached, passed) = Default::default();
+        let (batch, acknowledged, vain, reading, said_reached) = Default::default();
+        let (offered, echoes, was_reached, passed, early) = Default::default();
+        let nowhere = Cursor { position: 0, mark: [0; 32] };
+        let place = wants.cursor.filter(|cursor| cursor.position == from).unwrap_or(nowhere);
         Self {
             wants,
             read: from.min(head),
             head,
-            is_reading,
+            reading,
+            early,
+            place,
             batch,
             acknowledged,
             held: from.min(head),
@@ -87,6 +116,14 @@ impl Sending {
             follows,
             passed,
         }
+    }
+
+    /// Sends events of these collections before those of others, where more waits than makes a batch. Not where the other side wants
+    /// only some of their records: which those are changes along the log.
+    pub(super) fn first(mut self, collections: &[String]) -> Self {
+        let all_wanted = |name: &&String| self.wants.filter.conditions(name).is_some_and(<[_]>::is_empty);
+        self.early.levels = collections.iter().filter(all_wanted).map(|name| (name.clone(), self.read)).collect();
+        self
     }
 
     /// Up to where the log was read.
@@ -105,7 +142,7 @@ impl Sending {
 
     /// Tells the other side how far the log was looked through.
     pub(super) fn tell_passed(&mut self, outputs: &mut VecDeque<Output>) {
-        if self.is_reading || self.is_full() {
+        if self.reading.is_some() || self.is_full() {
             return;
         }
         if let Some(upto) = self.passed.take() {
@@ -121,7 +158,7 @@ impl Sending {
     fn send(&mut self, upto: Cursor, events: Vec<Item>, outputs: &mut VecDeque<Output>) {
         self.batch += 1;
         self.said_reached = false;
-        self.passed = None;
+        (self.passed, self.place) = (None, upto);
         outputs.push_back(Output::Send(Message::Batch { batch: self.batch, upto, events }));
     }
 
@@ -155,11 +192,15 @@ impl Sending {
 
     /// Reads on where that is due, and says so where there is no more.
     pub(super) fn go_on(&mut self, outputs: &mut VecDeque<Output>) {
-        if self.is_reading || self.is_full() {
+        if self.reading.is_some() || self.is_full() {
             return;
         }
-        if self.read < self.head {
-            self.is_reading = true;
+        if let Some((level, after, name)) = self.early_due() {
+            let filter = Filter::of([name.as_str()]);
+            self.reading = Some(Turn::Early(level));
+            outputs.push_back(Output::Read { after, filter });
+        } else if self.read < self.head {
+            self.reading = Some(Turn::Own);
             outputs.push_back(Output::Read { after: self.read, filter: self.wants.filter.clone() });
         } else if !self.said_reached && self.offered.is_empty() {
             (self.said_reached, self.was_reached) = (true, true);
@@ -167,35 +208,83 @@ impl Sending {
         }
     }
 
-    /// Sends what was read.
-    pub(super) fn was_read(&mut self, upto: Cursor, events: Vec<Item>, outputs: &mut VecDeque<Output>) -> Result<()> {
-        if !self.is_reading || upto.position <= self.read {
-            return Err(misused("a read that was not asked for, or that went no further"));
+    /// The collection that goes before its turn, and after which position: its place among those that do, and its name.
+    fn early_due(&self) -> Option<(usize, u64, &String)> {
+        let much_waits = self.head.saturating_sub(self.read) > MANY;
+        if !much_waits || self.early.sent.len() >= REMEMBERED {
+            return None;
         }
-        self.is_reading = false;
-        self.read = upto.position;
-        let wanted = |item: &Item| {
+        let levels = self.early.levels.iter().enumerate();
+        let mut due = levels.map(|(level, (name, read))| (level, (*read).max(self.read), name));
+        due.find(|(_, after, _)| *after < self.head)
+    }
+
+    /// What of events the other side neither has nor sent.
+    fn lacking(&self, mut events: Vec<Item>) -> Vec<Item> {
+        events.retain(|item| {
             let is_alike = item.position <= self.alike.0 && self.alike.1.contains(&item.event.collection);
             !is_alike && !self.echoes.ids.contains(&item.id)
-        };
-        let events: Vec<Item> = events.into_iter().filter(wanted).collect();
+        });
+        events
+    }
+
+    /// Sends what was read.
+    pub(super) fn was_read(&mut self, upto: Cursor, events: Vec<Item>, outputs: &mut VecDeque<Output>) -> Result<()> {
+        match self.reading.take() {
+            Some(Turn::Own) if upto.position > self.read => self.was_read_in_order(upto, events, outputs),
+            Some(Turn::Early(level)) => self.was_read_early(level, upto, events, outputs)?,
+            _ => return Err(misused("a read that was not asked for, or that went no further")),
+        }
+        self.go_on(outputs);
+        Ok(())
+    }
+
+    /// Sends what goes before its turn: the other side's cursor comes no further.
+    fn was_read_early(
+        &mut self,
+        level: usize,
+        upto: Cursor,
+        events: Vec<Item>,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<()> {
+        let read = self.early.levels.get_mut(level).map(|(_, read)| read);
+        let read = read.filter(|read| **read < upto.position);
+        *read.ok_or_else(|| misused("a read that went no further"))? = upto.position;
+        let mut events = self.lacking(events);
+        events.retain(|item| self.early.sent.insert(item.id));
+        if !events.is_empty() {
+            self.give(self.place, events, outputs);
+        }
+        Ok(())
+    }
+
+    /// Sends events, or offers them where the other side may have them.
+    fn give(&mut self, upto: Cursor, events: Vec<Item>, outputs: &mut VecDeque<Output>) {
         // Batches come in the order of their numbers: none passes an offer that is not answered yet.
-        if (self.offers && !events.is_empty()) || !self.offered.is_empty() {
-            self.batch += 1;
-            (self.said_reached, self.passed) = (false, None);
-            let ids = events.iter().map(|item| short(&item.id)).collect();
-            self.offered.insert(self.batch, (upto, events));
-            outputs.push_back(Output::Send(Message::Offer { batch: self.batch, ids }));
-        } else if events.is_empty() && self.follows && self.was_reached {
+        if (!self.offers || events.is_empty()) && self.offered.is_empty() {
+            return self.send(upto, events, outputs);
+        }
+        self.batch += 1;
+        (self.said_reached, self.passed, self.place) = (false, None, upto);
+        let ids = events.iter().map(|item| short(&item.id)).collect();
+        self.offered.insert(self.batch, (upto, events));
+        outputs.push_back(Output::Send(Message::Offer { batch: self.batch, ids }));
+    }
+
+    fn was_read_in_order(&mut self, upto: Cursor, events: Vec<Item>, outputs: &mut VecDeque<Output>) {
+        self.read = upto.position;
+        let mut events = self.lacking(events);
+        if !self.early.sent.is_empty() {
+            events.retain(|item| !self.early.sent.remove(&item.id));
+        }
+        if events.is_empty() && self.offered.is_empty() && self.follows && self.was_reached {
             // Of many that follow a log, few want what comes: the others need not hear of each growth.
             self.passed = Some(upto);
             self.settle();
         } else {
             // Also where all of it is left out: the other side's cursor comes further.
-            self.send(upto, events, outputs);
+            self.give(upto, events, outputs);
         }
-        self.go_on(outputs);
-        Ok(())
     }
 
     /// Sends what is wanted of an offer.

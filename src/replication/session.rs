@@ -17,7 +17,7 @@ const GONE_AFTER_MS: u64 = 45_000;
 /// How long a side that follows is not told that the log has grown by what it does not want, in milliseconds.
 const TOLD_AFTER_MS: u64 = 2_000;
 /// How many batches may be under way at once, unless it is said otherwise.
-const WINDOW: u16 = 4;
+const WINDOW: u16 = 16;
 
 /// What a session is for.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Settings {
     pub sends: bool,
     /// Whether the session goes on after both sides have what there is, and sends what comes.
     pub follows: bool,
+    /// Collections whose events are sent before those of others where much waits, in this order.
+    pub first: Vec<String>,
 }
 
 impl Wants {
@@ -520,7 +522,8 @@ impl Session {
     fn begin(&mut self, position: u64, scope: String, alike: (u64, BTreeSet<String>)) -> Result<()> {
         let wants = self.beginning.take().ok_or_else(|| misused("a beginning that was not asked for"))?;
         self.outputs.push_back(Output::Send(Message::Begins { after: position, scope }));
-        let mut sending = Sending::new(wants, position, self.settings.head, alike, self.settings.follows);
+        let sending = Sending::new(wants, position, self.settings.head, alike, self.settings.follows);
+        let mut sending = sending.first(&self.settings.first);
         sending.go_on(&mut self.outputs);
         self.sending = Some(sending);
         Ok(())

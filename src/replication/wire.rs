@@ -110,7 +110,7 @@ fn put_batch(batch: BatchNumber, upto: Cursor, events: Vec<Item>, framing: &Fram
         return Ok(bytes);
     }
     let ledger = framing.ledger.ok_or_else(|| Error::new(ErrorKind::Consistency, "events belong to no ledger"))?;
-    let mut writer = Writer::with_past(ledger, SHAPE, framing.past);
+    let mut writer = Writer::with_past(ledger, SHAPE, framing.past).expecting(events.len());
     events.into_iter().try_for_each(|item| writer.add(item))?;
     if let Some((_, segment)) = writer.finish()? {
         bytes.extend_from_slice(&segment);

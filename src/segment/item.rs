@@ -95,6 +95,12 @@ pub(super) struct Ids {
 }
 
 impl Ids {
+    /// Makes room for so many events.
+    pub(super) fn expect(&mut self, events: usize) {
+        self.by_id.reserve(events);
+        self.places.0.reserve(events);
+    }
+
     /// Adds the next event; `false` where it is there already.
     pub(super) fn add(&mut self, position: u64, id: EventId) -> bool {
         let Entry::Vacant(free) = self.by_id.entry(id) else { return false };

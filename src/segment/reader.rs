@@ -12,10 +12,15 @@ use super::shred::{Start, shred};
 use super::writer::block_hash;
 use crate::event::{Event, EventId, WriterId};
 
+/// For how many events of a block room is made before they were read.
+const MOST_EXPECTED: usize = 4_096;
+
 /// Reads a segment block by block, in their order.
 pub struct Reader<'a> {
     head: Head,
     past: &'a dyn Past,
+    /// Whether columns have to be those that a writer makes of their events.
+    is_kept: bool,
     ids: Ids,
     next: usize,
     sheet: Sheet,
@@ -23,19 +28,20 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'static> {
-    /// Reads a segment that can be read without any other.
+    /// Reads a segment that is kept, and can be read without any other: of the same events there is only one.
     #[must_use]
     pub fn new(head: Head) -> Self {
-        Self::with_past(head, &Alone)
+        Self { is_kept: true, ..Self::with_past(head, &Alone) }
     }
 }
 
 impl<'a> Reader<'a> {
-    /// Reads a segment that names events of this past.
+    /// Reads a segment that one replica tells another, and that names events of this past. Which columns tell its events is not
+    /// looked at: they are the same events.
     #[must_use]
     pub fn with_past(head: Head, past: &'a dyn Past) -> Self {
-        let (ids, next, sheet, again) = Default::default();
-        Self { head, past, ids, next, sheet, again }
+        let (is_kept, ids, next, sheet, again) = Default::default();
+        Self { head, past, is_kept, ids, next, sheet, again }
     }
 
     /// The segment's head.
@@ -55,12 +61,16 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// When the bytes are not those that were written; nothing more can be read then.
     pub fn read(&mut self, stored: &[u8]) -> Result<Vec<Item>, SegmentFault> {
+        // What a head says costs nothing to say.
+        self.ids.expect(self.next_block().map_or(0, |block| block.events.min(MOST_EXPECTED)));
         let mut held = Held::Growing(&mut self.ids);
         let (items, known, raw) = read(&self.head, self.next, stored, self.past, &mut held)?;
-        let start = start_of(&self.head, self.next);
-        shred(&items, start, &self.ids, &Again(&known), &mut self.sheet, &mut self.again);
-        if self.again != *raw {
-            return Err(fault(&self.head, self.next, "its columns are not canonical"));
+        if self.is_kept {
+            let start = start_of(&self.head, self.next);
+            shred(&items, start, &self.ids, &Again(&known), &mut self.sheet, &mut self.again);
+            if self.again != *raw {
+                return Err(fault(&self.head, self.next, "its columns are not canonical"));
+            }
         }
         self.next += 1;
         Ok(items)

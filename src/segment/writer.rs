@@ -1,5 +1,7 @@
 //! Writing a segment.
 
+use std::cell::RefCell;
+
 use super::assemble::{Reading, Spare, is_of};
 use super::head::{Block, Codec, Head};
 use super::item::{Alone, Held, Ids, Item, Past, weight};
@@ -44,7 +46,6 @@ pub struct Writer<'a> {
     shape: Shape,
     past: &'a dyn Past,
     proved: bool,
-    compressor: Option<zstd::bulk::Compressor<'static>>,
     pending: Vec<Item>,
     weight: usize,
     ids: Ids,
@@ -75,8 +76,16 @@ impl<'a> Writer<'a> {
     /// A segment for a reader who knows this past.
     #[must_use]
     pub fn with_past(ledger: LedgerId, shape: Shape, past: &'a dyn Past) -> Self {
-        let (proved, compressor, pending, weight, ids, blocks, raw, body, memory) = Default::default();
-        Self { ledger, shape, past, proved, compressor, pending, weight, ids, blocks, raw, body, memory }
+        let (proved, pending, weight, ids, blocks, raw, body, memory) = Default::default();
+        Self { ledger, shape, past, proved, pending, weight, ids, blocks, raw, body, memory }
+    }
+
+    /// The same, with room for so many events.
+    #[must_use]
+    pub fn expecting(mut self, events: usize) -> Self {
+        self.ids.expect(events);
+        self.pending.reserve(events.min(self.shape.block_events.clamp(1, MOST_BLOCK_EVENTS)));
+        self
     }
 
     /// Reads every block back as it is made, and compares its events with those that were added: for who lets go of them
@@ -162,16 +171,15 @@ impl<'a> Writer<'a> {
     }
 
     /// Compresses a block into a buffer; not where that does not make its bytes fewer.
-    fn compress(&mut self, raw: &[u8], stored: &mut Vec<u8>) -> Codec {
-        if self.compressor.is_none() && self.shape.codec == Codec::Zstd {
-            self.compressor = zstd::bulk::Compressor::new(self.shape.level).ok();
-        }
+    fn compress(&self, raw: &[u8], stored: &mut Vec<u8>) -> Codec {
         stored.clear();
-        stored.reserve(zstd::zstd_safe::compress_bound(raw.len()));
-        match self.compressor.as_mut().map(|compressor| compressor.compress_to_buffer(raw, stored)) {
-            Some(Ok(_)) if stored.len() < raw.len() => Codec::Zstd,
-            _ => Codec::Plain,
+        if self.shape.codec == Codec::Zstd {
+            stored.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+            if shrink(raw, self.shape.level, stored).is_ok() && stored.len() < raw.len() {
+                return Codec::Zstd;
+            }
         }
+        Codec::Plain
     }
 
     /// The segment's head and bytes; `None` where no event was added.
@@ -196,6 +204,21 @@ impl<'a> Writer<'a> {
         bytes.extend_from_slice(&self.body);
         Ok(Some((head, bytes, all.iter().map(|(_, id)| *id).collect())))
     }
+}
+
+/// Compresses into a buffer that has room for it.
+fn shrink(raw: &[u8], level: i32, stored: &mut Vec<u8>) -> std::io::Result<usize> {
+    thread_local! {
+        /// Making one takes longer than a small block.
+        static KEPT: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
+    }
+    KEPT.with_borrow_mut(|kept| {
+        let (_, compressor) = match kept.take_if(|(made_for, _)| *made_for == level) {
+            Some(compressor) => kept.insert(compressor),
+            None => kept.insert((level, zstd::bulk::Compressor::new(level)?)),
+        };
+        compressor.compress_to_buffer(raw, stored)
+    })
 }
 
 /// The hash that proves a block: what is stored, and the ids that it stands for.

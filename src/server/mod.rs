@@ -253,7 +253,7 @@ impl Server {
         let unknown = || Error::new(ErrorKind::NotFound, format!("the store has no ledger {id}"));
         let info = self.0.store.ledgers().into_iter().find(|info| info.id == id).ok_or_else(unknown)?;
         let ledger = self.0.store.ledger(&info.name)?;
-        let (growth, writers, room) = (Growth::of(&ledger)?, Device::writers(&ledger)?, self.room(&ledger));
+        let (growth, writers, room) = (Growth::kept(&ledger)?, Device::writers(&ledger)?, self.room(&ledger));
         // All sessions of a ledger share what the first one was given, also of two that came at once.
         let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|id, opened| opened.is(*id));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use syncledger::ErrorKind;
-use syncledger::event::{Event, EventId, Op, Path, Timestamp, Value, WriterId};
+use syncledger::event::{BlobForm, BlobHash, BlobRef, Body, Event, EventId, Op, Path, Timestamp, Value, WriterId};
 use syncledger::ledger::{Context, Edge, Ledger, Options, SessionOptions, Store, Writers};
 use syncledger::projection::Policy;
 use syncledger::replication::{Cursor, Filter, Hello, Message, Refusal, Wants};
@@ -325,4 +325,55 @@ fn who_carries_a_session_over_a_socket_hears_what_was_refused() {
 
 fn hello(of: &Ledger) -> Hello {
     Hello { versions: (1, 1), ledger: of.info().id, adopts: false, replica: of.info().writer, sends: true, now_ms: 0 }
+}
+
+/// A value so large that events only name it, and its hash.
+fn large(seed: usize) -> (String, BlobHash) {
+    let text: String = (0..40_000).map(|n| format!("{:07} ", n * seed)).collect();
+    let hash = BlobHash::of(text.as_bytes());
+    (text, hash)
+}
+
+#[test]
+fn a_device_has_large_values_of_what_it_is_sent_and_of_nothing_else() {
+    let (server, device) = server_and_device();
+    let ((shown, of_shown), (hidden, of_hidden)) = (large(1), large(2));
+    server.put("notes", "large", json!({ "text": shown }), &app()).unwrap();
+    server.put("secret", "large", json!({ "text": hidden }), &app()).unwrap();
+    let reads = Edge { reads: Filter::of(["notes"]), ..edge() };
+    assert!(sync(&server, &device, &reads).is_empty());
+    assert_eq!(device.get("notes", "large").unwrap().unwrap().value["text"], json!(shown));
+
+    let of_server = SessionOptions { edge: Some(reads), follows: true, ..SessionOptions::default() };
+    let asked = |hash| {
+        let mut link = Link::new(&server, &device, [&of_server, &SessionOptions::default()]);
+        link.run(usize::MAX);
+        link.peers[0].hear(Message::WantBlob { hash, offset: 0 })
+    };
+    assert_eq!(asked(of_hidden), [Message::NoBlob(of_hidden)]);
+    assert_eq!(asked(of_shown), [Message::NoBlob(of_shown)], "nothing that names it was sent in this session");
+}
+
+#[test]
+fn who_names_a_large_value_that_is_here_already_has_to_send_it() {
+    let (server, device) = server_and_device();
+    let ((text, hash), (own, _)) = (large(1), large(3));
+    server.put("secret", "large", json!({ "text": text }), &app()).unwrap();
+    device.put("notes", "own", json!({ "text": own }), &app()).unwrap();
+    assert!(sync(&server, &device, &edge()).is_empty());
+    assert_eq!(server.get("notes", "own").unwrap().unwrap().value["text"], json!(own));
+
+    let blob = BlobRef { hash, bytes: text.len() as u64, form: BlobForm::Text };
+    let path = Path::parse("/text").unwrap();
+    let named = Event {
+        body: Body::Ops(vec![Op::Put { path, value: Value::Blob(blob) }]),
+        ..event("claims", WriterId([7; 16]), 1)
+    };
+    take_in(&device, &[named]);
+    let of_server = SessionOptions { edge: Some(edge()), ..SessionOptions::default() };
+    let mut link = Link::new(&server, &device, [&of_server, &SessionOptions::default()]);
+    link.run(usize::MAX);
+    let ([to_server, _], _) = link.finish();
+    assert_eq!(to_server.unwrap_err().kind(), ErrorKind::NotFound, "the device has not got it");
+    assert!(server.get("notes", "claims").unwrap().is_none());
 }

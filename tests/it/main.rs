@@ -45,6 +45,7 @@ mod hostile;
 mod ledger;
 mod merging;
 mod oracle;
+mod priorities;
 #[cfg(all(feature = "cli", feature = "client", feature = "server"))]
 mod readme;
 mod real_edits;

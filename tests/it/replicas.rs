@@ -387,14 +387,15 @@ fn work_that_is_ended_keeps_what_it_did_and_goes_on_from_there() {
     }
     let ended = || Err(syncledger::Error::new(syncledger::ErrorKind::Cancelled, "enough"));
     let fault = there.pull_with(&here, &mut |_| ended()).unwrap_err();
-    assert_eq!((fault.kind(), there.position()), (syncledger::ErrorKind::Cancelled, 2_048));
+    assert_eq!((fault.kind(), there.position()), (syncledger::ErrorKind::Cancelled, 512));
     let mut seen = Vec::new();
     let mut see = |so_far: syncledger::ledger::Transfer| {
         seen.push(so_far.offered);
         Ok(())
     };
     let rest = there.pull_with(&here, &mut see).unwrap();
-    assert_eq!((rest.applied, rest.duplicates, seen), (5_000 - 2_048, 2_048, vec![2_048, 4_096, 5_000]));
+    let batches: Vec<u64> = (1..10).map(|batch| batch * 512).chain([5_000]).collect();
+    assert_eq!((rest.applied, rest.duplicates, seen), (5_000 - 512, 512, batches));
     assert_eq!(there.digest().unwrap(), here.digest().unwrap());
     let mut read = Vec::new();
     assert!(

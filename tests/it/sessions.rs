@@ -188,12 +188,13 @@ fn who_only_sends_gets_nothing_and_who_only_wants_gives_nothing() {
     sync(&here, &there);
     edit(&here, "a", 2, 1, 2);
     edit(&there, "b", 3, 1, 3);
-    let sends = SessionOptions { sends: true, wants: None, follows: false, edge: None };
-    let wants = SessionOptions { sends: false, wants: Some(Filter::default()), follows: false, edge: None };
+    let sends = SessionOptions { sends: true, wants: None, follows: false, ..SessionOptions::default() };
+    let wants =
+        SessionOptions { sends: false, wants: Some(Filter::default()), follows: false, ..SessionOptions::default() };
     let ([to_here, to_there], _) = sync_with(&here, &there, [&sends, &wants]);
     assert_eq!((to_here.applied, to_there.applied), (0, 1));
     assert_eq!((here.position(), there.position()), (2, 3));
-    let silent = SessionOptions { sends: false, wants: None, follows: false, edge: None };
+    let silent = SessionOptions { sends: false, wants: None, follows: false, ..SessionOptions::default() };
     sync_with(&here, &there, [&silent, &silent]);
     sync_with(&here, &there, [&wants, &wants]);
     assert_eq!((here.position(), there.position()), (2, 3));
@@ -209,8 +210,8 @@ fn only_wanted_collections_and_records_are_sent_and_one_that_comes_to_be_wanted_
     server.put("notes", "n", json!({ "text": "all" }), &app).unwrap();
     server.put("secret", "s", json!({ "text": "none" }), &app).unwrap();
     let filter = Filter::of(["notes"]).and_where("issues", "/owner", &[json!("ann")]);
-    let wants = SessionOptions { sends: false, wants: Some(filter), follows: true, edge: None };
-    let sends = SessionOptions { sends: true, wants: None, follows: true, edge: None };
+    let wants = SessionOptions { sends: false, wants: Some(filter), follows: true, ..SessionOptions::default() };
+    let sends = SessionOptions { sends: true, wants: None, follows: true, ..SessionOptions::default() };
     let mut link = Link::new(&server, &device, [&sends, &wants]);
     link.run(usize::MAX);
     let value = |key: &str| device.get("issues", key).unwrap().map(|record| record.value);
@@ -242,7 +243,7 @@ fn only_wanted_collections_and_records_are_sent_and_one_that_comes_to_be_wanted_
         Filter::of(["notes"]),
     ];
     let sent = filters.map(|filter| {
-        let once = |sends, wants| SessionOptions { sends, wants, follows: false, edge: None };
+        let once = |sends, wants| SessionOptions { sends, wants, follows: false, ..SessionOptions::default() };
         let mut link = Link::new(&server, &device, [&once(true, None), &once(false, Some(filter))]);
         link.run(usize::MAX);
         let (_, [from_server, _]) = link.finish();
@@ -260,8 +261,8 @@ fn a_record_that_was_wanted_for_a_moment_leaves_nothing_waiting() {
     server.put("issues", "r", json!({ "owner": "ravi", "n": 1 }), &app).unwrap();
     server.put("notes", "n", json!({ "n": 0 }), &app).unwrap();
     let filter = || Some(Filter::of(["notes"]).and_where("issues", "/owner", &[json!("ann")]));
-    let sends = SessionOptions { sends: true, wants: None, follows: false, edge: None };
-    let wants = SessionOptions { sends: false, wants: filter(), follows: false, edge: None };
+    let sends = SessionOptions { sends: true, wants: None, follows: false, ..SessionOptions::default() };
+    let wants = SessionOptions { sends: false, wants: filter(), follows: false, ..SessionOptions::default() };
     sync_with(&server, &device, [&sends, &wants]);
     owner("ann");
     let notes = (0..2_100).map(|n| Write::new("notes", "n", Act::Patch(json!({ "n": n + 1 }))));
@@ -293,7 +294,15 @@ fn two_empty_replicas_that_follow_each_other_become_replicas_of_one_ledger() {
 #[test]
 fn who_says_nothing_is_asked_and_then_given_up() {
     let id = ledger().info();
-    let settings = Settings { replica: id.writer, ledger: id.id, adopts: false, head: 0, sends: true, follows: true };
+    let settings = Settings {
+        replica: id.writer,
+        ledger: id.id,
+        adopts: false,
+        head: 0,
+        sends: true,
+        follows: true,
+        first: Vec::new(),
+    };
     let mut session = Session::new(1_000, settings);
     let said = |session: &mut Session, now| {
         session.handle(now, Input::Tick);
@@ -707,7 +716,15 @@ fn who_follows_and_wants_nothing_of_what_comes_is_told_so_after_a_while_and_not_
 fn how_far_a_log_was_looked_through_is_told_after_two_seconds() {
     let id = ledger().info();
     let other = ledger().info();
-    let settings = Settings { replica: id.writer, ledger: id.id, adopts: false, head: 1, sends: true, follows: true };
+    let settings = Settings {
+        replica: id.writer,
+        ledger: id.id,
+        adopts: false,
+        head: 1,
+        sends: true,
+        follows: true,
+        first: Vec::new(),
+    };
     let mut session = Session::new(1_000, settings);
     let hello =
         Hello { versions: (1, 1), ledger: id.id, adopts: false, replica: other.writer, sends: false, now_ms: 0 };
@@ -791,7 +808,8 @@ fn an_older_copy_of_a_store_that_goes_on_loses_nothing_where_both_hold_the_same_
     // Until here the server knows the device's log, whose last event is its own edit of "k2".
     let copy = open(&older);
     copy.put("notes", "made on the copy", json!({}), &context("app")).unwrap();
-    let takes = SessionOptions { sends: false, wants: Some(Filter::of(["c"])), follows: false, edge: None };
+    let takes =
+        SessionOptions { sends: false, wants: Some(Filter::of(["c"])), follows: false, ..SessionOptions::default() };
     sync_with(&copy, &server, [&takes, &SessionOptions::default()]);
     assert_eq!(copy.position(), device.position());
     sync(&copy, &server);

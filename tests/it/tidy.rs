@@ -196,3 +196,25 @@ fn bincode_is_known_to_few() {
     knowing.sort();
     assert_eq!(knowing, expected);
 }
+
+/// `module::test` for every test that a page names so.
+fn tests_named_by(page: &str) -> Vec<(String, String)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    let text = fs::read_to_string(path).unwrap();
+    let quoted = text.split('`').skip(1).step_by(2);
+    let named = quoted.filter_map(|word| word.split_once("::"));
+    let is_name = |name: &str| name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || "_".contains(c));
+    let named = named.filter(|(module, test)| is_name(test) && !module.contains(['(', ' ']));
+    named.map(|(module, test)| (module.to_owned(), test.to_owned())).collect()
+}
+
+#[test]
+fn every_test_that_the_page_on_security_names_exists() {
+    let named = tests_named_by("docs/security.md");
+    assert!(named.len() > 25, "{}", named.len());
+    for (module, test) in named {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it").join(format!("{module}.rs"));
+        let text = fs::read_to_string(&file).unwrap_or_else(|fault| panic!("{}: {fault}", file.display()));
+        assert!(text.contains(&format!("fn {test}(")), "{module}::{test} is nowhere");
+    }
+}

@@ -46,7 +46,7 @@ pub(crate) struct Sync {
 }
 
 /// How the server is talked to.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Line {
     /// Over what: a WebSocket, requests, or either.
     #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
@@ -58,6 +58,9 @@ pub(crate) struct Line {
     /// after five failures in a row.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     retry_within: Option<u32>,
+    /// Send the edits of this collection before those of others, where many wait. May be given several times: in this order.
+    #[arg(long, value_name = "COLLECTION")]
+    first: Vec<String>,
 }
 
 /// Over what a session goes.
@@ -74,7 +77,7 @@ enum Over {
 
 impl Default for Line {
     fn default() -> Self {
-        Self { over: Over::Either, max_bytes_per_second: None, retry_within: None }
+        Self { over: Over::Either, max_bytes_per_second: None, retry_within: None, first: Vec::new() }
     }
 }
 
@@ -91,7 +94,8 @@ impl Line {
             retry = Retry { first_ms: retry.first_ms.min(most_ms), most_ms };
             breaking.pause_ms = most_ms;
         }
-        ClientOptions { retry, breaking, carries, max_bytes_per_second: self.max_bytes_per_second }
+        let Self { max_bytes_per_second, first, .. } = self;
+        ClientOptions { retry, breaking, carries, max_bytes_per_second, first }
     }
 }
 

@@ -4,27 +4,33 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::recent::Recent;
-use super::stream::broke_off;
+use super::stream::{Decoder, broke_off};
 use super::{Peer, steps};
+use crate::ledger::recent::Recent;
 use crate::ledger::{Ledger, Transfer};
 use crate::replication::Message;
 use crate::{Error, ErrorKind, Result};
 
 /// How long one wait for growth takes: only to notice that nobody follows any more.
 const WAIT: Duration = Duration::from_millis(500);
+/// How long nobody is told of growth after everybody was, for each that was told, and at most: where many follow, to look at what is not
+/// for them would else cost more than everything else.
+const REST: Duration = Duration::from_micros(50);
+const LONGEST_REST: Duration = Duration::from_millis(20);
 /// How many messages may wait to be carried. The window keeps a side that reads what it is sent far below that.
 const UNREAD: usize = 64;
 /// How many messages are read ahead: as many batches as may be under way, and some words.
-const AHEAD: usize = 8;
+const AHEAD: usize = 24;
+/// From how many bytes on a message is decoded while the one before it is taken in.
+const LARGE: usize = 4 << 10;
 
 /// Tells any number of sessions when a ledger's log has grown, from one thread, which ends with the last of them.
 #[derive(Clone, Debug)]
 pub struct Growth {
     told: watch::Receiver<u64>,
-    recent: Recent,
+    recent: Option<Recent>,
 }
 
 impl Growth {
@@ -33,10 +39,21 @@ impl Growth {
     /// # Errors
     /// `storage` where no thread can be had.
     pub fn of(ledger: &Ledger) -> Result<Self> {
+        Self::watch(ledger, None)
+    }
+
+    /// The same, and keeps what was appended last for the sessions that are carried with it, so that they need not read it.
+    ///
+    /// # Errors
+    /// `storage` where no thread can be had.
+    pub fn kept(ledger: &Ledger) -> Result<Self> {
+        Self::watch(ledger, Some(ledger.shared().followed.follow(ledger.id())))
+    }
+
+    fn watch(ledger: &Ledger, recent: Option<Recent>) -> Result<Self> {
         let (tell, told) = watch::channel(ledger.position());
-        let (ledger, recent) = (ledger.clone(), Recent::default());
-        let shared = recent.clone();
-        super::stream::spawn("syncledger-growth", move || tell_all(&ledger, &tell, &shared))?;
+        let (ledger, kept) = (ledger.clone(), recent.clone());
+        super::stream::spawn("syncledger-growth", move || tell_all(&ledger, &tell, kept.as_ref()))?;
         Ok(Self { told, recent })
     }
 
@@ -51,13 +68,16 @@ impl Growth {
     }
 }
 
-fn tell_all(ledger: &Ledger, tell: &watch::Sender<u64>, recent: &Recent) {
+fn tell_all(ledger: &Ledger, tell: &watch::Sender<u64>, kept: Option<&Recent>) {
     while !tell.is_closed() {
         let seen = *tell.borrow();
         let position = ledger.shared().await_shown(ledger.id(), seen + 1, WAIT);
         if position > seen {
-            recent.grow(ledger, seen, position);
             tell.send_replace(position);
+            std::thread::sleep(REST.saturating_mul(tell.receiver_count() as u32).min(LONGEST_REST));
+        }
+        if let Some(kept) = kept {
+            kept.forget(ledger.shared().now_ms());
         }
     }
 }
@@ -91,10 +111,79 @@ impl Channels {
 
 /// What happens while a session is carried.
 enum Happened {
-    Came(Vec<u8>),
+    Came(Came),
     Grown,
     DueNow,
     Stopped(Error),
+}
+
+/// A message that came: its bytes, or their number and what they were decoded to.
+enum Came {
+    Bytes(Vec<u8>),
+    Message(usize, Result<Message>),
+}
+
+/// What the other side says, in its order. A large message is decoded while the one before it is taken in: what it names is here
+/// by then, as the other side was told before it named it.
+struct Hearing {
+    heard: mpsc::Receiver<Result<Vec<u8>>>,
+    next: Option<Next>,
+}
+
+/// What was heard and not yet told.
+enum Next {
+    /// Whatever came; `None` where nothing more will.
+    Came(Option<Result<Vec<u8>>>),
+    /// So many bytes, which are being decoded.
+    Decoding(usize, oneshot::Receiver<Result<Message>>),
+}
+
+impl Hearing {
+    /// The next message; dropping what waits for it loses none.
+    async fn next(&mut self) -> Result<Came> {
+        if self.next.is_none() {
+            self.next = Some(Next::Came(self.heard.recv().await));
+        }
+        let decoded = match &mut self.next {
+            Some(Next::Decoding(bytes, message)) => {
+                let lost = |_| Err(Error::new(ErrorKind::Server, "a message could not be decoded"));
+                Some((*bytes, message.await.unwrap_or_else(lost)))
+            }
+            _ => None,
+        };
+        match (self.next.take(), decoded) {
+            (_, Some((bytes, message))) => Ok(Came::Message(bytes, message)),
+            (Some(Next::Came(Some(came))), None) => came.map(Came::Bytes),
+            _ => Err(broke_off("it was closed")),
+        }
+    }
+
+    /// Hears the next message, if any comes before `step` has ended, and has it decoded where it is large. Returns what the step
+    /// came to.
+    async fn beside<T>(&mut self, step: oneshot::Receiver<T>, decoder: &Decoder) -> Option<T> {
+        let mut step = pin!(step);
+        if self.next.is_none() {
+            tokio::select! {
+                biased;
+                done = &mut step => return done.ok(),
+                came = self.heard.recv() => self.next = Some(decoder.begin(came)),
+            }
+        }
+        step.await.ok()
+    }
+}
+
+impl Decoder {
+    /// Begins to decode what came, where it is large.
+    fn begin(&self, came: Option<Result<Vec<u8>>>) -> Next {
+        match came {
+            Some(Ok(bytes)) if bytes.len() >= LARGE => {
+                let decoder = self.clone();
+                Next::Decoding(bytes.len(), steps::begin(move || decoder.decode(&bytes)))
+            }
+            came => Next::Came(came),
+        }
+    }
 }
 
 impl Peer {
@@ -106,15 +195,33 @@ impl Peer {
     /// # Errors
     /// What ended the session; `network` where the channels broke off before its end.
     pub async fn carry_over(
+        self,
+        channels: Channels,
+        growth: Growth,
+        stop: impl Future<Output = Error> + Send,
+        after_each: impl FnMut(&mut Self) -> Result<()> + Send,
+    ) -> (Option<Self>, Result<Transfer>) {
+        let (peer, outcome) = self.talk_over(channels, growth, stop, after_each).await;
+        let Some(mut peer) = peer else { return (None, outcome) };
+        // A session that broke off has what it took in to note, which waits for the disk.
+        let noted = steps::begin(move || {
+            let _ = peer.note(true);
+            peer
+        });
+        (noted.await.ok(), outcome)
+    }
+
+    async fn talk_over(
         mut self,
         channels: Channels,
         mut growth: Growth,
         stop: impl Future<Output = Error> + Send,
         mut after_each: impl FnMut(&mut Self) -> Result<()> + Send,
     ) -> (Option<Self>, Result<Transfer>) {
-        let Channels { mut heard, said } = channels;
+        let Channels { heard, said } = channels;
         let (mut stop, mut has_stopped) = (pin!(stop), false);
-        self.recent = Some(growth.recent.clone());
+        let mut hearing = Hearing { heard, next: None };
+        self.recent.clone_from(&growth.recent);
         let mut words = self.begin();
         loop {
             if let Err(fault) = self.say_over(words, &said)
@@ -129,10 +236,9 @@ impl Peer {
             let patience = self.patience();
             let happened = tokio::select! {
                 fault = &mut stop, if !has_stopped => Happened::Stopped(fault),
-                came = heard.recv() => match came {
-                    Some(Ok(bytes)) => Happened::Came(bytes),
-                    Some(Err(fault)) => return (Some(self), Err(fault)),
-                    None => return (Some(self), Err(broke_off("it was closed"))),
+                came = hearing.next() => match came {
+                    Ok(came) => Happened::Came(came),
+                    Err(fault) => return (Some(self), Err(fault)),
                 },
                 grown = growth.next(), if self.follows => grown.map_or_else(Happened::Stopped, |_| Happened::Grown),
                 () = tokio::time::sleep(patience) => Happened::DueNow,
@@ -143,7 +249,8 @@ impl Peer {
             if let Some(upto) = soon {
                 words = self.grown_to(upto);
             } else {
-                match steps::run(move || self.step(happened)).await {
+                let decoder = self.decoder();
+                match hearing.beside(steps::begin(move || self.step(happened)), &decoder).await {
                     Some((peer, said)) => (self, words) = (peer, said),
                     None => return (None, Err(Error::new(ErrorKind::Server, "a step of the session failed"))),
                 }
@@ -158,9 +265,13 @@ impl Peer {
 
     fn step(mut self, happened: Happened) -> (Self, Vec<Message>) {
         let words = match happened {
-            Happened::Came(bytes) => {
-                self.traffic.received_bytes += bytes.len() as u64;
-                match self.decode(&bytes) {
+            Happened::Came(came) => {
+                let (bytes, message) = match came {
+                    Came::Bytes(bytes) => (bytes.len(), self.decode(&bytes)),
+                    Came::Message(bytes, message) => (bytes, message),
+                };
+                self.traffic.received_bytes += bytes as u64;
+                match message {
                     Ok(message) => self.hear(message),
                     Err(fault) => self.fail(fault),
                 }

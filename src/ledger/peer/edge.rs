@@ -6,12 +6,13 @@
 //!
 //! Invariant: an event that is here already is not refused: the device may have it from elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::super::Ledger;
+use super::super::backup::blobs_of;
 use super::Room;
-use crate::event::{Event, EventId, WriterId};
+use crate::event::{BlobHash, Event, EventId, WriterId};
 use crate::replication::{Filter, Refusal};
 use crate::segment::Item;
 use crate::{Error, ErrorKind, Result};
@@ -22,6 +23,8 @@ const MOST_AHEAD_MS: i64 = 5 * 60 * 1_000;
 const READ_BY_ALL: &str = "$collections";
 /// After so many refusals of a batch the others are told without words: an answer has a limit.
 const MOST_WORDS: usize = 1_024;
+/// How many large values are remembered each way.
+const MOST_VALUES: usize = 1 << 16;
 
 /// What the device at the other end of a session may do. System collections it never writes, and reads only
 /// `$collections`.
@@ -160,11 +163,45 @@ pub(super) struct Guard {
     pub(super) edge: Edge,
     /// Refusals that were not told yet.
     untold: Vec<Refusal>,
+    /// Large values that events name which the other side was sent in this session: it may ask for these and no others.
+    may_have: HashSet<BlobHash>,
+    /// Large values that the other side has sent in this session.
+    has_shown: HashSet<BlobHash>,
 }
 
 impl Guard {
     pub(super) fn new(edge: Edge) -> Self {
-        Self { edge, untold: Vec::new() }
+        let (untold, may_have, has_shown) = Default::default();
+        Self { edge, untold, may_have, has_shown }
+    }
+
+    /// Remembers what large values the other side may ask for.
+    pub(super) fn sends(&mut self, events: &[Item]) {
+        remember(&mut self.may_have, events.iter().flat_map(|item| blobs_of(&item.event)));
+    }
+
+    /// Whether the other side may ask for a large value. They lie together for all ledgers of a store, so that who knows a hash
+    /// could have what it is never shown.
+    pub(super) fn may_have(&self, hash: BlobHash) -> bool {
+        self.may_have.contains(&hash)
+    }
+
+    /// The other side has sent a large value.
+    pub(super) fn has_shown(&mut self, hash: BlobHash) {
+        remember(&mut self.has_shown, [hash]);
+    }
+
+    /// The large values of new events that the other side has not sent in this session: that one is here, perhaps of another
+    /// ledger, is no reason to believe that it has it.
+    pub(super) fn unshown(&self, ledger: &Ledger, events: &[Item]) -> Result<Vec<BlobHash>> {
+        let mut unshown = BTreeSet::new();
+        for item in events {
+            let mut named = blobs_of(&item.event).filter(|hash| !self.has_shown.contains(hash)).peekable();
+            if named.peek().is_some() && !ledger.holds(item)? {
+                unshown.extend(named);
+            }
+        }
+        Ok(unshown.into_iter().collect())
     }
 
     /// The refusals since it was asked last.
@@ -191,6 +228,14 @@ impl Guard {
         let message = if self.untold.len() < MOST_WORDS { why.to_string() } else { String::new() };
         self.untold.push(Refusal { event, code: why.code().to_owned(), message });
     }
+}
+
+/// Adds to large values; where these are too many, those before are forgotten, and asked for, or refused, once more.
+fn remember(values: &mut HashSet<BlobHash>, more: impl IntoIterator<Item = BlobHash>) {
+    if values.len() >= MOST_VALUES {
+        values.clear();
+    }
+    values.extend(more);
 }
 
 impl Ledger {

@@ -8,8 +8,6 @@
 mod channels;
 mod edge;
 mod named;
-#[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "only sessions over channels share what they read"))]
-mod recent;
 mod room;
 #[cfg(feature = "tokio")]
 mod steps;
@@ -25,6 +23,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use super::Ledger;
 use super::backup::blobs_of;
 use super::cursor::Mark;
+use super::recent::{Part, Recent};
 use super::replicate::Foreign;
 use super::request::{AsOf, Entry, Look, Transfer};
 use super::state::RecordKey;
@@ -37,7 +36,6 @@ use crate::segment::{self, Item};
 use crate::{Error, ErrorKind, Result};
 use edge::Guard;
 use named::Roots;
-use recent::{Part, Recent};
 
 #[cfg(feature = "tokio")]
 pub use channels::{Carrier, Channels, Growth};
@@ -45,8 +43,8 @@ pub use edge::{Edge, Writers};
 pub use room::Room;
 pub use traffic::Traffic;
 
-/// How many events a batch has at most.
-const BATCH_EVENTS: usize = 2_048;
+/// How many events a batch has at most: more are no faster, and do not stay in the processor's cache.
+const BATCH_EVENTS: usize = 512;
 /// About how many bytes the events of a batch have at most, unless one alone has more.
 const BATCH_WEIGHT: usize = 4 << 20;
 /// How many positions are looked through for one batch at most.
@@ -56,8 +54,10 @@ const BLOB_BYTES: usize = 1 << 20;
 /// How many events are looked through without a thread of their own.
 #[cfg(feature = "tokio")]
 const AT_ONCE: usize = 512;
-/// After how many batches it is noted how far the other log was taken in.
-const NOTED_AFTER: u32 = 32;
+/// How far the other log was taken in is noted after so many events, after so many milliseconds where all that there is came, and at
+/// the session's end: what came since is sent again to who did not get so far. A note waits for the disk.
+const NOTED_AFTER: u64 = 65_536;
+const NOTED_EVERY_MS: u64 = 10_000;
 /// How many records it is remembered of that everything of them was sent.
 const MOST_WHOLE: usize = 1 << 16;
 /// A ledger with more events than these does not list them to answer offers.
@@ -79,12 +79,14 @@ pub struct SessionOptions {
     pub follows: bool,
     /// What the other side may send and have, where it is a device and not a replica that is trusted.
     pub edge: Option<Edge>,
+    /// Collections whose events are sent before those of others where more than 1,024 events wait, in this order.
+    pub first: Vec<String>,
 }
 
 impl Default for SessionOptions {
     /// Both directions, everything, and done when both have it.
     fn default() -> Self {
-        Self { sends: true, wants: Some(Filter::default()), follows: false, edge: None }
+        Self { sends: true, wants: Some(Filter::default()), follows: false, edge: None, first: Vec::new() }
     }
 }
 
@@ -98,10 +100,11 @@ pub struct Peer {
     other: Option<WriterId>,
     run: RunId,
     transfer: Transfer,
-    /// Up to where the other log was offered.
+    /// Up to where the other log was offered, and how many events beyond it came before their turn.
     offered: u64,
-    /// What is to be noted, and how many batches came since it was noted.
-    noted: (Option<Cursor>, u32),
+    early: u64,
+    /// What is to be noted, how many events came since it was noted, and when that was.
+    noted: (Option<Cursor>, u64, u64),
     /// Records under conditions of which the other side was sent everything, in this session.
     whole: BTreeSet<RecordKey>,
     /// The first halves of the ids of all events here, once an offer has to be answered.
@@ -139,7 +142,8 @@ impl Ledger {
         // Who has nothing yet, and wants something, becomes a replica of whatever it gets, but not of a device.
         let adopts = head == 0 && options.wants.is_some() && options.edge.is_none();
         let (sends, follows) = (options.sends, options.follows);
-        let settings = Settings { replica, ledger: id, adopts, head, sends, follows };
+        let first = options.first.clone();
+        let settings = Settings { replica, ledger: id, adopts, head, sends, follows, first };
         let session = Session::new(self.shared().now_ms(), settings);
         let run = self.new_run()?;
         let (other, transfer, offered, noted, whole, listed, blob, outcome) = Default::default();
@@ -153,6 +157,7 @@ impl Ledger {
             run,
             transfer,
             offered,
+            early: 0,
             noted,
             whole,
             listed,
@@ -348,6 +353,9 @@ impl Peer {
             Output::ReadBlob { hash, offset } => Input::BlobRead { hash, offset, part: self.part(hash, offset)? },
             Output::StoreBlob { hash, bytes } => {
                 let outcome = self.ledger.shared().blobs.put_many(&[&bytes]).map(drop).map_err(Error::from);
+                if let Some(guard) = self.guard.as_mut().filter(|_| outcome.is_ok()) {
+                    guard.has_shown(hash);
+                }
                 Input::BlobStored { hash, outcome }
             }
             Output::Begun { after, scope } => {
@@ -360,12 +368,13 @@ impl Peer {
                 return Ok(None);
             }
             Output::Note(cursor) => {
-                self.noted = (Some(cursor), self.noted.1 + 1);
+                self.noted.0 = Some(cursor);
                 self.note(self.noted.1 >= NOTED_AFTER)?;
                 return Ok(None);
             }
             Output::Reached => {
-                self.note(true)?;
+                let since = self.ledger.shared().now_ms().saturating_sub(self.noted.2);
+                self.note(since >= NOTED_EVERY_MS)?;
                 return Ok(None);
             }
             Output::Send(_) | Output::Ended(_) => return Ok(None),
@@ -379,7 +388,11 @@ impl Peer {
         let known = if self.names_in_part { self.session.acknowledged().unwrap_or(0) } else { 0 };
         let mut batch = Reading::new(&self.ledger, (filter, edge), &mut self.whole, (known, &mut self.roots));
         let upto = batch.read(after, &parts)?;
-        Ok((batch.finish(), upto))
+        let events = batch.finish();
+        if let Some(guard) = &mut self.guard {
+            guard.sends(&events);
+        }
+        Ok((events, upto))
     }
 
     /// Up to where the log can be looked through in no time, and without the disk; `None` where it cannot.
@@ -480,8 +493,12 @@ impl Peer {
 
     fn apply(&mut self, upto: Cursor, events: Vec<Item>) -> Result<Applied> {
         let (came, events) = (events.len() as u64, self.sift(events)?);
+        self.noted.1 += came;
         self.traffic.received(&events);
-        let lacks = self.ledger.lacks(&events)?;
+        let lacks = match &self.guard {
+            Some(guard) => guard.unshown(&self.ledger, &events)?,
+            None => self.ledger.lacks(&events)?,
+        };
         if !lacks.is_empty() {
             return Ok(Applied::Lacks { events, blobs: lacks });
         }
@@ -493,9 +510,13 @@ impl Peer {
         if !foreign.is_empty() {
             self.take_in(foreign)?;
         }
-        if self.wants.as_ref().is_some_and(Filter::is_everything) {
-            // What was not sent is known to be here.
-            let known = upto.position.saturating_sub(self.offered).saturating_sub(came);
+        if upto.position <= self.offered {
+            self.early += came;
+        } else if self.wants.as_ref().is_some_and(Filter::is_everything) {
+            // What was not sent is known to be here, or came before its turn.
+            let left_out = upto.position.saturating_sub(self.offered).saturating_sub(came);
+            let known = left_out.saturating_sub(self.early);
+            self.early = self.early.saturating_sub(left_out);
             self.transfer.add(Transfer { offered: known, duplicates: known, ..Transfer::default() });
         }
         self.offered = self.offered.max(upto.position);
@@ -525,6 +546,9 @@ impl Peer {
     }
 
     fn part(&mut self, hash: BlobHash, offset: u64) -> Result<Option<(u64, Vec<u8>)>> {
+        if self.guard.as_ref().is_some_and(|guard| !guard.may_have(hash)) {
+            return Ok(None);
+        }
         if self.blob.as_ref().is_none_or(|(read, _)| *read != hash) {
             let blobs = &self.ledger.shared().blobs;
             if !blobs.contains(hash)? {
@@ -544,7 +568,7 @@ impl Peer {
     /// Writes down how far the other log was taken in, where that is due.
     fn note(&mut self, is_due: bool) -> Result<()> {
         let (Some(cursor), Some(other), true) = (self.noted.0, self.other, is_due) else { return Ok(()) };
-        self.noted = (None, 0);
+        self.noted = (None, 0, self.ledger.shared().now_ms());
         let Some(filter) = &self.wants else { return Ok(()) };
         self.ledger.note_held(other, &self.cursor_name(filter), cursor, &self.scope)
     }
@@ -552,6 +576,13 @@ impl Peer {
     /// What cursors of sessions are kept by that take in what this one does.
     fn cursor_name(&self, filter: &Filter) -> String {
         filter.name() + &self.guard.as_ref().map(|guard| guard.edge.takes()).unwrap_or_default()
+    }
+}
+
+impl Drop for Peer {
+    /// Notes how far the other log was taken in, where the session broke off: else that is asked for again.
+    fn drop(&mut self) {
+        let _ = self.note(true);
     }
 }
 

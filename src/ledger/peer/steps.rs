@@ -33,10 +33,16 @@ fn threads() -> MutexGuard<'static, Threads> {
 }
 
 /// Runs work that may wait for the disk; `None` where it panicked.
-pub(super) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+#[cfg(test)]
+async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    begin(work).await.ok()
+}
+
+/// Begins work that may wait for the disk. Gives what it comes to; an error where it panicked.
+pub(super) fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
     let (tell, told) = oneshot::channel();
     give(Box::new(move || drop(tell.send(work()))));
-    told.await.ok()
+    told
 }
 
 /// Gives work to a thread.

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::time::Duration;
 
 use super::Peer;
-use super::named::Named;
+use super::named::{Named, Roots};
 use crate::ledger::{Ledger, Transfer};
 use crate::replication::{Framing, MOST_MESSAGE_BYTES, Message, decode, encode};
 use crate::{Error, ErrorKind, Result};
@@ -143,9 +143,11 @@ impl Peer {
     /// `validation` for bytes that are none; `too_large`; `ledger_mismatch`; `corrupt` for events that are not what their hashes
     /// say, or name events that are not here.
     pub fn decode(&self, bytes: &[u8]) -> Result<Message> {
-        let past = Named::new(&self.ledger, &self.roots);
-        let decoded = decode(bytes, &Framing { ledger: self.ledger(), past: &past });
-        decoded.map_err(|fault| if self.guard.is_some() { unsaid(fault) } else { fault })
+        self.decoder().decode(bytes)
+    }
+
+    pub(super) fn decoder(&self) -> Decoder {
+        Decoder { ledger: self.ledger.clone(), is_known: self.other.is_some(), is_at_edge: self.guard.is_some() }
     }
 
     fn say(&self, messages: Vec<Message>, say: &SyncSender<Vec<u8>>) -> Result<()> {
@@ -158,6 +160,25 @@ impl Peer {
             }
         }
         Ok(())
+    }
+}
+
+/// Decodes what the other side says.
+#[derive(Clone)]
+pub(super) struct Decoder {
+    ledger: Ledger,
+    /// Whether the other side has said who it is.
+    is_known: bool,
+    is_at_edge: bool,
+}
+
+impl Decoder {
+    pub(super) fn decode(&self, bytes: &[u8]) -> Result<Message> {
+        // What it names is found by the ledger alone.
+        let (roots, ledger) = (Roots::default(), Some(self.ledger.id()).filter(|_| self.is_known));
+        let past = Named::new(&self.ledger, &roots);
+        let decoded = decode(bytes, &Framing { ledger, past: &past });
+        decoded.map_err(|fault| if self.is_at_edge { unsaid(fault) } else { fault })
     }
 }
 

@@ -53,7 +53,13 @@ impl Server {
                 let opened = server.open(ledger.info().id)?;
                 let (wants, edge) =
                     (Some(Filter::default()), Some(device.edge(opened.writers.clone(), opened.room.clone())));
-                let peer = opened.ledger.session(&SessionOptions { sends: true, wants, follows: true, edge })?;
+                let peer = opened.ledger.session(&SessionOptions {
+                    sends: true,
+                    wants,
+                    follows: true,
+                    edge,
+                    first: Vec::new(),
+                })?;
                 Ok((Talk { device, opened, _seat: seat }, peer))
             })
             .await?;

@@ -237,9 +237,15 @@ impl World {
     pub fn open_line(&mut self, nth: usize, follows: bool, again: bool, narrows: bool) {
         let device = &mut self.devices[nth];
         let wants = Some(if narrows { Filter::of(["notes"]) } else { Filter::default() });
-        let of_device = SessionOptions { sends: true, wants, follows, edge: None };
+        let of_device = SessionOptions { sends: true, wants, follows, ..SessionOptions::default() };
         let edge = Some(device.edge(&self.writers));
-        let of_server = SessionOptions { sends: true, wants: Some(Filter::default()), follows: true, edge };
+        let of_server = SessionOptions {
+            sends: true,
+            wants: Some(Filter::default()),
+            follows: true,
+            edge,
+            ..SessionOptions::default()
+        };
         let again = again && !device.kept.refused.is_empty();
         let in_part = !device.kept.in_full && device.kept.refused.is_empty();
         match Line::open([&self.server.ledger, &device.node.ledger], [&of_server, &of_device], again, in_part) {
