@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -108,7 +109,7 @@ impl Meta {
 }
 
 /// Whether an event is of the chain that imports a record for the first time, whose writer is a hash.
-fn is_first_import(event: &Event) -> bool {
+pub(crate) fn is_first_import(event: &Event) -> bool {
     let chained = event.batch.is_none_or(|batch| batch.id.0 == event.writer.0);
     let placed = event.lane == 0 && u64::from(event.nth) == event.sequence;
     let rooted = event.parents.len() == usize::from(event.nth > 1);
@@ -238,7 +239,18 @@ pub(crate) struct Shared {
     pub(crate) gauges: Mutex<BTreeMap<LedgerId, Gauge>>,
     /// How long appends take.
     pub(crate) flushes: Arc<Flushes>,
+    /// The store's directory; none in memory.
+    pub(crate) dir: Option<PathBuf>,
+    /// By how much the clock of this machine is wrong for the stamps of a ledger, in milliseconds: what is added to it.
+    offsets: RwLock<BTreeMap<LedgerId, i64>>,
+    /// Told of each step of writing a log again.
+    #[cfg(test)]
+    pub(crate) on_step: Mutex<Option<OnStep>>,
 }
+
+/// What is told of each step of writing a log again.
+#[cfg(test)]
+pub(crate) type OnStep = Box<dyn Fn(&str) + Send>;
 
 impl Shared {
     pub(crate) fn new(
@@ -272,6 +284,10 @@ impl Shared {
             gate,
             gauges,
             flushes: Arc::default(),
+            dir: None,
+            offsets: RwLock::default(),
+            #[cfg(test)]
+            on_step: Mutex::default(),
         }
     }
 
@@ -662,6 +678,22 @@ impl Shared {
     /// Adds to what deriving and reading have cost.
     pub(crate) fn count(&self, add: impl FnOnce(&mut Work)) {
         add(&mut self.work.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The time by which events of a ledger are stamped, in milliseconds since 1970: that of this machine, unless it is known to be
+    /// wrong.
+    pub(crate) fn stamp_ms(&self, ledger: LedgerId) -> i64 {
+        (self.world.now)().saturating_add(self.clock_offset_ms(ledger))
+    }
+
+    /// By how much the clock of this machine is wrong for the stamps of a ledger.
+    pub(crate) fn clock_offset_ms(&self, ledger: LedgerId) -> i64 {
+        self.offsets.read().unwrap_or_else(PoisonError::into_inner).get(&ledger).copied().unwrap_or(0)
+    }
+
+    /// Says by how much the clock of this machine is wrong for the stamps of a ledger.
+    pub(crate) fn set_clock_offset_ms(&self, ledger: LedgerId, offset_ms: i64) {
+        self.offsets.write().unwrap_or_else(PoisonError::into_inner).insert(ledger, offset_ms);
     }
 
     /// Milliseconds since 1970.

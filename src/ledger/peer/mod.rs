@@ -26,6 +26,7 @@ use super::Ledger;
 use super::backup::blobs_of;
 use super::cursor::Mark;
 use super::replicate::Foreign;
+use super::rewrite::written_again;
 use super::request::{AsOf, Entry, Look, Transfer};
 use super::state::RecordKey;
 use crate::event::{BlobHash, LedgerId, RunId, WriterId};
@@ -94,6 +95,8 @@ pub struct Peer {
     session: Session,
     wants: Option<Filter>,
     follows: bool,
+    /// The writer of this ledger when the session began: with another one, its log is another.
+    stamps_as: WriterId,
     /// The other replica.
     other: Option<WriterId>,
     run: RunId,
@@ -147,6 +150,7 @@ impl Ledger {
         let peer = Peer {
             ledger,
             session,
+            stamps_as: replica,
             wants,
             follows,
             other,
@@ -302,6 +306,8 @@ impl Peer {
     }
 
     fn tell(&mut self, input: Input) -> Vec<Message> {
+        let is_same = self.ledger.ids().1 == self.stamps_as;
+        let input = if is_same || self.is_ended() { input } else { Input::Failed(written_again()) };
         self.session.handle(self.ledger.shared().now_ms(), input);
         self.go_on()
     }

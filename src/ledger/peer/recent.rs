@@ -73,6 +73,11 @@ impl Recent {
         }
     }
 
+    /// Forgets everything: the log is another.
+    pub(super) fn clear(&self) {
+        self.held().clear();
+    }
+
     /// The parts that hold everything after a position; none where they do not go back so far, or there is nothing.
     pub(super) fn after(&self, position: u64) -> Vec<Arc<Part>> {
         let held = self.held();
