@@ -64,11 +64,12 @@ impl Client {
         // While another client of the ledger has a session, this one does without.
         let Some(_alone) = inner.notes.alone() else { return Ok(()) };
         let known = inner.notes.known();
+        inner.notes.change(super::notes::Known::begin_stamping)?;
+        // What others stamped is theirs.
         let stamp_again = outbox::stamped_here(&inner.ledger, &known.to_stamp())?;
         if stamp_again.is_empty() {
             return Ok(());
         }
-        inner.notes.change(super::notes::Known::begin_stamping)?;
         let again = Again { stamp_again, shift_ms: known.clock_offset_ms, ..Again::default() };
         match inner.ledger.write_again(&again) {
             Ok(done) => self.stamped_again(&done),

@@ -223,6 +223,31 @@ async fn a_copied_store_takes_a_writer_of_its_own_and_all_edits_of_both_arrive()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_copied_store_that_is_enrolled_as_a_device_of_its_own_takes_a_writer_of_its_own() {
+    let office = Served::start().await;
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = Ledger::open(dir.path()).unwrap();
+    let on_first = enrolled(&office, &first, "laptop").await;
+    first.put("issues", "k", json!({ "n": 1 }), &me()).unwrap();
+    on_first.sync(&[]).await.unwrap();
+    drop(on_first);
+    first.store().close().unwrap();
+    copy(dir.path(), other.path());
+    std::fs::remove_dir_all(other.path().join("client")).unwrap();
+    let second = Ledger::open(other.path()).unwrap();
+    let on_second = enrolled(&office, &second, "tablet").await;
+    second.patch("issues", "k", json!({ "n": 2 }), &me()).unwrap();
+    second.put("issues", "more", json!({ "n": 3 }), &me()).unwrap();
+    assert_eq!(on_second.sync(&[]).await.unwrap().rejected, 2);
+    let codes: Vec<_> = on_second.queue(9).unwrap().into_iter().map(|queued| queued.last_error.unwrap().0).collect();
+    assert_eq!(codes, ["consistency"; 2]);
+    let synced = on_second.sync(&[]).await.unwrap();
+    assert_eq!((synced.sent, synced.rejected), (2, 0));
+    assert_eq!(value(&office.ledger, "k"), json!({ "n": 2 }));
+    alike(&second, &office);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_edit_that_is_taken_back_leaves_what_the_server_has_and_further_edits_are_taken() {
     let office = Served::start().await;
     let dir = tempfile::tempdir().unwrap();

@@ -145,6 +145,9 @@ fn parent(path: &Path) -> &Path {
 /// Removes everything of a ledger.
 fn clear(shared: &Shared, ledger: LedgerId) -> Result<()> {
     if shared.journal.ledgers().contains(&ledger) {
+        // Most of it goes with the database that holds it, which is safer than to erase it there.
+        shared.journal.drop_before(ledger, u64::MAX)?;
+        step(shared, "partly dropped");
         shared.journal.drop_ledger(ledger)?;
         step(shared, "dropped");
     }
