@@ -83,6 +83,12 @@ pub enum Happened {
         /// After how many milliseconds it is tried again; `None` where it is not.
         retry_in_ms: Option<u64>,
     },
+    /// Edits that the server had refused for their stamps or their writer were stamped anew, under a new writer. They are sent
+    /// now.
+    StampedAgain {
+        /// How many events, with those that were made on them.
+        events: u64,
+    },
     /// A conflict is open that was not before.
     ConflictDetected {
         /// The conflict.
@@ -118,6 +124,8 @@ pub struct Statistics {
     pub rejected: u64,
     /// How many bytes of messages were sent and received.
     pub bytes: (u64, u64),
+    /// How many events were stamped anew because the server had refused their stamps or their writer.
+    pub stamped_again: u64,
     /// How many attempts failed in a row.
     pub failures: u32,
     /// Whether attempts are made.

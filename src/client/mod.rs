@@ -12,7 +12,8 @@
 //! and the others' here. Nothing is sent that is not durable, and nothing that is durable is ever dropped: what the server
 //! refuses is listed with its reason, and stays as it was edited until somebody decides.
 //!
-//! Invariant: the client never changes what the ledger holds but by the events that the server sends.
+//! Invariant: the client never changes what the ledger holds but by the events that the server sends; by stamping anew what
+//! the server refused for its stamp or its writer; and by taking back what it refused, where somebody asks for that.
 //! Invariant: tokens go to the address that they came from, and nowhere else; no error, log line or `Debug` shows them.
 
 mod address;
@@ -25,6 +26,7 @@ mod notes;
 mod outbox;
 mod place;
 mod session;
+mod stamping;
 mod tokens;
 mod transport;
 
@@ -153,12 +155,15 @@ impl Client {
             rejected: 0,
             bytes: (0, 0),
             failures: 0,
+            stamped_again: 0,
             circuit: CircuitState::Closed,
             connected: None,
         };
+        let notes = Notes::open(ledger, &tokens.url())?;
+        ledger.set_clock_offset_ms(notes.known().clock_offset_ms);
         Ok(Self(Arc::new(Inner {
             ledger: ledger.clone(),
-            notes: Notes::open(ledger, &tokens.url())?,
+            notes,
             tokens,
             circuit: Mutex::new(Circuit::new(options.breaking)),
             options,
@@ -300,6 +305,7 @@ impl Client {
             return Err(Error::new(ErrorKind::NotFound, message).with_hint("see `syncledger queue`"));
         }
         self.0.notes.change(|known| {
+            known.forget_stampings();
             ids.iter().filter_map(|id| known.rejected.get_mut(id).map(|rejected| rejected.again = true)).count()
         })
     }
@@ -367,13 +373,13 @@ impl Client {
 
     /// One attempt, and what it means for the next.
     async fn attempt(&self, purpose: &Purpose, cancels: &watch::Receiver<u64>) -> Result<Synced, Fault> {
-        let is_busy = |_| {
-            let fault = Error::new(ErrorKind::Locked, "a session of this client is under way");
-            fault.with_hint("wait for its end, or cancel it")
-        };
-        let _turn = self.0.turn.try_lock().map_err(is_busy)?;
+        let _turn = self.0.turn.try_lock().map_err(|_| is_busy())?;
         let now_ms = self.0.now_ms();
         self.0.circuit().check(now_ms)?;
+        if purpose.sends {
+            self.stamp_again_where_due().await?;
+        }
+        let _session = self.0.notes.session().ok_or_else(is_busy)?;
         self.0.tell(Happened::Started);
         let outcome = self.converse(purpose, cancels.clone()).await;
         let outcome = match outcome {
@@ -427,6 +433,10 @@ impl Client {
         let (code, message) = (fault.code(), fault.message().to_owned());
         self.0.tell(Happened::Failed { code, message, retry_in_ms });
     }
+}
+
+fn is_busy() -> Error {
+    Error::new(ErrorKind::Locked, "a session of this client is under way").with_hint("wait for its end, or cancel it")
 }
 
 fn purpose(ways: Ways, collections: &[&str]) -> Purpose {

@@ -140,6 +140,37 @@ pub(super) fn between(ledger: &Ledger, after: u64, upto: u64, events: &[&String]
     Ok(found)
 }
 
+/// Which of some events are in the log.
+pub(super) fn held<'a>(ledger: &Ledger, events: impl Iterator<Item = &'a String>) -> Result<BTreeSet<String>> {
+    let events: Vec<&String> = events.collect();
+    match events.is_empty() {
+        true => Ok(BTreeSet::new()),
+        false => between(ledger, 0, u64::MAX, &events),
+    }
+}
+
+/// Which of some events this installation stamped.
+pub(super) fn stamped_here(ledger: &Ledger, events: &[EventId]) -> Result<BTreeSet<EventId>> {
+    let own = ledger.own_writers();
+    let (mut wanted, mut found): (BTreeSet<&EventId>, _) = (events.iter().collect(), BTreeSet::new());
+    each(ledger, 0, |entry| {
+        if wanted.remove(&entry.id) && own.contains(&entry.event.writer) {
+            found.insert(entry.id);
+        }
+        !wanted.is_empty()
+    })?;
+    Ok(found)
+}
+
+/// What went, as it stood.
+pub(super) fn taken_back(entries: Vec<Entry>, known: &Known) -> Vec<Queued> {
+    let queued = |entry: Entry| match known.rejected.get(&entry.id.to_string()) {
+        Some(rejected) => refused(entry, rejected),
+        None => waiting(entry, known.failure.as_ref(), QueueStatus::Pending),
+    };
+    entries.into_iter().map(queued).collect()
+}
+
 /// What was refused, in the order of the log. Reads the whole log where anything was.
 pub(super) fn rejected(ledger: &Ledger, known: &Known) -> Result<Vec<Queued>> {
     if known.rejected.is_empty() {

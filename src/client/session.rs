@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use super::answer::Fault;
 use super::conflicts::Watch;
 use super::lifecycle::{Happened, Phase, Progress, Synced};
-use super::notes::Known;
+use super::notes::{Known, is_for_stamp};
 use super::outbox;
 use super::transport::{Bytes, Farewell, Line};
 use super::{Client, Inner};
@@ -52,6 +52,12 @@ struct Watched {
     told_ms: u64,
     noted_ms: u64,
     is_settled: bool,
+    /// Whether the server's clock was asked for already.
+    knows_offset: bool,
+    /// Whether something was refused for its stamp or its writer.
+    has_to_stamp: bool,
+    /// Whether the session was ended so that the next one begins with what is stamped anew.
+    begins_again: bool,
 }
 
 /// Ends a session when it is told to.
@@ -150,12 +156,16 @@ impl Watched {
             told_ms: 0,
             noted_ms: began_ms,
             is_settled: false,
+            knows_offset: false,
+            has_to_stamp: false,
+            begins_again: false,
         })
     }
 
     /// Notes what happened in the session. Writes small files, on a thread of the runtime: what is refused has to be durable
     /// before the session goes on.
     fn after_each(&mut self, peer: &mut Peer, follows: bool) -> Result<()> {
+        self.learn_offset(peer)?;
         self.keep_refusals(peer)?;
         let now_ms = self.client.now_ms();
         self.began_after = self.began_after.or(peer.acknowledged());
@@ -169,6 +179,28 @@ impl Watched {
             self.told_ms = now_ms;
             self.tell(peer, now_ms);
         }
+        match self.is_settled && std::mem::take(&mut self.has_to_stamp) {
+            true => self.begin_again_where_due(),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends a session that would go on: what was refused for its stamp is stamped anew before the next.
+    fn begin_again_where_due(&mut self) -> Result<()> {
+        if self.client.notes.known().to_stamp().is_empty() {
+            return Ok(());
+        }
+        self.begins_again = true;
+        Err(Error::new(ErrorKind::Cancelled, "edits are stamped anew, and sent in the next session"))
+    }
+
+    /// A clock that is far off is put right, for what is edited from now on.
+    fn learn_offset(&mut self, peer: &Peer) -> Result<()> {
+        let Some(offset_ms) = peer.clock_offset_ms().filter(|_| !self.knows_offset) else { return Ok(()) };
+        self.knows_offset = true;
+        let notes = &self.client.notes;
+        notes.change(|known| known.learn_offset(offset_ms))?;
+        self.client.ledger.set_clock_offset_ms(notes.known().clock_offset_ms);
         Ok(())
     }
 
@@ -178,6 +210,7 @@ impl Watched {
             return Ok(());
         }
         self.rejected += refusals.len() as u64;
+        self.has_to_stamp |= refusals.iter().any(|refusal| is_for_stamp(&refusal.code));
         self.refused.extend(refusals.iter().map(|refusal| refusal.event.to_string()));
         let now_ms = self.client.now_ms().cast_signed();
         self.client.notes.change(|known| known.refuse(refusals, now_ms))
@@ -245,7 +278,10 @@ impl Watched {
         if let Some(position) = acknowledged {
             notes.change(|known| known.reach(position))?;
         }
-        let transfer = outcome.map_err(Fault::in_session)?;
+        let transfer = match (outcome, &peer) {
+            (Err(fault), Some(peer)) if self.begins_again && fault.kind() == ErrorKind::Cancelled => peer.transfer(),
+            (outcome, _) => outcome.map_err(Fault::in_session)?,
+        };
         let accepted = match (self.began_after, acknowledged) {
             (Some(after), Some(upto)) => self.accept(after, upto)?,
             _ => 0,

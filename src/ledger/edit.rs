@@ -152,7 +152,7 @@ fn check_batch(events: usize) -> Result<()> {
 
 impl Writing<'_> {
     fn now(&self) -> i64 {
-        (self.shared.world.now)()
+        self.shared.stamp_ms(self.state.id)
     }
 
     fn random(&self) -> Result<[u8; 16]> {

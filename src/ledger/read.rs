@@ -488,8 +488,8 @@ impl Ledger {
     /// The last change of this installation that is not taken back, and that itself takes back nothing or the taking back
     /// of a change.
     pub(super) fn last_own(&self) -> Result<Target> {
-        let (_, writer) = self.ids();
-        self.last_of(|event| event.writer == writer)
+        let own = self.shared().own_writers(self.id());
+        self.last_of(|event| own.contains(&event.writer))
     }
 
     /// The same of whoever's own such events are.

@@ -129,6 +129,13 @@ impl Followed {
         recent
     }
 
+    /// Forgets what was appended to a log: it is another, or derived anew.
+    pub(super) fn forget(&self, ledger: LedgerId) {
+        if let Some(parts) = self.held().get(&ledger).and_then(Weak::upgrade) {
+            *Recent(parts).held() = Parts::default();
+        }
+    }
+
     /// Takes what was appended to a log, where anybody follows it; empties it else.
     pub(super) fn take(&self, ledger: LedgerId, entries: &mut Vec<Entry>, now_ms: u64) {
         let parts = self.held().get(&ledger).and_then(Weak::upgrade);

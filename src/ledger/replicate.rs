@@ -105,7 +105,8 @@ impl Writing<'_> {
         };
         match admitted {
             Ok(()) => {
-                self.state.stage(shared, foreign.id, foreign.event, (shared.world.now)(), foreign.run)?;
+                let now = shared.stamp_ms(self.state.id);
+                self.state.stage(shared, foreign.id, foreign.event, now, foreign.run)?;
                 transfer.applied += 1 + self.release(foreign.id)?;
                 Ok(Taken::In)
             }
@@ -116,7 +117,7 @@ impl Writing<'_> {
 
     /// Stages the events that waited for this one alone, and so on. Returns how many.
     pub(crate) fn release(&mut self, arrived: EventId) -> Result<u64> {
-        let (shared, now) = (self.shared, (self.shared.world.now)());
+        let (shared, now) = (self.shared, self.shared.stamp_ms(self.state.id));
         let (mut arrived, mut released) = (vec![arrived], 0);
         while let Some(parent) = arrived.pop() {
             for (id, waiter) in self.state.waiting.arrived(&parent) {

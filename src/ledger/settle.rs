@@ -28,7 +28,7 @@ impl Writing<'_> {
     ) -> Result<Receipt> {
         let policy = self.state.policy(self.shared, &key.0)?;
         let record = RecordId { ledger: self.state.id, collection: key.0.clone(), key: key.1.clone() };
-        let (shared, writer) = (self.shared, self.state.writer);
+        let (shared, writers) = (self.shared, self.state.own.clone());
         let working = self.state.record(shared, key)?;
         let view = working.document.view()?;
         let projection = project(&view, &policy.policy, &shared.resolvers, &record);
@@ -44,7 +44,7 @@ impl Writing<'_> {
             .with_hint("list those that there are with `syncledger conflicts`")
         })?;
         check_version(&conflict, version)?;
-        let (plan, blobs) = settlement_plan(&view, key, &conflict, settlement, writer, context)?;
+        let (plan, blobs) = settlement_plan(&view, key, &conflict, settlement, &writers, context)?;
         self.store_blobs(&blobs)?;
         self.commit(vec![plan], Some(request))
     }
@@ -84,7 +84,7 @@ impl Writing<'_> {
     ) -> Result<(Vec<Plan>, Vec<Skipped>)> {
         let own = self.state.policy(self.shared, &key.0)?;
         let record = RecordId { ledger: self.state.id, collection: key.0.clone(), key: key.1.clone() };
-        let (shared, writer) = (self.shared, self.state.writer);
+        let (shared, writers) = (self.shared, self.state.own.clone());
         let (mut seen, mut plans, mut skipped) = (BTreeSet::new(), Vec::new(), Vec::new());
         let mut first: Option<Projection> = None;
         loop {
@@ -101,7 +101,7 @@ impl Writing<'_> {
                 skipped.push(Skipped { collection: key.0.clone(), key: key.1.clone(), path: conflict.path, why });
                 continue;
             };
-            let (mut plan, blobs) = settlement_plan(&view, key, &decided, &settlement, writer, context)?;
+            let (mut plan, blobs) = settlement_plan(&view, key, &decided, &settlement, &writers, context)?;
             self.store_blobs(&blobs)?;
             self.rehearse(&mut plan)?;
             plans.push(plan);
@@ -197,10 +197,10 @@ fn settlement_plan(
     key: &RecordKey,
     conflict: &Conflict,
     settlement: &Settlement,
-    writer: WriterId,
+    own: &[WriterId],
     context: &Context,
 ) -> Result<(Plan, Vec<Vec<u8>>)> {
-    let choice = choose(view, conflict, settlement, writer)?;
+    let choice = choose(view, conflict, settlement, own)?;
     let mut draft = Draft::default();
     if is_deletion(conflict) {
         draft.ops.push(if choice.content.is_none() { Op::Delete } else { Op::Restore });
@@ -291,7 +291,7 @@ struct Choice {
     kind: Option<Settled>,
 }
 
-fn choose(view: &View<'_>, conflict: &Conflict, settlement: &Settlement, writer: WriterId) -> Result<Choice> {
+fn choose(view: &View<'_>, conflict: &Conflict, settlement: &Settlement, own: &[WriterId]) -> Result<Choice> {
     let candidates = &conflict.candidates;
     let latest = |test: &dyn Fn(usize) -> bool| (0..candidates.len()).rev().find(|&index| test(index));
     let of = |index: usize| candidates.get(index);
@@ -311,8 +311,8 @@ fn choose(view: &View<'_>, conflict: &Conflict, settlement: &Settlement, writer:
         Settlement::Take(index) => Some(*index),
         Settlement::TakeSource(source) => latest(&|index| of(index).is_some_and(|c| c.source == *source)),
         Settlement::TakeEvent(event) => latest(&|index| of(index).is_some_and(|c| c.event == *event)),
-        Settlement::TakeLocal => latest(&|index| of(index).is_some_and(|c| c.writer == writer)),
-        Settlement::TakeRemote => latest(&|index| of(index).is_some_and(|c| c.writer != writer)),
+        Settlement::TakeLocal => latest(&|index| of(index).is_some_and(|c| own.contains(&c.writer))),
+        Settlement::TakeRemote => latest(&|index| of(index).is_some_and(|c| !own.contains(&c.writer))),
     };
     let candidate = index.and_then(of).ok_or_else(|| {
         let message = format!("the conflict has {} candidates, and none of them is meant", candidates.len());

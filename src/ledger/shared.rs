@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -109,7 +110,7 @@ impl Meta {
 }
 
 /// Whether an event is of the chain that imports a record for the first time, whose writer is a hash.
-fn is_first_import(event: &Event) -> bool {
+pub(crate) fn is_first_import(event: &Event) -> bool {
     let chained = event.batch.is_none_or(|batch| batch.id.0 == event.writer.0);
     let placed = event.lane == 0 && u64::from(event.nth) == event.sequence;
     let rooted = event.parents.len() == usize::from(event.nth > 1);
@@ -241,7 +242,18 @@ pub(crate) struct Shared {
     pub(crate) flushes: Arc<Flushes>,
     /// What was appended last, for who follows.
     pub(super) followed: Followed,
+    /// The store's directory; none in memory.
+    pub(crate) dir: Option<PathBuf>,
+    /// By how much the clock of this machine is wrong for the stamps of a ledger, in milliseconds: what is added to it.
+    offsets: RwLock<BTreeMap<LedgerId, i64>>,
+    /// Told of each step of writing a log again.
+    #[cfg(test)]
+    pub(crate) on_step: Mutex<Option<OnStep>>,
 }
+
+/// What is told of each step of writing a log again.
+#[cfg(test)]
+pub(crate) type OnStep = Box<dyn Fn(&str) + Send>;
 
 impl Shared {
     pub(crate) fn new(
@@ -276,6 +288,10 @@ impl Shared {
             gauges,
             flushes: Arc::default(),
             followed: Followed::default(),
+            dir: None,
+            offsets: RwLock::default(),
+            #[cfg(test)]
+            on_step: Mutex::default(),
         }
     }
 
@@ -669,6 +685,22 @@ impl Shared {
         add(&mut self.work.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// The time by which events of a ledger are stamped, in milliseconds since 1970: that of this machine, unless it is known to be
+    /// wrong.
+    pub(crate) fn stamp_ms(&self, ledger: LedgerId) -> i64 {
+        (self.world.now)().saturating_add(self.clock_offset_ms(ledger))
+    }
+
+    /// By how much the clock of this machine is wrong for the stamps of a ledger.
+    pub(crate) fn clock_offset_ms(&self, ledger: LedgerId) -> i64 {
+        self.offsets.read().unwrap_or_else(PoisonError::into_inner).get(&ledger).copied().unwrap_or(0)
+    }
+
+    /// Says by how much the clock of this machine is wrong for the stamps of a ledger.
+    pub(crate) fn set_clock_offset_ms(&self, ledger: LedgerId, offset_ms: i64) {
+        self.offsets.write().unwrap_or_else(PoisonError::into_inner).insert(ledger, offset_ms);
+    }
+
     /// Milliseconds since 1970.
     pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from((self.world.now)()).unwrap_or(0)
@@ -676,6 +708,7 @@ impl Shared {
 
     /// Forgets everything derived that memory holds of a ledger. Nothing is being saved meanwhile.
     pub(crate) fn forget(&self, ledger: LedgerId) {
+        self.followed.forget(ledger);
         self.metas.write().unwrap_or_else(PoisonError::into_inner).remove(&ledger);
         self.policies.write().unwrap_or_else(PoisonError::into_inner).retain(|(id, _), _| *id != ledger);
         self.indexes.write().unwrap_or_else(PoisonError::into_inner).remove(&ledger);

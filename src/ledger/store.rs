@@ -10,6 +10,7 @@ use super::archive::Archives;
 use super::clock;
 use super::flushes::Flushed;
 use super::request::{LedgerInfo, Work};
+use super::rewrite;
 use super::seal::Sealing;
 use super::shared::{Shared, World};
 use super::writer::{Checkpoints, Due, Queue};
@@ -136,7 +137,9 @@ impl Store {
         let half = options.cache_bytes / 2;
         let mut shared = Shared::new(journal, rows, blobs, options.resolvers, world, half);
         shared.archives = Arc::new(Archives::open(dir.as_deref())?);
+        shared.dir.clone_from(&dir);
         let shared = Arc::new(shared);
+        rewrite::finish_all(&shared)?;
         shared.remove_orphans()?;
         let due = Due { checkpoints, sealing: Sealing::every(options.seal_events.max(1)) };
         let (queue, thread) = Queue::start(shared.clone(), half, options.check_rows, due)?;
@@ -248,6 +251,12 @@ impl Store {
         self.0.queue.adopt(before, entry.clone())?;
         self.note(&info(&entry));
         Ok(())
+    }
+
+    /// The ledger of a name has another writer.
+    pub(super) fn stamp_as(&self, name: &str, writer: WriterId) {
+        let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.entry(name.to_owned()).and_modify(|known| known.1 = writer);
     }
 
     /// Closes the store: what is queued is finished, derived state written. A second call does nothing.

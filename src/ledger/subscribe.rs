@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::rewrite::written_again;
 use super::{Entry, Ledger};
-use crate::{ErrorKind, Result};
+use crate::event::WriterId;
+use crate::{Error, ErrorKind, Result};
 
 /// How many entries are read ahead.
 const AHEAD: usize = 1_024;
@@ -12,10 +14,13 @@ const AHEAD: usize = 1_024;
 const WAIT: Duration = Duration::from_secs(60);
 
 /// Every event after a position, in order, without gap or duplicate: first those that are there, then those that come.
-/// It reads at its own speed and never slows the writer. Ends when the store is closed.
+/// It reads at its own speed and never slows the writer. Ends when the store is closed; and with `conflict` when the log was
+/// written again ([`Ledger::write_again`]): its positions are others then.
 #[derive(Debug)]
 pub struct Subscription {
     ledger: Ledger,
+    /// The writer of the ledger when it began: with another one its log is another.
+    writer: WriterId,
     position: u64,
     ahead: VecDeque<Entry>,
     ended: bool,
@@ -25,7 +30,8 @@ impl Ledger {
     /// Follows the log after a position.
     #[must_use]
     pub fn subscribe(&self, after: u64) -> Subscription {
-        Subscription { ledger: self.clone(), position: after, ahead: VecDeque::new(), ended: false }
+        let writer = self.info().writer;
+        Subscription { ledger: self.clone(), writer, position: after, ahead: VecDeque::new(), ended: false }
     }
 }
 
@@ -60,6 +66,9 @@ impl Subscription {
     }
 
     fn advance(&mut self, timeout: Duration) -> Result<Option<Entry>> {
+        if self.ledger.info().writer != self.writer {
+            return Err(Error::new(ErrorKind::Conflict, written_again().message()).with_hint("begin at position 0"));
+        }
         if let Some(entry) = self.ahead.pop_front() {
             return Ok(Some(entry));
         }

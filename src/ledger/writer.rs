@@ -19,6 +19,7 @@ use super::flushes::Flushes;
 use super::log::Log;
 use super::packing;
 use super::request::{Entry, Rebuilt};
+use super::rewrite::{self, Again, Rewritten};
 use super::seal::{self, Amount, Sealing};
 use super::shared::{MARK, Shared};
 use super::state::{self, State};
@@ -107,6 +108,7 @@ enum Message {
     Adopt { before: LedgerId, entry: LedgerEntry, reply: SyncSender<Result<()>> },
     Archive { ledger: LedgerId, archive: Archive, before: u64, reply: SyncSender<Result<u64>> },
     Drop { ledger: LedgerId, reply: SyncSender<Result<()>> },
+    WriteAgain { ledger: LedgerId, again: Again, reply: SyncSender<Result<Rewritten>> },
     Rebuild { ledger: LedgerId, reply: SyncSender<Result<Rebuilt>> },
     Checkpoint(SyncSender<Result<()>>),
     Close(SyncSender<Result<()>>),
@@ -190,6 +192,11 @@ impl Queue {
     /// Removes a ledger for good.
     pub(crate) fn drop_ledger(&self, ledger: LedgerId) -> Result<()> {
         self.ask(|reply| Message::Drop { ledger, reply })?
+    }
+
+    /// Writes a ledger's log again.
+    pub(crate) fn write_again(&self, ledger: LedgerId, again: Again) -> Result<Rewritten> {
+        self.ask(|reply| Message::WriteAgain { ledger, again, reply })?
     }
 
     /// Makes all derived state of a ledger again from its log.
@@ -287,6 +294,7 @@ impl Writer {
                 drop(reply.send(self.archive(ledger, archive, before)));
             }
             Message::Drop { ledger, reply } => drop(reply.send(self.drop_ledger(ledger))),
+            Message::WriteAgain { ledger, again, reply } => drop(reply.send(self.write_again(ledger, &again))),
             Message::Rebuild { ledger, reply } => drop(reply.send(self.rebuild(ledger))),
             Message::Checkpoint(reply) => drop(reply.send(self.checkpoint())),
             Message::Close(reply) => drop(reply.send(Ok(()))),
@@ -693,6 +701,30 @@ impl Writer {
         })?;
         debug!(ledger = %ledger, events = until - after, "replayed");
         Ok(())
+    }
+
+    /// Writes a log again, and takes the ledger up anew. Where that fails once the old log is touched, the store is to be opened
+    /// again: that brings it to its end.
+    fn write_again(&mut self, ledger: LedgerId, again: &Again) -> Result<Rewritten> {
+        self.sound()?;
+        let _ = self.finish_checkpoint();
+        self.finish_sealing();
+        let shared = self.shared.clone();
+        let writer = WriterId((shared.world.random)()?);
+        let plan = rewrite::plan(&shared, ledger, again, writer)?;
+        let written = rewrite::write(&shared, &plan)?;
+        let replaced = shared.alone(|| -> Result<()> {
+            self.states.remove(&ledger);
+            shared.forget(ledger);
+            self.unsealed.insert(ledger, rewrite::replace(&shared, written)?);
+            self.open(ledger, writer)
+        });
+        replaced.inspect_err(|fault| self.poison(self::again(fault)))?;
+        // What is not written of the derived state is derived again.
+        let _ = self.checkpoint();
+        self.settle();
+        self.seal_when_due();
+        Ok(plan.done)
     }
 
     fn rebuild(&mut self, ledger: LedgerId) -> Result<Rebuilt> {

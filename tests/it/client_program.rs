@@ -112,6 +112,37 @@ fn a_revoked_device_ends_with_12_and_a_refused_edit_with_3_and_the_reason_is_in_
 }
 
 #[test]
+fn refused_edits_are_taken_back_by_their_ids_or_all_at_once_and_the_next_sync_is_whole() {
+    let (office, laptop) = (Bench::new(), Bench::empty());
+    let serving = Serving::of(&office, "127.0.0.1:0");
+    let code = office.json(["device", "create", "--name", "laptop", "--source", "app", "--writes", "issues"]);
+    laptop.ok(["enrol", &serving.url, code["code"].as_str().unwrap(), "--id", "laptop"]);
+    for key in ["one", "two", "three"] {
+        laptop.ok(["put", "secrets", key, r#"{"n":1}"#]);
+    }
+    laptop.ok(["patch", "secrets", "one", "--set", "/n=2"]);
+    laptop.ok(["put", "issues", "EE-1", r#"{"n":1}"#]);
+    assert_eq!(Run::of(&laptop.command(["sync", "--json"]).output().unwrap()).code, 3);
+    let queued = laptop.lines(["queue"]);
+    let of = |rows: &[Json]| rows.iter().map(|row| row["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(of(&queued), ["one", "two", "three", "one"]);
+    laptop.refused(["queue", "--take-back", "zz"], 1, "not_found");
+    let two = queued[1]["id"].as_str().unwrap();
+    assert_eq!(of(&laptop.lines(["queue", "--take-back", two])), ["two"]);
+    let words = laptop.ok(["queue", "--take-back", "all"]);
+    assert!(words.contains("secrets/one") && words.contains("secrets/three"), "{words}");
+    assert_eq!(laptop.lines(["queue"]), Vec::<Json>::new());
+    assert_eq!(laptop.lines(["queue", "--take-back", "all"]), Vec::<Json>::new());
+    laptop.refused(["get", "secrets", "one"], 1, "not_found");
+    let synced = laptop.json(["sync"]);
+    assert_eq!((&synced["sent"], &synced["rejected"]), (&0.into(), &0.into()));
+    assert_eq!(digest(&laptop), digest(&office));
+    laptop.ok(["put", "issues", "EE-2", r#"{"n":2}"#]);
+    assert_eq!(laptop.json(["sync"])["sent"], 1);
+    assert_eq!(digest(&laptop), digest(&office));
+}
+
+#[test]
 fn a_store_that_is_no_device_is_told_so() {
     let bench = Bench::new();
     bench.refused(["sync"], 12, "authentication");

@@ -52,6 +52,8 @@ mod real_edits;
 #[cfg(feature = "server")]
 mod receivers;
 mod reference;
+#[cfg(all(feature = "client", feature = "server"))]
+mod rekeying;
 mod replicas;
 mod schemas;
 mod sealing;

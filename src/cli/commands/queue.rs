@@ -4,13 +4,14 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use super::sync::{Line, client};
-use crate::ErrorKind;
 use crate::cli::app::App;
 use crate::cli::stop::{Outcome, Stop};
 use crate::cli::style;
 use crate::cli::table::{self, count, thousands};
-use crate::client::{Queued, Tokens};
+use crate::client::{Client, Queued, Tokens};
+use crate::event::EventId;
 use crate::shape::time;
+use crate::{Error, ErrorKind};
 
 /// Show the edits that the server does not have: those that it refused, with why, and those that wait.
 #[derive(Debug, Args)]
@@ -18,6 +19,10 @@ pub(crate) struct Queue {
     /// Show at most so many of those that wait.
     #[arg(long, default_value_t = 1_000, value_name = "COUNT")]
     limit: usize,
+    /// Take these refused edits back, or `all` of them: they go from the log here, with what was made on them, and the records show
+    /// what they did before. Shows what went.
+    #[arg(long, num_args = 1.., value_name = "EVENT", conflicts_with = "limit")]
+    take_back: Vec<String>,
 }
 
 /// Show the server that the ledger is enrolled with, and how far it has what is here.
@@ -27,10 +32,36 @@ pub(crate) struct Peers {}
 impl Queue {
     pub(crate) fn run(self, app: &mut App) -> Outcome {
         let client = client(&app.ledger()?, None, Line::default())?;
+        if !self.take_back.is_empty() {
+            return take_back(app, &client, &self.take_back);
+        }
         let queued = client.queue(self.limit)?;
         let rows: Vec<Json> = queued.iter().map(row).collect();
-        app.out.list(&rows, || text(&queued))
+        app.out.list(&rows, || text(&queued, "the server has every edit"))
     }
+}
+
+fn take_back(app: &mut App, client: &Client, names: &[String]) -> Outcome {
+    let refused: Vec<EventId> =
+        client.queue(0)?.into_iter().filter(|queued| queued.last_error.is_some()).map(|queued| queued.id).collect();
+    let events = match names {
+        [all] if all == "all" => refused,
+        names => names.iter().map(|name| meant(name, &refused)).collect::<Outcome<_>>()?,
+    };
+    let gone = client.take_back(&events)?;
+    let rows: Vec<Json> = gone.iter().map(row).collect();
+    app.out.list(&rows, || text(&gone, "there was nothing to take back"))
+}
+
+/// The refused edit whose id begins so.
+fn meant(name: &str, refused: &[EventId]) -> Outcome<EventId> {
+    let mut found = refused.iter().filter(|event| event.to_string().starts_with(name));
+    let error = match (found.next(), found.next()) {
+        (Some(event), None) => return Ok(*event),
+        (None, _) => Error::new(ErrorKind::NotFound, format!("the server has not refused an event `{name}`")),
+        _ => Error::new(ErrorKind::Validation, format!("several refused events begin with `{name}`")),
+    };
+    Err(error.with_hint("see `syncledger queue`").into())
 }
 
 fn row(queued: &Queued) -> Json {
@@ -49,9 +80,9 @@ fn row(queued: &Queued) -> Json {
     })
 }
 
-fn text(queued: &[Queued]) -> String {
+fn text(queued: &[Queued], nothing: &str) -> String {
     if queued.is_empty() {
-        return "the server has every edit".to_owned();
+        return nothing.to_owned();
     }
     let mut table = table::table(&["event", "operation", "record", "status", "tries", "edited", "error"]);
     for queued in queued {

@@ -281,6 +281,10 @@ fn told(client: &Client, happened: &Happened) -> Option<(Json, String)> {
             let line = format!("{} {message}{}", style::bad(code), again.unwrap_or_default());
             (json!({ "event": "failed", "code": code, "message": message, "retry_in_ms": retry_in_ms }), line)
         }
+        Happened::StampedAgain { events } => {
+            let line = format!("{} stamped anew, under a new writer", count(*events, "edit was", "edits were"));
+            (json!({ "event": "stamped_again", "events": events }), line)
+        }
         Happened::ConflictDetected { conflict, collection, key } => {
             of_conflict("conflict_detected", &conflict.to_string(), collection, key)
         }

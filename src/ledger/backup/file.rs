@@ -18,7 +18,7 @@ pub(super) const PREFIX_BYTES: usize = 4 + 1 + 4;
 /// The most bytes of a head: its name and writers are few.
 pub(super) const MOST_HEAD_BYTES: usize = 1 << 16;
 /// How many writers a head names at most: one for each time that the ledger was restored.
-pub(super) const MOST_WRITERS: usize = 1_024;
+pub(in crate::ledger) const MOST_WRITERS: usize = 1_024;
 
 pub(super) const SEGMENT: u8 = 1;
 pub(super) const BLOB: u8 = 2;
@@ -27,17 +27,17 @@ pub(super) const END_BYTES: usize = 8 + 8 + 32;
 
 /// What a file says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) ledger: LedgerId,
+pub(in crate::ledger) struct Head {
+    pub(in crate::ledger) ledger: LedgerId,
     /// The position of its first event.
-    pub(super) first: u64,
+    pub(in crate::ledger) first: u64,
     /// The position of its last event; the one before `first` where it has none.
-    pub(super) last: u64,
+    pub(in crate::ledger) last: u64,
     /// The event before the first: what the file continues. Zeros where it begins with the ledger.
-    pub(super) after: EventId,
-    pub(super) name: String,
+    pub(in crate::ledger) after: EventId,
+    pub(in crate::ledger) name: String,
     /// The writer of the store that the file is of, then those that it had before it was restored.
-    pub(super) writers: Vec<WriterId>,
+    pub(in crate::ledger) writers: Vec<WriterId>,
 }
 
 impl Head {

@@ -26,10 +26,8 @@ use crate::disk::{self, DiskError};
 use crate::event::{BlobHash, EventId, LedgerId};
 use crate::segment::{Item, Shape, Writer};
 use crate::{Error, ErrorKind, Result};
-use file::Head;
-use source::Part;
-pub(super) use source::Source;
-pub(super) use source::blobs_of;
+pub(super) use file::{Head, MOST_WRITERS};
+pub(super) use source::{Part, Source, blobs_of};
 
 /// How a backup is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -225,7 +223,7 @@ fn unfinished(path: &Path) -> PathBuf {
 }
 
 /// A file that is written.
-struct Output {
+pub(super) struct Output {
     path: PathBuf,
     out: BufWriter<File>,
     head: Head,
@@ -239,7 +237,7 @@ struct Output {
 }
 
 impl Output {
-    fn create(path: &Path, head: Head, shape: Shape) -> Result<Self> {
+    pub(super) fn create(path: &Path, head: Head, shape: Shape) -> Result<Self> {
         let file = File::create(path).map_err(DiskError::of("create", path))?;
         let (bytes, chain) = head.encode();
         let segment = Writer::new(head.ledger, shape);
@@ -264,7 +262,8 @@ impl Output {
         Ok(())
     }
 
-    fn event(&mut self, entry: Entry) -> Result<()> {
+    /// Adds an event, at the position after the one before.
+    pub(super) fn event(&mut self, entry: Entry) -> Result<()> {
         if self.segment.is_full() {
             self.close_segment()?;
         }
@@ -284,7 +283,7 @@ impl Output {
     }
 
     /// Writes the end, and returns once all is on the disk.
-    fn finish(mut self) -> Result<BackupInfo> {
+    pub(super) fn finish(mut self) -> Result<BackupInfo> {
         self.close_segment()?;
         self.write(&file::end(self.chain, self.events, self.blobs.len() as u64))?;
         self.out.flush().map_err(DiskError::of("write", &self.path))?;

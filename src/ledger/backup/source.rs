@@ -15,7 +15,7 @@ use crate::segment::{self, Item, SegmentFault};
 use crate::{Error, ErrorKind, Result};
 
 /// A part of a file.
-pub(super) enum Part {
+pub(in crate::ledger) enum Part {
     /// The content of a large value, which has the hash that the file says.
     Blob(Vec<u8>),
     /// Events, whose positions follow those of the part before.
@@ -28,7 +28,7 @@ pub(in crate::ledger) struct Source {
     input: BufReader<File>,
     /// How many bytes were read.
     offset: u64,
-    pub(super) head: Head,
+    pub(in crate::ledger) head: Head,
     chain: [u8; 32],
     segment: Option<segment::Reader<'static>>,
     /// Where the blocks of that segment begin.
@@ -38,6 +38,8 @@ pub(in crate::ledger) struct Source {
     /// The position that comes next.
     pub(super) due: u64,
     pub(super) blobs: BTreeSet<BlobHash>,
+    /// Whether the large values that events name are elsewhere.
+    is_log: bool,
     ended: bool,
 }
 
@@ -83,10 +85,16 @@ impl Source {
             indexes: None,
             due: 1,
             blobs,
+            is_log: false,
             ended: false,
         };
         source.read_head()?;
         Ok(source)
+    }
+
+    /// The same of a log that is written again: its large values are in the store.
+    pub(in crate::ledger) fn open_log(path: &Path) -> Result<Self> {
+        Ok(Self { is_log: true, ..Self::open(path)? })
     }
 
     /// The ledger and the positions that the file is of.
@@ -141,7 +149,7 @@ impl Source {
     }
 
     /// The next part; `None` at the end of a whole file.
-    pub(super) fn next(&mut self) -> Result<Option<Part>> {
+    pub(in crate::ledger) fn next(&mut self) -> Result<Option<Part>> {
         if self.ended {
             return Ok(None);
         }
@@ -190,7 +198,8 @@ impl Source {
             if item.position != self.due || item.position > self.head.last {
                 return Err(self.fault(&format!("expected position {}, got {}", self.due, item.position)));
             }
-            if let Some(hash) = blobs_of(&item.event).find(|hash| !self.blobs.contains(hash)) {
+            let lacks = |hash: &BlobHash| !self.is_log && !self.blobs.contains(hash);
+            if let Some(hash) = blobs_of(&item.event).find(lacks) {
                 return Err(
                     self.fault(&format!("position {} names the large value {hash}, which it lacks", self.due))
                 );

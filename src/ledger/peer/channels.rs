@@ -69,7 +69,14 @@ impl Growth {
 }
 
 fn tell_all(ledger: &Ledger, tell: &watch::Sender<u64>, kept: Option<&Recent>) {
+    let mut writer = ledger.info().writer;
     while !tell.is_closed() {
+        let stamps_as = ledger.info().writer;
+        if stamps_as != writer {
+            // The log was written again: its positions are others.
+            writer = stamps_as;
+            tell.send_replace(ledger.position());
+        }
         let seen = *tell.borrow();
         let position = ledger.shared().await_shown(ledger.id(), seen + 1, WAIT);
         if position > seen {

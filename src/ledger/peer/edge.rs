@@ -133,7 +133,7 @@ impl Edge {
         }
         if event.writer == at.own || self.writers.are_of_another(event.writer, &self.device) {
             let message = format!("the writer {} is another device's", event.writer);
-            return refuse(ErrorKind::Permission, message, "stamp it again, under a writer of its own");
+            return refuse(ErrorKind::Consistency, message, "stamp it again, under a writer of its own");
         }
         if at.forked.contains(&event.writer) {
             let message =

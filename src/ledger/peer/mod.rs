@@ -25,6 +25,7 @@ use super::backup::blobs_of;
 use super::cursor::Mark;
 use super::recent::{Part, Recent};
 use super::replicate::Foreign;
+use super::rewrite::written_again;
 use super::request::{AsOf, Entry, Look, Transfer};
 use super::state::RecordKey;
 use crate::event::{BlobHash, LedgerId, RunId, WriterId};
@@ -96,6 +97,8 @@ pub struct Peer {
     session: Session,
     wants: Option<Filter>,
     follows: bool,
+    /// The writer of this ledger when the session began: with another one, its log is another.
+    stamps_as: WriterId,
     /// The other replica.
     other: Option<WriterId>,
     run: RunId,
@@ -151,6 +154,7 @@ impl Ledger {
         let peer = Peer {
             ledger,
             session,
+            stamps_as: replica,
             wants,
             follows,
             other,
@@ -307,6 +311,8 @@ impl Peer {
     }
 
     fn tell(&mut self, input: Input) -> Vec<Message> {
+        let is_same = self.ledger.ids().1 == self.stamps_as;
+        let input = if is_same || self.is_ended() { input } else { Input::Failed(written_again()) };
         self.session.handle(self.ledger.shared().now_ms(), input);
         self.go_on()
     }

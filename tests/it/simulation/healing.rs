@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
 use syncledger::event::EventId;
-use syncledger::ledger::{Ledger, LogQuery, Query, Which};
+use syncledger::ledger::{Again, Ledger, LogQuery, Query, Which};
 
 use super::device::{Device, Rights};
 use super::line::{DEVICE, SERVER};
@@ -12,6 +12,8 @@ use super::world::{DAY_MS, World};
 
 /// After so many sessions of each device nothing more may go over.
 const ROUNDS: usize = 6;
+/// For these codes an event may be taken once it is stamped anew.
+const STAMPS: [&str; 2] = ["clock_ahead", "consistency"];
 /// How many messages a session has at most before it is taken to go on for ever.
 const MOST_MESSAGES: usize = 20_000;
 
@@ -42,6 +44,9 @@ impl World {
         (0..self.devices.len()).for_each(|nth| self.sync_live(nth, false));
         self.check_nothing_is_lost();
         self.note_refusals();
+        self.devices.iter_mut().for_each(|device| device.skew_ms = 0);
+        self.set_clocks();
+        (0..self.devices.len()).filter(|nth| nth % 2 == 1).for_each(|nth| self.stamp_again(nth));
         self.mend_clocks();
         for nth in 0..self.devices.len() {
             // Who stamped as a copy of itself learns of it, and begins anew.
@@ -51,6 +56,26 @@ impl World {
             }
         }
         self.sync_all();
+    }
+
+    /// A device that has the right time by now stamps anew what was refused for its stamp or its writer.
+    fn stamp_again(&mut self, nth: usize) {
+        let device = &mut self.devices[nth];
+        let (ledger, kept) = (&device.node.ledger, &mut device.kept);
+        let writer = ledger.info().writer;
+        let is_for_stamp = |event: &EventId| kept.refused.get(event).is_some_and(|code| STAMPS.contains(&code.as_str()));
+        let log = ledger.log(&LogQuery::default()).unwrap().into_iter();
+        let named = log.filter(|entry| is_for_stamp(&entry.id) && entry.event.writer == writer);
+        let again = Again { stamp_again: named.map(|entry| entry.id).collect(), ..Again::default() };
+        if device.is_revoked || again.stamp_again.is_empty() {
+            return;
+        }
+        let done = ledger.write_again(&again).unwrap();
+        kept.refused.retain(|event, _| !done.is_gone(event));
+        for event in &mut kept.promised {
+            *event = done.stamped.get(event).copied().unwrap_or(*event);
+        }
+        self.note("stamped again");
     }
 
     fn mend_clocks(&mut self) {

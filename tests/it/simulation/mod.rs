@@ -15,7 +15,7 @@ use world::World;
 /// How many seeds are run, unless `SYNCLEDGER_CASES` says otherwise.
 const SEEDS: u64 = 300;
 /// What has to have happened in all these runs together: a simulation in which nothing goes wrong shows nothing.
-const WANTED: [&str; 18] = [
+const WANTED: [&str; 19] = [
     "edits",
     "long logs",
     "cut lines",
@@ -30,6 +30,7 @@ const WANTED: [&str; 18] = [
     "timeouts",
     "forked writers",
     "settled conflicts",
+    "stamped again",
     "refused: clock_ahead",
     "refused: permission",
     "refused: conflict",
