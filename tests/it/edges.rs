@@ -344,9 +344,10 @@ fn a_device_has_large_values_of_what_it_is_sent_and_of_nothing_else() {
     assert!(sync(&server, &device, &reads).is_empty());
     assert_eq!(device.get("notes", "large").unwrap().unwrap().value["text"], json!(shown));
 
-    let of_server = SessionOptions { edge: Some(reads), follows: true, ..SessionOptions::default() };
+    let of_device = SessionOptions { follows: true, ..SessionOptions::default() };
+    let of_server = SessionOptions { edge: Some(reads), ..of_device.clone() };
     let asked = |hash| {
-        let mut link = Link::new(&server, &device, [&of_server, &SessionOptions::default()]);
+        let mut link = Link::new(&server, &device, [&of_server, &of_device]);
         link.run(usize::MAX);
         link.peers[0].hear(Message::WantBlob { hash, offset: 0 })
     };
@@ -360,7 +361,8 @@ fn who_names_a_large_value_that_is_here_already_has_to_send_it() {
     let ((text, hash), (own, _)) = (large(1), large(3));
     server.put("secret", "large", json!({ "text": text }), &app()).unwrap();
     device.put("notes", "own", json!({ "text": own }), &app()).unwrap();
-    assert!(sync(&server, &device, &edge()).is_empty());
+    let edge = Edge { reads: Filter::of(["notes"]), ..edge() };
+    assert!(sync(&server, &device, &edge).is_empty());
     assert_eq!(server.get("notes", "own").unwrap().unwrap().value["text"], json!(own));
 
     let blob = BlobRef { hash, bytes: text.len() as u64, form: BlobForm::Text };
@@ -370,7 +372,7 @@ fn who_names_a_large_value_that_is_here_already_has_to_send_it() {
         ..event("claims", WriterId([7; 16]), 1)
     };
     take_in(&device, &[named]);
-    let of_server = SessionOptions { edge: Some(edge()), ..SessionOptions::default() };
+    let of_server = SessionOptions { edge: Some(edge), ..SessionOptions::default() };
     let mut link = Link::new(&server, &device, [&of_server, &SessionOptions::default()]);
     link.run(usize::MAX);
     let ([to_server, _], _) = link.finish();

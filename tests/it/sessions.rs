@@ -235,7 +235,8 @@ fn only_wanted_collections_and_records_are_sent_and_one_that_comes_to_be_wanted_
     assert_eq!(value("mine"), Some(json!({ "owner": "ravi", "n": 1 })));
     assert_eq!(link.peers[1].transfer().waiting, 0);
 
-    // Another session with the same filter goes on where this one came.
+    // Another session with the same filter goes on where this one came before it broke off.
+    drop(link);
     server.put("notes", "later", json!({}), &app).unwrap();
     let filters = [
         Filter::of(["notes"]).and_where("issues", "/owner", &[json!("ann")]),

@@ -137,7 +137,8 @@ fn any_edit(rng: &mut Rng, ledger: &Ledger) -> crate::Result<()> {
             None => Ok(()),
         },
         4 => {
-            let writes = [0, 1].map(|n| Write::new("c", format!("k{n}"), Act::Patch(json!({ "both": rng.below(9) }))));
+            let writes =
+                [0, 1].map(|n| Write::new("c", format!("k{n}"), Act::Patch(json!({ "both": rng.below(9) }))));
             ledger.write_all(writes.to_vec(), &app()).map(drop)
         }
         5 => {
