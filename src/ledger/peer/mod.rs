@@ -26,8 +26,8 @@ use super::Ledger;
 use super::backup::blobs_of;
 use super::cursor::Mark;
 use super::replicate::Foreign;
-use super::rewrite::written_again;
 use super::request::{AsOf, Entry, Look, Transfer};
+use super::rewrite::written_again;
 use super::state::RecordKey;
 use crate::event::{BlobHash, LedgerId, RunId, WriterId};
 use crate::replication::{

@@ -79,9 +79,9 @@ impl Stamping {
         (event.lane, event.nth) = free(self.lanes.get(&key), &lanes);
         self.sequence += 1;
         (event.writer, event.sequence) = (self.writer, self.sequence);
-        let (id, _) = event.identify(self.ledger).map_err(|fault| {
-            internal(&format!("the event {} cannot be stamped anew: {fault}", before.short()))
-        })?;
+        let (id, _) = event
+            .identify(self.ledger)
+            .map_err(|fault| internal(&format!("the event {} cannot be stamped anew: {fault}", before.short())))?;
         lanes.insert(event.lane, event.nth);
         self.lanes.entry(key).or_default().insert(event.lane, event.nth);
         self.last = event.at;
@@ -98,7 +98,8 @@ impl Stamping {
         event.reverts = event.reverts.map(now);
         let crate::event::Body::Ops(ops) = &mut event.body;
         for op in ops {
-            if let Op::Insert { container, .. } | Op::RemoveAt { container, .. } | Op::SpliceText { container, .. } = op
+            if let Op::Insert { container, .. } | Op::RemoveAt { container, .. } | Op::SpliceText { container, .. } =
+                op
                 && let Container::Of(made_by, _) = container
             {
                 *made_by = now(*made_by);

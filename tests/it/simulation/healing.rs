@@ -63,7 +63,8 @@ impl World {
         let device = &mut self.devices[nth];
         let (ledger, kept) = (&device.node.ledger, &mut device.kept);
         let writer = ledger.info().writer;
-        let is_for_stamp = |event: &EventId| kept.refused.get(event).is_some_and(|code| STAMPS.contains(&code.as_str()));
+        let is_for_stamp =
+            |event: &EventId| kept.refused.get(event).is_some_and(|code| STAMPS.contains(&code.as_str()));
         let log = ledger.log(&LogQuery::default()).unwrap().into_iter();
         let named = log.filter(|entry| is_for_stamp(&entry.id) && entry.event.writer == writer);
         let again = Again { stamp_again: named.map(|entry| entry.id).collect(), ..Again::default() };
