@@ -259,6 +259,20 @@ async fn a_refused_edit_that_is_taken_back_leaves_what_the_server_has_and_furthe
     let refused = ledger.patch("issues", "k", json!({ "n": 2 }), &Context::from_source("jira")).unwrap().events[0].0;
     let built_on = ledger.patch("issues", "k", json!({ "more": true }), &me()).unwrap().events[0].0;
     assert_eq!(client.sync(&[]).await.unwrap().rejected, 2);
+    client.sync(&[]).await.unwrap();
+    assert_eq!(client.statistics().stamped_again, 0, "its stamp is not why it was refused");
+    // While another client of the ledger has a session, nobody writes the log again.
+    let other_client = self::client(&ledger, &office.url, Tokens::of(&ledger).unwrap());
+    let mut happened = other_client.watch();
+    let following = tokio::spawn({
+        let other_client = other_client.clone();
+        async move { other_client.follow(&["nothing"]).await }
+    });
+    assert_eq!(happened.recv().await.unwrap(), Happened::Started);
+    let locked = client.take_back(&[refused]).unwrap_err();
+    assert_eq!(locked.kind(), ErrorKind::Locked, "{locked}");
+    other_client.cancel();
+    following.await.unwrap().unwrap();
     let after = ledger.patch("issues", "k", json!({ "unsent": 1 }), &me()).unwrap().events[0].0;
     let other = ledger.put("issues", "other", json!({ "n": 7 }), &me()).unwrap().events[0].0;
 

@@ -245,3 +245,23 @@ fn derive(entries: &[&Entry]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::testing::{LEDGER, event};
+
+    #[test]
+    fn what_would_not_follow_is_found_before_anything_is_changed() {
+        let entry = |event: Event| {
+            let id = event.identify(LEDGER).unwrap().0;
+            Entry { position: 1, id, received_at: 0, run: None, previous: 0, event }
+        };
+        let good = entry(event(Vec::new()));
+        derive(&[&good]).unwrap();
+        let bad = entry(Event { nth: 2, ..event(Vec::new()) });
+        let fault = derive(&[&good, &bad]).unwrap_err();
+        assert_eq!(fault.kind(), ErrorKind::Consistency, "{fault}");
+    }
+}

@@ -101,6 +101,8 @@ pub(crate) fn finish_all(shared: &Shared) -> Result<()> {
     let Some(dir) = shared.dir.as_ref().map(|dir| dir.join(DIR)).filter(|dir| dir.is_dir()) else { return Ok(()) };
     disk::remove_unfinished(&dir)?;
     for name in disk::names(&dir)?.into_iter().filter(|name| name.ends_with(END)) {
+        // What is derived may be damaged, or of another version of this program: all of it is derived again.
+        shared.rows.clear()?;
         finish(shared, &dir.join(name))?;
     }
     Ok(())
