@@ -243,7 +243,7 @@ async fn nobody_stamps_under_the_writer_of_another_device() {
     let (peer, outcome) = served.sync(&phone, access(&tokens[1])).await;
     outcome.unwrap();
     let codes: Vec<_> = peer.unwrap().take_refusals().into_iter().map(|refusal| refusal.code).collect();
-    assert_eq!(codes, ["permission"]);
+    assert_eq!(codes, ["consistency"]);
     served.sync(&tablet, access(&tokens[0])).await.1.unwrap();
     assert!(served.ledger.get("notes", "of tablet").unwrap().is_some());
 }
