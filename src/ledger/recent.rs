@@ -145,3 +145,89 @@ impl Followed {
         }
     }
 }
+
+#[cfg(all(test, feature = "tokio"))]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::ledger::{Act, Context, Ledger, Options, Store, Write};
+
+    fn ledger() -> Ledger {
+        Store::in_memory(Options::default()).unwrap().create_ledger("main").unwrap()
+    }
+
+    fn append(ledger: &Ledger, collection: &str, text: &str) {
+        let key = format!("k{}", ledger.position());
+        let write = Write::new(collection, key, Act::Put(json!({ "text": text })));
+        ledger.write(write, &Context::from_source("app")).unwrap();
+    }
+
+    fn positions(recent: &Recent, after: u64) -> Vec<u64> {
+        recent.after(after).iter().flat_map(|part| part.entries.iter().map(|entry| entry.position)).collect()
+    }
+
+    #[test]
+    fn what_is_appended_to_a_followed_log_is_kept_as_the_log_has_it() {
+        let ledger = ledger();
+        append(&ledger, "notes", "before");
+        let recent = ledger.shared().followed.follow(ledger.id());
+        assert_eq!(positions(&recent, 0), []);
+        append(&ledger, "notes", "a");
+        append(&ledger, "tasks", "b");
+        assert_eq!(positions(&recent, 0), [], "they do not go back so far");
+        assert_eq!(
+            (positions(&recent, 1), positions(&recent, 2), positions(&recent, 3)),
+            (vec![2, 3], vec![3], vec![])
+        );
+        let parts = recent.after(1);
+        let names: Vec<&String> = parts.iter().flat_map(|part| &part.collections).collect();
+        assert_eq!(names, ["notes", "tasks"]);
+        let read = ledger.log(&Default::default()).unwrap();
+        let kept: Vec<Entry> = parts.iter().flat_map(|part| part.entries.clone()).collect();
+        assert_eq!(kept, read[1..]);
+        assert_eq!(Some(parts[1].upto), ledger.cursor_at(3).unwrap());
+    }
+
+    #[test]
+    fn all_who_follow_share_what_is_kept_and_the_last_takes_it_with_him() {
+        let ledger = ledger();
+        let (one, other) =
+            (ledger.shared().followed.follow(ledger.id()), ledger.shared().followed.follow(ledger.id()));
+        append(&ledger, "notes", "a");
+        assert_eq!(positions(&one, 0), positions(&other, 0));
+        drop((one, other));
+        append(&ledger, "notes", "nobody follows");
+        let later = ledger.shared().followed.follow(ledger.id());
+        append(&ledger, "notes", "c");
+        assert_eq!((positions(&later, 0), positions(&later, 2)), (vec![], vec![3]));
+    }
+
+    #[test]
+    fn only_so_much_is_kept_and_for_so_long() {
+        let ledger = ledger();
+        let recent = ledger.shared().followed.follow(ledger.id());
+        let text = "x".repeat(16_000);
+        let writes = |from: usize| {
+            (from..from + 100).map(|n| Write::new("notes", format!("{n}"), Act::Put(json!({ "text": text }))))
+        };
+        for chunk in 0..11 {
+            ledger.write_all(writes(chunk * 100).collect(), &Context::from_source("app")).unwrap();
+        }
+        assert_eq!((positions(&recent, 0).len(), positions(&recent, 100).len()), (0, 1_000));
+        assert!(recent.held().bytes <= MOST_BYTES);
+        // More at once than is kept: what was before does not join what comes.
+        let entries = ledger.log(&Default::default()).unwrap();
+        let mut much: Vec<Entry> = entries.iter().cycle().take(1_200).cloned().collect();
+        (1_101..).zip(&mut much).for_each(|(position, entry)| entry.position = position);
+        recent.grow(much, 0);
+        assert_eq!((positions(&recent, 1_100), recent.held().bytes), (vec![], 0));
+        append(&ledger, "notes", "again");
+        assert_eq!(positions(&recent, 1_100), [1_101]);
+        let now_ms = ledger.shared().now_ms();
+        recent.forget(now_ms);
+        assert_eq!(positions(&recent, 1_100), [1_101]);
+        recent.forget(now_ms + HELD_MS + 1_000);
+        assert_eq!((positions(&recent, 1_100), recent.held().bytes), (vec![], 0));
+    }
+}

@@ -859,3 +859,31 @@ fn what_is_named_is_found_behind_many_later_edits_and_whole_ids_come_to_who_asks
     });
     assert!(bytes[0] < 256 * 20 && bytes[1] > 256 * 32, "{bytes:?}");
 }
+
+#[test]
+fn how_far_a_log_came_is_noted_where_a_session_breaks_off_and_not_after_each_edit() {
+    let known_again = |breaks_off: bool| {
+        let (server, device) = (ledger(), ledger());
+        edit(&server, "a", 1, 1, 1);
+        let follows = SessionOptions { follows: true, ..SessionOptions::default() };
+        let mut link = Link::new(&server, &device, [&follows, &follows]);
+        link.run(usize::MAX);
+        for nth in 0..3 {
+            edit(&server, "a", 1, 1, 2 + nth);
+            let said = link.peers[0].grown();
+            link.say(0, said);
+            link.run(usize::MAX);
+        }
+        assert_eq!(device.position(), 4);
+        match breaks_off {
+            true => drop(link),
+            // As where the process is killed.
+            false => std::mem::forget(link),
+        }
+        // Else both hold the same, which is noticed, and nothing is sent.
+        edit(&server, "a", 2, 1, 1);
+        let (_, [from_server, _]) = sync(&server, &device);
+        from_server.events
+    };
+    assert_eq!((known_again(true), known_again(false)), (1, 4));
+}

@@ -302,3 +302,44 @@ impl Peer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::BlobHash;
+    use crate::ledger::{Options, SessionOptions, Store};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_comes_during_a_step_is_heard_in_its_order_and_large_messages_are_decoded_meanwhile() {
+        let ledger = Store::in_memory(Options::default()).unwrap().create_ledger("main").unwrap();
+        let peer = ledger.session(&SessionOptions::default()).unwrap();
+        let large = Message::Blob { hash: BlobHash([1; 32]), total: 9_000, offset: 0, bytes: vec![7; 9_000] };
+        let said = [Message::Ping, large.clone(), Message::Pong].map(|message| peer.encode(message).unwrap());
+        let (tell, heard) = mpsc::channel(AHEAD);
+        let mut hearing = Hearing { heard, next: None };
+        for bytes in [said[0].clone(), said[1].clone(), said[1][..6_000].to_vec(), said[2].clone()] {
+            tell.send(Ok(bytes)).await.unwrap();
+        }
+        drop(tell);
+        let mut order = Vec::new();
+        for step in 0..5 {
+            let (end, ended) = oneshot::channel();
+            let meanwhile = async {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                end.send(step).unwrap();
+            };
+            let (done, ()) = tokio::join!(hearing.beside(ended, &peer.decoder()), meanwhile);
+            assert_eq!(done, Some(step));
+            order.push(match hearing.next().await {
+                Ok(Came::Bytes(bytes)) => format!("{:?}", peer.decode(&bytes).unwrap()),
+                Ok(Came::Message(count, Ok(message))) => format!("{count} bytes, {}", message == large),
+                Ok(Came::Message(count, Err(fault))) => format!("{count} bytes, {}", fault.code()),
+                Err(fault) => fault.code().to_owned(),
+            });
+        }
+        let expected = ["Ping", "9042 bytes, true", "6000 bytes, validation", "Pong", "network"];
+        assert_eq!(order[..1], expected[..1]);
+        assert!(order[1].ends_with("bytes, true"), "{order:?}");
+        assert_eq!(order[2..], expected[2..]);
+    }
+}
