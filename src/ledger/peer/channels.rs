@@ -328,7 +328,8 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 end.send(step).unwrap();
             };
-            let (done, ()) = tokio::join!(hearing.beside(ended, &peer.decoder()), meanwhile);
+            let decoder = peer.decoder();
+            let (done, ()) = tokio::join!(hearing.beside(ended, &decoder), meanwhile);
             assert_eq!(done, Some(step));
             order.push(match hearing.next().await {
                 Ok(Came::Bytes(bytes)) => format!("{:?}", peer.decode(&bytes).unwrap()),
