@@ -36,6 +36,7 @@ mod migrate;
 mod packing;
 mod peer;
 mod read;
+#[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "only sessions over channels follow a log"))]
 mod recent;
 mod repair;
 mod replicate;

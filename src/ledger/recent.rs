@@ -90,7 +90,6 @@ impl Recent {
     }
 
     /// Lets go of what came a while ago.
-    #[cfg(feature = "tokio")]
     pub(super) fn forget(&self, now_ms: u64) {
         let mut held = self.held();
         while held.parts.front().is_some_and(|part| now_ms.saturating_sub(part.came_ms) > HELD_MS) {
@@ -117,7 +116,6 @@ impl Followed {
     }
 
     /// The latest events of a log, kept as long as anybody has this.
-    #[cfg(feature = "tokio")]
     pub(super) fn follow(&self, ledger: LedgerId) -> Recent {
         let mut followed = self.held();
         followed.retain(|_, parts| parts.strong_count() > 0);
@@ -147,7 +145,6 @@ impl Followed {
 }
 
 #[cfg(test)]
-#[cfg(feature = "tokio")]
 mod tests {
     use serde_json::json;
 
