@@ -36,7 +36,11 @@ impl App {
 
     /// The ledger of `--ledger` in it, which must exist.
     pub(crate) fn ledger(&self) -> Outcome<Ledger> {
-        find_ledger(&self.store()?, &self.globals.ledger)
+        let ledger = find_ledger(&self.store()?, &self.globals.ledger)?;
+        // Whatever the client's notes look like, edits can be made.
+        #[cfg(feature = "client")]
+        let _ = crate::client::correct_clock(&ledger);
+        Ok(ledger)
     }
 
     /// Opens the store of a directory, which must exist.

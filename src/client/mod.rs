@@ -128,6 +128,14 @@ impl Inner {
     }
 }
 
+/// Has edits of a ledger stamped by what its client has learned of this machine's clock, also where no client is made. Blocks.
+///
+/// # Errors
+/// `corrupt`, `storage` where what the client has noted cannot be read.
+pub fn correct_clock(ledger: &Ledger) -> Result<()> {
+    Notes::clock_offset_ms(ledger).map(|offset_ms| ledger.set_clock_offset_ms(offset_ms))
+}
+
 impl Client {
     /// A client of the store's ledger `main`, for the server at an address, with its tokens.
     ///
@@ -436,7 +444,8 @@ impl Client {
 }
 
 fn is_busy() -> Error {
-    Error::new(ErrorKind::Locked, "a session of this client is under way").with_hint("wait for its end, or cancel it")
+    Error::new(ErrorKind::Locked, "a session of this client is under way")
+        .with_hint("wait for its end, or end it: Ctrl-C where `syncledger sync --follow` runs")
 }
 
 fn purpose(ways: Ways, collections: &[&str]) -> Purpose {

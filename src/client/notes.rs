@@ -264,6 +264,11 @@ impl Notes {
         Ok(Self { place, known: Mutex::new(known), log: Arc::default() })
     }
 
+    /// By how much the clock here is wrong, as far as it is noted, in milliseconds.
+    pub(super) fn clock_offset_ms(ledger: &Ledger) -> Result<i64> {
+        Ok(Place::of(ledger, "state").read::<Known>()?.map_or(0, |known| known.clock_offset_ms))
+    }
+
     fn turn_to_log(&self, ledger: &Ledger) -> Result<()> {
         let (known, writer) = (self.known(), ledger.info().writer);
         let held = match known.is_of_another(writer) {

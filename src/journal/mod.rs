@@ -128,6 +128,11 @@ pub trait Journal: Send + Sync {
     /// What the disk refuses; the journal is closed nevertheless.
     fn close(&self) -> Result<(), JournalError>;
 
+    /// A number for a ledger that is to be added.
+    fn next_number(&self) -> u32 {
+        self.catalog().iter().map(|entry| entry.number).max().map_or(1, |last| last.saturating_add(1))
+    }
+
     /// The ids of the ledgers of the store, by number.
     fn ledgers(&self) -> Vec<LedgerId> {
         self.catalog().into_iter().map(|entry| entry.id).collect()

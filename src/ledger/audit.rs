@@ -14,8 +14,8 @@ use super::{Ledger, Store, digest, packing};
 use crate::blob::MemoryBlobs;
 use crate::document::Document;
 use crate::event::{EventId, Op, Value, WriterId};
+use crate::journal::LedgerEntry;
 use crate::journal::rows::MemoryRows;
-use crate::journal::{Append, LedgerEntry};
 use crate::projection::{Policy, Projection, RecordId, project};
 use crate::{Error, ErrorKind, Result};
 
@@ -155,13 +155,7 @@ impl Copy<'_> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let chunk = std::mem::take(&mut self.chunk);
-        if chunk.is_empty() {
-            return Ok(());
-        }
-        let expected_head = self.head - chunk.len() as u64;
-        let frames = packing::pack(&chunk)?;
-        Ok(self.store.shared().journal.append(&[Append { ledger: self.ledger, expected_head, frames }])?)
+        packing::append(&*self.store.shared().journal, self.ledger, &std::mem::take(&mut self.chunk)).map(drop)
     }
 }
 

@@ -6,7 +6,7 @@
 use super::request::Entry;
 use crate::event::binary::{Put as _, Take, put_body, put_idempotency, put_ids, put_member, put_text};
 use crate::event::{BatchMember, ConflictId, DecodeError, Event, EventId, LedgerId, RunId, Timestamp, WriterId};
-use crate::journal::Frame;
+use crate::journal::{Append, Frame, Journal};
 use crate::{Error, ErrorKind};
 
 /// What a frame holds at most, unless one event alone is larger: with its envelope it fits the largest value that sled
@@ -211,6 +211,15 @@ pub(crate) fn pack(entries: &[Entry]) -> Result<Vec<Frame>, Error> {
         before = Some(entry);
     }
     Ok(frames)
+}
+
+/// Appends entries to the log that they follow. Returns how many bytes their frames take.
+pub(crate) fn append(journal: &dyn Journal, ledger: LedgerId, entries: &[Entry]) -> Result<u64, Error> {
+    let Some(first) = entries.first() else { return Ok(0) };
+    let frames = pack(entries)?;
+    let bytes = frames.iter().map(|frame| frame.payload.len() as u64).sum();
+    journal.append(&[Append { ledger, expected_head: first.position.saturating_sub(1), frames }])?;
+    Ok(bytes)
 }
 
 /// The entries of a frame.

@@ -205,7 +205,7 @@ impl Store {
         if catalog.iter().any(|entry| entry.name == name) {
             return Err(Error::new(ErrorKind::Conflict, format!("the store has a ledger `{name}` already")));
         }
-        let number = catalog.iter().map(|entry| entry.number).max().map_or(1, |last| last.saturating_add(1));
+        let number = self.0.shared.journal.next_number();
         let random = || (self.0.shared.world.random)();
         let entry = LedgerEntry { number, id: LedgerId(random()?), name: name.to_owned(), meta: random()?.to_vec() };
         self.0.shared.journal.put_ledger(entry.clone())?;

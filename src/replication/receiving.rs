@@ -6,8 +6,12 @@ use super::message::{BatchNumber, Cursor, Message, ShortId};
 use super::sending::{broken, misused};
 use super::session::{Applied, Output};
 use crate::event::{BlobHash, limits};
-use crate::segment::Item;
+use crate::segment::{Item, weight};
 use crate::{Error, ErrorKind, Result};
+
+/// About how many bytes of memory batches take at most while the one before them waits for large values: four times what those take
+/// that a sender has under way.
+const MOST_HELD: usize = 64 << 20;
 
 /// A batch that came.
 struct Batch {
@@ -105,6 +109,12 @@ impl Receiving {
         }
     }
 
+    /// About how many bytes of memory batches take that wait, with the events of another.
+    fn held(&self, more: &[Item]) -> usize {
+        let waiting = self.pending.iter().flat_map(|batch| &batch.events);
+        waiting.chain(more).map(|item| weight(&item.event)).sum()
+    }
+
     /// An offer, or a batch that was not offered, has to be the next.
     fn take_number(&mut self, batch: BatchNumber) -> Result<()> {
         if batch != self.due {
@@ -146,6 +156,9 @@ impl Receiving {
         // What goes before its turn comes no further.
         if self.sent.is_none_or(|sent| sent > upto.position) {
             return Err(broken("a batch goes back, or comes before its beginning"));
+        }
+        if !self.pending.is_empty() && self.held(&events) > MOST_HELD {
+            return Err(broken("the batches under way hold more than is taken at once"));
         }
         self.sent = Some(upto.position);
         self.pending.push_back(Batch { number, upto, events });
@@ -267,4 +280,51 @@ impl Receiving {
 pub(super) fn no_blob(hash: BlobHash) -> Error {
     Error::new(ErrorKind::NotFound, format!("the other replica lacks the large value {hash}, which its events name"))
         .with_hint("pull from a replica that has it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, EventId};
+
+    /// A batch of one event, whose key makes it as heavy as is wanted.
+    fn batch(number: BatchNumber, bytes: usize) -> (BatchNumber, Cursor, Vec<Item>) {
+        let event = Event { key: "k".repeat(bytes), ..crate::testing::event(Vec::new()) };
+        let id = EventId([number as u8; 32]);
+        let item = Item { position: number, previous: 0, received_at: 0, run: None, id, event };
+        (number, Cursor { position: number, mark: [0; 32] }, vec![item])
+    }
+
+    #[test]
+    fn what_waits_behind_a_large_value_that_never_comes_is_bounded() {
+        let (mut receiving, mut outputs) = (Receiving::new(16, None), VecDeque::new());
+        receiving.begun(0, String::new(), &mut outputs).unwrap();
+        let mut hear = |(number, upto, events), outputs: &mut VecDeque<Output>| {
+            receiving.batch(number, upto, events, outputs)?;
+            if number == 1 {
+                let Some(Output::Apply { events, .. }) = outputs.pop_back() else { panic!("it is not taken in") };
+                let lacks = Applied::Lacks { events, blobs: vec![BlobHash([7; 32])] };
+                receiving.applied(number, lacks, outputs)?;
+            }
+            Ok::<_, Error>(())
+        };
+        // One alone may be larger.
+        hear(batch(1, MOST_HELD + 1), &mut outputs).unwrap();
+        let fault = hear(batch(2, 1), &mut outputs).unwrap_err();
+        assert_eq!(fault.kind(), ErrorKind::Consistency, "{fault}");
+
+        let (mut receiving, mut outputs) = (Receiving::new(16, None), VecDeque::new());
+        receiving.begun(0, String::new(), &mut outputs).unwrap();
+        let quarter = MOST_HELD / 4;
+        let heard: Vec<bool> = (1..6)
+            .map(|number| {
+                let (number, upto, events) = batch(number, quarter - 1_000);
+                receiving.batch(number, upto, events, &mut outputs).is_ok()
+            })
+            .collect();
+        // The first is being taken in, and waits no more.
+        assert_eq!(heard, [true; 5]);
+        let (number, upto, events) = batch(6, quarter);
+        assert!(receiving.batch(number, upto, events, &mut outputs).is_err());
+    }
 }

@@ -143,6 +143,27 @@ fn refused_edits_are_taken_back_by_their_ids_or_all_at_once_and_the_next_sync_is
 }
 
 #[test]
+fn commands_stamp_by_what_the_client_has_learned_of_a_wrong_clock() {
+    let (office, laptop) = (Bench::new(), Bench::empty());
+    let serving = Serving::of(&office, "127.0.0.1:0");
+    enrol(&office, &laptop, &serving.url, "laptop");
+    laptop.json(["sync"]);
+    let notes = laptop.path("ledger/client/main.state.json");
+    let mut known: Json = serde_json::from_slice(&std::fs::read(&notes).unwrap()).unwrap();
+    assert_eq!(known["clock_offset_ms"], 0);
+    // The clock is ahead by two days.
+    known["clock_offset_ms"] = (-2 * 86_400_000).into();
+    std::fs::write(&notes, known.to_string()).unwrap();
+    laptop.ok(["put", "issues", "EE-1", r#"{"n":1}"#]);
+    // What cannot be read keeps nobody from editing.
+    std::fs::write(&notes, "{").unwrap();
+    laptop.ok(["put", "issues", "EE-2", r#"{"n":2}"#]);
+    let days: Vec<String> =
+        laptop.lines(["log"]).iter().map(|event| event["at"].as_str().unwrap()[..10].to_owned()).collect();
+    assert!(days[0] < days[1], "{days:?}");
+}
+
+#[test]
 fn a_store_that_is_no_device_is_told_so() {
     let bench = Bench::new();
     bench.refused(["sync"], 12, "authentication");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use syncledger::ErrorKind;
 use syncledger::event::{BlobForm, BlobHash, BlobRef, Body, Event, EventId, Op, Path, Timestamp, Value, WriterId};
-use syncledger::ledger::{Context, Edge, Ledger, Options, SessionOptions, Store, Writers};
+use syncledger::ledger::{Act, Context, Edge, Ledger, Options, SessionOptions, Store, Write, Writers};
 use syncledger::projection::Policy;
 use syncledger::replication::{Cursor, Filter, Hello, Message, Refusal, Wants};
 use syncledger::segment::Item;
@@ -378,4 +378,23 @@ fn who_names_a_large_value_that_is_here_already_has_to_send_it() {
     let ([to_server, _], _) = link.finish();
     assert_eq!(to_server.unwrap_err().kind(), ErrorKind::NotFound, "the device has not got it");
     assert!(server.get("notes", "claims").unwrap().is_none());
+}
+
+#[test]
+fn many_refused_edits_of_one_long_record_have_it_read_once() {
+    let (server, device) = server_and_device();
+    let patch = |n: usize| Write::new("notes", "long", Act::Patch(json!({ "n": n })));
+    server.put("notes", "long", json!({}), &app()).unwrap();
+    server.write_all((0..1_000).map(patch).collect(), &app()).unwrap();
+    device.pull(&server).unwrap();
+    device.write_all((0..200).map(patch).collect(), &app()).unwrap();
+    let reads = Edge { writes: Some(BTreeSet::from(["tasks".to_owned()])), ..edge() };
+    let frames = || server.store().work().frames;
+    let before = frames();
+    server.history("notes", "long").unwrap();
+    let record = frames() - before;
+    let before = frames();
+    assert_eq!(sync(&server, &device, &reads).len(), 200);
+    let read = frames() - before;
+    assert!(record > 10 && read < 10 * record, "{read} frames, of {record} that the record has");
 }

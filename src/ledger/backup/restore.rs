@@ -14,7 +14,7 @@ use tracing::info_span;
 use super::source::{Part, Source};
 use super::{Entry, entry};
 use crate::event::{EventId, LedgerId};
-use crate::journal::{Append, LedgerEntry};
+use crate::journal::LedgerEntry;
 use crate::ledger::state::RecordKey;
 use crate::ledger::{LedgerInfo, Store, packing};
 use crate::{Error, ErrorKind, Result};
@@ -56,8 +56,7 @@ impl Store {
         let mut meta = (self.shared().world.random)()?.to_vec();
         let writers = sources.last().map(|last| last.head.writers.clone()).unwrap_or_default();
         writers.iter().for_each(|writer| meta.extend_from_slice(&writer.0));
-        let catalog = self.shared().journal.catalog();
-        let number = catalog.iter().map(|entry| entry.number).max().map_or(1, |last| last.saturating_add(1));
+        let number = self.shared().journal.next_number();
         let entry = LedgerEntry { number, id: first.ledger, name: unfinished(name), meta };
         self.shared().journal.put_ledger(entry.clone())?;
         self.fill(&entry, sources, partial)
@@ -197,12 +196,6 @@ impl<'a> Filling<'a> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let chunk = std::mem::take(&mut self.chunk);
-        if chunk.is_empty() {
-            return Ok(());
-        }
-        let expected_head = self.head - chunk.len() as u64;
-        let frames = packing::pack(&chunk)?;
-        Ok(self.store.shared().journal.append(&[Append { ledger: self.ledger, expected_head, frames }])?)
+        packing::append(&*self.store.shared().journal, self.ledger, &std::mem::take(&mut self.chunk)).map(drop)
     }
 }

@@ -21,8 +21,8 @@ const REST: Duration = Duration::from_micros(50);
 const LONGEST_REST: Duration = Duration::from_millis(20);
 /// How many messages may wait to be carried. The window keeps a side that reads what it is sent far below that.
 const UNREAD: usize = 64;
-/// How many messages are read ahead: as many batches as may be under way, and some words.
-const AHEAD: usize = 24;
+/// How many messages are read ahead: the others wait with who sends them.
+const AHEAD: usize = 8;
 /// From how many bytes on a message is decoded while the one before it is taken in.
 const LARGE: usize = 4 << 10;
 

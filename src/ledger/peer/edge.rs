@@ -6,11 +6,14 @@
 //!
 //! Invariant: an event that is here already is not refused: the device may have it from elsewhere.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::super::Ledger;
 use super::super::backup::blobs_of;
+use super::super::cache::TwoGenerations;
+use super::super::state::RecordKey;
 use super::Room;
 use crate::event::{BlobHash, Event, EventId, WriterId};
 use crate::replication::{Filter, Refusal};
@@ -23,7 +26,7 @@ const MOST_AHEAD_MS: i64 = 5 * 60 * 1_000;
 const READ_BY_ALL: &str = "$collections";
 /// After so many refusals of a batch the others are told without words: an answer has a limit.
 const MOST_WORDS: usize = 1_024;
-/// How many large values are remembered each way.
+/// How many large values are remembered each way at most, half as many at least: more than the batches name that are under way.
 const MOST_VALUES: usize = 1 << 16;
 
 /// What the device at the other end of a session may do. System collections it never writes, and reads only
@@ -164,20 +167,23 @@ pub(super) struct Guard {
     /// Refusals that were not told yet.
     untold: Vec<Refusal>,
     /// Large values that events name which the other side was sent in this session: it may ask for these and no others.
-    may_have: HashSet<BlobHash>,
+    may_have: TwoGenerations<BlobHash, ()>,
     /// Large values that the other side has sent in this session.
-    has_shown: HashSet<BlobHash>,
+    has_shown: TwoGenerations<BlobHash, ()>,
 }
 
 impl Guard {
     pub(super) fn new(edge: Edge) -> Self {
-        let (untold, may_have, has_shown) = Default::default();
-        Self { edge, untold, may_have, has_shown }
+        let remembered = || TwoGenerations::new(MOST_VALUES);
+        Self { edge, untold: Vec::new(), may_have: remembered(), has_shown: remembered() }
     }
 
     /// Remembers what large values the other side may ask for.
     pub(super) fn sends(&mut self, events: &[Item]) {
-        remember(&mut self.may_have, events.iter().flat_map(|item| blobs_of(&item.event)));
+        for hash in events.iter().flat_map(|item| blobs_of(&item.event)) {
+            self.may_have.insert(hash, (), 1);
+            self.may_have.trim();
+        }
     }
 
     /// Whether the other side may ask for a large value. They lie together for all ledgers of a store, so that who knows a hash
@@ -188,16 +194,17 @@ impl Guard {
 
     /// The other side has sent a large value.
     pub(super) fn has_shown(&mut self, hash: BlobHash) {
-        remember(&mut self.has_shown, [hash]);
+        self.has_shown.insert(hash, (), 1);
+        self.has_shown.trim();
     }
 
     /// The large values of new events that the other side has not sent in this session: that one is here, perhaps of another
     /// ledger, is no reason to believe that it has it.
     pub(super) fn unshown(&self, ledger: &Ledger, events: &[Item]) -> Result<Vec<BlobHash>> {
-        let mut unshown = BTreeSet::new();
+        let (mut unshown, mut here) = (BTreeSet::new(), Here::of(ledger));
         for item in events {
             let mut named = blobs_of(&item.event).filter(|hash| !self.has_shown.contains(hash)).peekable();
-            if named.peek().is_some() && !ledger.holds(item)? {
+            if named.peek().is_some() && !here.has(item)? {
                 unshown.extend(named);
             }
         }
@@ -211,12 +218,12 @@ impl Guard {
 
     /// Leaves of these events those that are taken in.
     pub(super) fn sift(&mut self, ledger: &Ledger, events: Vec<Item>) -> Result<Vec<Item>> {
-        let at = ledger.circumstances();
+        let (at, mut here) = (ledger.circumstances(), Here::of(ledger));
         let mut kept = Vec::with_capacity(events.len());
         for item in events {
             let room = || self.edge.room.check(ledger, kept.len() as u64);
             match self.edge.check(&item.event, &at).and_then(|()| room()) {
-                Err(why) if !ledger.holds(&item)? => self.refuse(item.id, &why),
+                Err(why) if !here.has(&item)? => self.refuse(item.id, &why),
                 _ => kept.push(item),
             }
         }
@@ -230,12 +237,28 @@ impl Guard {
     }
 }
 
-/// Adds to large values; where these are too many, those before are forgotten, and asked for, or refused, once more.
-fn remember(values: &mut HashSet<BlobHash>, more: impl IntoIterator<Item = BlobHash>) {
-    if values.len() >= MOST_VALUES {
-        values.clear();
+/// Which events are in a log. Each record of a batch is read once, however many of its events the batch has.
+struct Here<'a> {
+    ledger: &'a Ledger,
+    records: BTreeMap<RecordKey, HashSet<EventId>>,
+}
+
+impl<'a> Here<'a> {
+    fn of(ledger: &'a Ledger) -> Self {
+        Self { ledger, records: BTreeMap::new() }
     }
-    values.extend(more);
+
+    fn has(&mut self, item: &Item) -> Result<bool> {
+        let record = (item.event.collection.clone(), item.event.key.clone());
+        let events = match self.records.entry(record) {
+            Entry::Occupied(read) => read.into_mut(),
+            Entry::Vacant(unread) => {
+                let events = self.ledger.ids_of(unread.key())?;
+                unread.insert(events)
+            }
+        };
+        Ok(events.contains(&item.id))
+    }
 }
 
 impl Ledger {
@@ -245,11 +268,10 @@ impl Ledger {
         Circumstances { now_ms: (self.shared().world.now)(), own, forked }
     }
 
-    /// Whether an event is in the log. Reads the record's events.
-    fn holds(&self, item: &Item) -> Result<bool> {
+    /// The ids of a record's events.
+    fn ids_of(&self, record: &RecordKey) -> Result<HashSet<EventId>> {
         let _reading = self.shared().reading();
-        let record = (item.event.collection.clone(), item.event.key.clone());
-        let last = self.shared().last_position(self.id(), &record)?;
-        Ok(self.log_reader().record(last, 0)?.iter().any(|entry| entry.id == item.id))
+        let last = self.shared().last_position(self.id(), record)?;
+        Ok(self.log_reader().record(last, 0)?.into_iter().map(|entry| entry.id).collect())
     }
 }

@@ -47,7 +47,7 @@ pub use traffic::Traffic;
 /// How many events a batch has at most: more are no faster, and do not stay in the processor's cache.
 const BATCH_EVENTS: usize = 512;
 /// About how many bytes the events of a batch have at most, unless one alone has more.
-const BATCH_WEIGHT: usize = 4 << 20;
+const BATCH_WEIGHT: usize = 1 << 20;
 /// How many positions are looked through for one batch at most.
 const LOOKED_THROUGH: u64 = 16_384;
 /// How many bytes of a large value are sent at once.
@@ -310,9 +310,14 @@ impl Peer {
         Some(self.ledger.id()).filter(|_| self.other.is_some())
     }
 
+    /// Whether the log is the one that the session began with.
+    fn is_of_its_log(&self) -> bool {
+        self.ledger.ids().1 == self.stamps_as
+    }
+
     fn tell(&mut self, input: Input) -> Vec<Message> {
-        let is_same = self.ledger.ids().1 == self.stamps_as;
-        let input = if is_same || self.is_ended() { input } else { Input::Failed(written_again()) };
+        let is_in_order = self.is_of_its_log() || self.is_ended();
+        let input = if is_in_order { input } else { Input::Failed(written_again()) };
         self.session.handle(self.ledger.shared().now_ms(), input);
         self.go_on()
     }
@@ -573,6 +578,10 @@ impl Peer {
 
     /// Writes down how far the other log was taken in, where that is due.
     fn note(&mut self, is_due: bool) -> Result<()> {
+        // Of a log that was written again it is not known whether it holds what was taken in.
+        if !self.is_of_its_log() {
+            return Ok(());
+        }
         let (Some(cursor), Some(other), true) = (self.noted.0, self.other, is_due) else { return Ok(()) };
         self.noted = (None, 0, self.ledger.shared().now_ms());
         let Some(filter) = &self.wants else { return Ok(()) };

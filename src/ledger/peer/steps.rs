@@ -32,12 +32,6 @@ fn threads() -> MutexGuard<'static, Threads> {
     THREADS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs work that may wait for the disk; `None` where it panicked.
-#[cfg(test)]
-async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    begin(work).await.ok()
-}
-
 /// Begins work that may wait for the disk. Gives what it comes to; an error where it panicked.
 pub(super) fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
     let (tell, told) = oneshot::channel();
@@ -109,6 +103,10 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        begin(work).await.ok()
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn work_runs_beside_other_work_and_what_panics_takes_nothing_with_it() {

@@ -16,7 +16,7 @@ use super::super::shared::Shared;
 use super::Plan;
 use crate::disk::{self, DiskError};
 use crate::event::{EventId, LedgerId};
-use crate::journal::{Append, LedgerEntry};
+use crate::journal::LedgerEntry;
 use crate::segment::Shape;
 use crate::{Error, ErrorKind, Result};
 
@@ -163,8 +163,7 @@ fn clear(shared: &Shared, ledger: LedgerId) -> Result<()> {
 }
 
 fn put(shared: &Shared, head: &Head) -> Result<()> {
-    let catalog = shared.journal.catalog();
-    let number = catalog.iter().map(|entry| entry.number).max().map_or(1, |last| last.saturating_add(1));
+    let number = shared.journal.next_number();
     let writers = head.writers.iter().take(MOST_WRITERS);
     let meta = writers.flat_map(|writer| writer.0).collect();
     let entry = LedgerEntry { number, id: head.ledger, name: head.name.clone(), meta };
@@ -195,14 +194,9 @@ impl<'a> Filling<'a> {
 
     fn flush(&mut self) -> Result<()> {
         let chunk = std::mem::take(&mut self.chunk);
-        if chunk.is_empty() {
-            return Ok(());
-        }
-        let frames = packing::pack(&chunk)?;
-        let (expected_head, bytes) = (self.amount.events, frames.iter().map(|frame| frame.payload.len() as u64));
-        self.amount.bytes += bytes.sum::<u64>();
+        self.amount.bytes += packing::append(&*self.shared.journal, self.ledger, &chunk)?;
         self.amount.events += chunk.len() as u64;
-        Ok(self.shared.journal.append(&[Append { ledger: self.ledger, expected_head, frames }])?)
+        Ok(())
     }
 
     fn finish(mut self) -> Result<Amount> {

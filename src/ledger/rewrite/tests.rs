@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value as Json, json};
 
 use super::super::request::{Act, Context, Edit, Entry, Outcome, Place, Query, Settlement, Target, Which, Write};
-use super::super::{Ledger, LogQuery, Machine, Options, Store};
+use super::super::{Ledger, LogQuery, Machine, Options, Peer, SessionOptions, Store};
 use super::Again;
 use super::stamping::named_by;
 use crate::ErrorKind;
 use crate::event::{Event, EventId, Path};
 use crate::projection::Status;
+use crate::replication::Message;
 use crate::testing::Rng;
 
 fn app() -> Context {
@@ -516,4 +517,39 @@ fn a_first_import_that_was_refused_is_taken_back_too() {
     ours.write_again(&withdrawing([id])).unwrap();
     assert!(ours.get("c", "i").unwrap().is_none());
     sound(ours);
+}
+
+/// What two sides of a session say to each other, until nothing more comes.
+fn talk(peers: &mut [Peer; 2], mut said: [Vec<Message>; 2]) {
+    while said.iter().any(|words| !words.is_empty()) {
+        let [mut here, mut there] = std::mem::take(&mut said);
+        there.drain(..).for_each(|word| said[0].extend(peers[0].hear(word)));
+        here.drain(..).for_each(|word| said[1].extend(peers[1].hear(word)));
+    }
+}
+
+#[test]
+fn a_session_with_the_log_of_before_notes_nothing_of_the_one_after() {
+    let [server, device] =
+        [(); 2].map(|()| Store::in_memory(Options::default()).unwrap().create_ledger("main").unwrap());
+    server.put("c", "first", json!({}), &app()).unwrap();
+    device.pull(&server).unwrap();
+    let own = device.put("c", "own", json!({}), &app()).unwrap().events[0].0;
+    let replica = server.info().writer;
+    let noted = || device.held_of(replica, "").unwrap().map(|(cursor, _)| cursor.position);
+    let follows = SessionOptions { follows: true, ..SessionOptions::default() };
+    let sends = SessionOptions { sends: false, ..follows.clone() };
+    let mut peers = [server.session(&follows).unwrap(), device.session(&sends).unwrap()];
+    let words = [peers[0].begin(), peers[1].begin()];
+    talk(&mut peers, words);
+    for key in ["later", "last"] {
+        server.put("c", key, json!({}), &app()).unwrap();
+        let words = [peers[0].grown(), Vec::new()];
+        talk(&mut peers, words);
+    }
+    assert_eq!((device.position(), noted()), (4, Some(2)), "the last event is not noted yet");
+    device.write_again(&withdrawing([own])).unwrap();
+    assert_eq!(noted(), None, "where the other log is has to be looked for again");
+    drop(peers);
+    assert_eq!((device.position(), noted()), (3, None));
 }
