@@ -70,7 +70,8 @@ impl Circuit {
     pub fn state(&self, now_ms: u64) -> CircuitState {
         match self.opened_until {
             None => CircuitState::Closed,
-            Some(until) if now_ms < until => CircuitState::Open(until),
+            // Further away than the pause is long, the clock was set back meanwhile: then it is not known how much of it is left.
+            Some(until) if now_ms < until && until - now_ms <= self.breaking.pause_ms => CircuitState::Open(until),
             Some(_) => CircuitState::HalfOpen,
         }
     }
@@ -139,6 +140,13 @@ mod tests {
         assert_eq!(circuit.state(300_001), CircuitState::Open(600_000));
         circuit.succeeded();
         assert_eq!((circuit.state(300_001), circuit.failures()), (CircuitState::Closed, 0));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_keep_it_open_for_longer() {
+        let circuit = broken_at(90_000_000);
+        assert_eq!(circuit.state(90_000_000), CircuitState::Open(90_300_000));
+        assert_eq!(circuit.state(3_600_000), CircuitState::HalfOpen);
     }
 
     #[test]

@@ -20,6 +20,8 @@ mod address;
 mod answer;
 mod circuit;
 mod conflicts;
+#[cfg(any(test, feature = "testing"))]
+mod driven;
 mod http;
 mod lifecycle;
 mod notes;
@@ -38,6 +40,8 @@ use tokio::task::spawn_blocking;
 
 pub use crate::retry::{Retry, retry_after_ms};
 pub use circuit::{Breaking, Circuit, CircuitState};
+#[cfg(any(test, feature = "testing"))]
+pub use driven::{Driven, Kept};
 pub use lifecycle::{Happened, Phase, Progress, Statistics, Synced};
 pub use outbox::{QueueStatus, Queued};
 pub use tokens::Tokens;
@@ -155,6 +159,11 @@ impl Client {
             return Err(Error::new(ErrorKind::Authentication, message)
                 .with_hint("enrol with the other server first: `syncledger enrol URL CODE`"));
         }
+        let notes = Notes::open(ledger, &tokens.url())?;
+        Ok(Self::noting(ledger, notes, tokens, options))
+    }
+
+    fn noting(ledger: &Ledger, notes: Arc<Notes>, tokens: Tokens, options: ClientOptions) -> Self {
         let statistics = Statistics {
             completed: 0,
             failed: 0,
@@ -167,9 +176,8 @@ impl Client {
             circuit: CircuitState::Closed,
             connected: None,
         };
-        let notes = Notes::open(ledger, &tokens.url())?;
         ledger.set_clock_offset_ms(notes.known().clock_offset_ms);
-        Ok(Self(Arc::new(Inner {
+        Self(Arc::new(Inner {
             ledger: ledger.clone(),
             notes,
             tokens,
@@ -180,7 +188,7 @@ impl Client {
             cancels: watch::channel(0).0,
             wake: Notify::new(),
             turn: tokio::sync::Mutex::default(),
-        })))
+        }))
     }
 
     /// The ledger.

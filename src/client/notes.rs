@@ -248,7 +248,11 @@ static OPEN: Open<Notes> = Mutex::new(BTreeMap::new());
 impl Notes {
     /// What is kept of a server, for all clients of a ledger together.
     pub(super) fn open(ledger: &Ledger, url: &str) -> Result<Arc<Self>> {
-        let place = Place::of(ledger, "state");
+        Self::at(Place::of(ledger, "state"), ledger, url)
+    }
+
+    /// What is kept of a server at a place.
+    pub(super) fn at(place: Place, ledger: &Ledger, url: &str) -> Result<Arc<Self>> {
         let notes = shared(&OPEN, &place, || Self::read(place.clone(), url))?;
         notes.change(|known| known.turn_to(url))?;
         notes.turn_to_log(ledger)?;

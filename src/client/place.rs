@@ -21,8 +21,11 @@ const DIR: &str = "client";
 #[derive(Clone)]
 pub(super) enum Place {
     File(PathBuf),
-    Memory(Arc<Mutex<Option<Vec<u8>>>>),
+    Memory(Memory),
 }
+
+/// What is kept in memory, by all that have this.
+pub(super) type Memory = Arc<Mutex<Option<Vec<u8>>>>;
 
 impl Place {
     /// The place for a kind of thing about a ledger.

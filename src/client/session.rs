@@ -32,7 +32,7 @@ pub(super) struct Purpose {
 }
 
 /// What is known of a session while it goes on.
-struct Watched {
+pub(super) struct Watched {
     client: Arc<Inner>,
     bytes: Arc<Bytes>,
     began_ms: u64,
@@ -46,7 +46,7 @@ struct Watched {
     /// Where the server's knowledge of the log began.
     began_after: Option<u64>,
     /// What was known when it began, of this session too.
-    before: Known,
+    pub(super) before: Known,
     /// Whether the whole log is sent again: that the server has it is known none the less.
     is_again: bool,
     told_ms: u64,
@@ -77,7 +77,7 @@ impl Client {
             line = Line::open(&inner.tokens, inner.options.carries, inner.options.max_bytes_per_second) => line?,
             fault = &mut stop => return Err(Fault::from(fault)),
         };
-        let mut watched = Watched::begin(inner, &line)?;
+        let mut watched = Watched::begin(inner, &line.bytes)?;
         let (peer, growth) = self.begin(purpose).await?;
         watched.before = inner.notes.known();
         let mut conflicts = Watch::begin(&inner.ledger, &inner.happened).await;
@@ -109,7 +109,7 @@ impl Client {
         begun.map_err(|_| Error::new(ErrorKind::Cancelled, "the runtime has ended"))?
     }
 
-    fn begin_now(&self, purpose: &Purpose) -> Result<(Peer, Growth)> {
+    pub(super) fn begin_now(&self, purpose: &Purpose) -> Result<(Peer, Growth)> {
         let Inner { ledger, notes, .. } = &*self.0;
         let Purpose { sends, wants, follows, again } = purpose.clone();
         // Before the session: what is written between the two is told of.
@@ -138,12 +138,12 @@ impl Client {
 }
 
 impl Watched {
-    fn begin(client: &Arc<Inner>, line: &Line) -> Result<Self> {
+    pub(super) fn begin(client: &Arc<Inner>, bytes: &Arc<Bytes>) -> Result<Self> {
         let known = client.notes.known();
         let began_ms = client.now_ms();
         Ok(Self {
             client: client.clone(),
-            bytes: line.bytes.clone(),
+            bytes: bytes.clone(),
             began_ms,
             head: client.ledger.position(),
             acknowledged: known.acknowledged,
@@ -164,7 +164,7 @@ impl Watched {
 
     /// Notes what happened in the session. Writes small files, on a thread of the runtime: what is refused has to be durable
     /// before the session goes on.
-    fn after_each(&mut self, peer: &mut Peer, follows: bool) -> Result<()> {
+    pub(super) fn after_each(&mut self, peer: &mut Peer, follows: bool) -> Result<()> {
         self.learn_offset(peer)?;
         self.keep_refusals(peer)?;
         let now_ms = self.client.now_ms();
@@ -269,7 +269,7 @@ impl Watched {
     }
 
     /// What a session came to that has ended.
-    fn conclude(self, peer: Option<Peer>, outcome: Result<Transfer>) -> Result<Synced, Fault> {
+    pub(super) fn conclude(self, peer: Option<Peer>, outcome: Result<Transfer>) -> Result<Synced, Fault> {
         let (ledger, notes) = (&self.client.ledger, &self.client.notes);
         let acknowledged = peer.as_ref().and_then(|peer| self.acknowledged_by(peer));
         // What the sessions until then brought; of that is forgotten what the server has by now.

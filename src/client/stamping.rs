@@ -56,27 +56,31 @@ impl Client {
         }
         let client = self.clone();
         let done = spawn_blocking(move || client.stamp_again()).await;
-        done.map_err(|_| Error::new(ErrorKind::Cancelled, "the runtime has ended"))?
+        done.map_err(|_| Error::new(ErrorKind::Cancelled, "the runtime has ended"))?.map(drop)
     }
 
-    fn stamp_again(&self) -> Result<()> {
+    /// Stamps it anew. What became of the log, where anything was.
+    pub(super) fn stamp_again(&self) -> Result<Option<Rewritten>> {
         let inner = &*self.0;
         // While another client of the ledger has a session, this one does without.
-        let Some(_alone) = inner.notes.alone() else { return Ok(()) };
+        let Some(_alone) = inner.notes.alone() else { return Ok(None) };
         let known = inner.notes.known();
         inner.notes.change(super::notes::Known::begin_stamping)?;
         // What others stamped is theirs.
         let stamp_again = outbox::stamped_here(&inner.ledger, &known.to_stamp())?;
         if stamp_again.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let again = Again { stamp_again, shift_ms: known.clock_offset_ms, ..Again::default() };
         match inner.ledger.write_again(&again) {
-            Ok(done) => self.stamped_again(&done),
+            Ok(done) => {
+                self.stamped_again(&done)?;
+                Ok(Some(done))
+            }
             Err(fault) if matches!(fault.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
                 // They stay listed, and everything else goes on.
                 warn!(code = fault.code(), "refused edits cannot be stamped anew: {fault}");
-                Ok(())
+                Ok(None)
             }
             Err(fault) => Err(fault),
         }

@@ -137,6 +137,15 @@ impl Tokens {
         Self::new(ledger, place, held)
     }
 
+    /// Tokens that no server has given.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn of_nobody(ledger: &Ledger) -> Result<Self> {
+        let (url, nobody) = ("http://localhost".to_owned(), String::new);
+        let (device_id, access_token, refresh_token) = (nobody(), nobody(), nobody());
+        let held = Held { version: VERSION, url, device_id, access_token, refresh_token, expires_at_ms: 0 };
+        Self::new(ledger, Place::Memory(Arc::default()), held)
+    }
+
     /// The address of the server.
     #[must_use]
     pub fn url(&self) -> String {

@@ -1,13 +1,14 @@
-//! A device of the simulation: a machine with a store, a line to the server now and then, and what it knows of it.
+//! A device of the simulation: a machine with a store, the client on it, and a line to the server now and then.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
+use syncledger::client::{Client, ClientOptions, Kept};
 use syncledger::event::EventId;
 use syncledger::ledger::{Edge, Ledger, Machine, Options, Writers};
 use syncledger::replication::Filter;
 
-use super::line::{DEVICE, Line};
+use super::line::Line;
 
 /// What a device may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +68,10 @@ impl Node {
     }
 }
 
-/// What a device keeps beside its ledger; a copy of its store has it too.
-#[derive(Clone, Default)]
-pub struct Kept {
-    /// What the server refused, by event: the code.
-    pub refused: BTreeMap<EventId, String>,
-    /// Whether what is edited names what it is made on by whole ids: a session ended because the server could not find it.
-    pub in_full: bool,
+/// What outlives a device's program; a copy of its disk has it too.
+pub struct Disk {
+    pub machine: Machine,
+    pub kept: Kept,
     /// The edits that were acknowledged to who made them.
     pub promised: Vec<EventId>,
 }
@@ -81,7 +79,11 @@ pub struct Kept {
 pub struct Device {
     pub name: String,
     pub node: Node,
+    /// What the client keeps beside the ledger.
     pub kept: Kept,
+    pub client: Client,
+    /// The edits that were acknowledged to who made them.
+    pub promised: Vec<EventId>,
     pub rights: Rights,
     pub is_revoked: bool,
     /// How far its clock is ahead of the server's.
@@ -92,12 +94,16 @@ pub struct Device {
     /// What was under way, to the server and to the device, when a line was cut.
     pub stale: [Vec<Vec<u8>>; 2],
     /// An earlier state of its disk.
-    pub image: Option<(Machine, Kept)>,
-    /// What was refused in a session that sends everything again; `None` where the session does not.
-    pub again: Option<BTreeSet<EventId>>,
+    pub image: Option<Disk>,
 }
 
 impl Device {
+    pub fn new(name: String, node: Node, rights: Rights, skew_ms: i64) -> Self {
+        let (kept, promised, is_revoked, line, given_up, stale, image) = Default::default();
+        let client = client(&node.ledger, &kept);
+        Self { name, node, kept, client, promised, rights, is_revoked, skew_ms, line, given_up, stale, image }
+    }
+
     pub fn edge(&self, writers: &Writers) -> Edge {
         Edge {
             device: self.name.clone(),
@@ -109,14 +115,33 @@ impl Device {
         }
     }
 
-    /// Delivers the next message to the device, and keeps what it says of refusals.
-    pub fn deliver(&mut self) -> bool {
-        let Some(line) = &mut self.line else { return false };
-        let was = line.deliver(DEVICE);
-        for refusal in line.peers[DEVICE].take_refusals() {
-            self.kept.refused.insert(refusal.event, refusal.code);
-            self.again.iter_mut().for_each(|again| again.extend([refusal.event]));
-        }
-        was
+    /// As it is found after a power cut.
+    pub fn crash(&mut self) {
+        self.node.crash();
+        self.client = client(&self.node.ledger, &self.kept);
     }
+
+    pub fn copy_disk(&self) -> Disk {
+        Disk { machine: self.node.machine.copy(), kept: self.kept.copy(), promised: self.promised.clone() }
+    }
+
+    /// Takes up an earlier state of its disk. Returns what had been acknowledged on the one until now.
+    pub fn restore(&mut self, disk: Disk) -> Vec<EventId> {
+        self.node = Node::open(disk.machine);
+        self.kept = disk.kept;
+        self.client = client(&self.node.ledger, &self.kept);
+        std::mem::replace(&mut self.promised, disk.promised)
+    }
+
+    /// What the client lists as refused, with why.
+    pub fn refused(&self) -> BTreeMap<EventId, String> {
+        let queue = self.client.queue(0).unwrap().into_iter();
+        queue.map(|queued| (queued.id, queued.last_error.unwrap().0)).collect()
+    }
+}
+
+/// One that sends tasks before notes.
+fn client(ledger: &Ledger, kept: &Kept) -> Client {
+    let options = ClientOptions { first: vec!["tasks".to_owned()], ..ClientOptions::default() };
+    Client::driven(ledger, kept, options).unwrap()
 }

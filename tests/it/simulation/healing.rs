@@ -3,17 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
+use syncledger::client::{QueueStatus, Ways};
 use syncledger::event::EventId;
-use syncledger::ledger::{Again, Ledger, LogQuery, Query, Which};
+use syncledger::ledger::{Ledger, LogQuery, Query, Which};
 
 use super::device::{Device, Rights};
 use super::line::{DEVICE, SERVER};
 use super::world::{DAY_MS, World};
 
 /// After so many sessions of each device nothing more may go over.
-const ROUNDS: usize = 6;
-/// For these codes an event may be taken once it is stamped anew.
-const STAMPS: [&str; 2] = ["clock_ahead", "consistency"];
+const ROUNDS: usize = 8;
 /// How many messages a session has at most before it is taken to go on for ever.
 const MOST_MESSAGES: usize = 20_000;
 
@@ -22,9 +21,10 @@ type Shown = BTreeMap<(String, String), Json>;
 
 impl World {
     /// A session of a device with the server, to its end.
-    pub fn sync_whole(&mut self, nth: usize, again: bool) {
-        self.devices[nth].line = None;
-        self.open_line(nth, false, again, false);
+    pub fn sync_whole(&mut self, nth: usize) {
+        self.cut(nth);
+        self.devices[nth].client.try_now();
+        self.open_line(nth, Ways::Both, &[], false);
         for _ in 0..MOST_MESSAGES {
             let (here, there) = (self.deliver(nth, SERVER), self.deliver(nth, DEVICE));
             if !here && !there {
@@ -41,42 +41,11 @@ impl World {
         self.reopen_server();
         self.devices.iter_mut().for_each(|device| device.given_up.clear());
         // First nothing is sent again: what was refused has to be known without.
-        (0..self.devices.len()).for_each(|nth| self.sync_live(nth, false));
+        (0..self.devices.len()).for_each(|nth| self.sync_live(nth));
         self.check_nothing_is_lost();
         self.note_refusals();
-        self.devices.iter_mut().for_each(|device| device.skew_ms = 0);
-        self.set_clocks();
-        (0..self.devices.len()).filter(|nth| nth % 2 == 1).for_each(|nth| self.stamp_again(nth));
         self.mend_clocks();
-        for nth in 0..self.devices.len() {
-            // Who stamped as a copy of itself learns of it, and begins anew.
-            if self.devices[nth].kept.refused.values().any(|code| code == "consistency") {
-                self.note("forked writers");
-                self.devices[nth].node = self.new_node();
-            }
-        }
         self.sync_all();
-    }
-
-    /// A device that has the right time by now stamps anew what was refused for its stamp or its writer.
-    fn stamp_again(&mut self, nth: usize) {
-        let device = &mut self.devices[nth];
-        let (ledger, kept) = (&device.node.ledger, &mut device.kept);
-        let writer = ledger.info().writer;
-        let is_for_stamp =
-            |event: &EventId| kept.refused.get(event).is_some_and(|code| STAMPS.contains(&code.as_str()));
-        let log = ledger.log(&LogQuery::default()).unwrap().into_iter();
-        let named = log.filter(|entry| is_for_stamp(&entry.id) && entry.event.writer == writer);
-        let again = Again { stamp_again: named.map(|entry| entry.id).collect(), ..Again::default() };
-        if device.is_revoked || again.stamp_again.is_empty() {
-            return;
-        }
-        let done = ledger.write_again(&again).unwrap();
-        kept.refused.retain(|event, _| !done.is_gone(event));
-        for event in &mut kept.promised {
-            *event = done.stamped.get(event).copied().unwrap_or(*event);
-        }
-        self.note("stamped again");
     }
 
     fn mend_clocks(&mut self) {
@@ -85,27 +54,32 @@ impl World {
         self.set_clocks();
     }
 
-    /// Sessions of all devices, until nothing more goes over.
+    /// Sessions of all devices, until nothing more goes over. Some have what was refused sent again before it is stamped anew, and
+    /// others after that.
     fn sync_all(&mut self) {
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             let before = self.positions();
-            (0..self.devices.len()).for_each(|nth| self.sync_live(nth, true));
-            if self.positions() == before {
+            for nth in 0..self.devices.len() {
+                if round == nth % 2 {
+                    self.send_refused_again(nth);
+                }
+                self.sync_live(nth);
+            }
+            if round > 2 && self.positions() == before {
                 return;
             }
         }
         panic!("after {ROUNDS} rounds events still go over");
     }
 
-    fn sync_live(&mut self, nth: usize, again: bool) {
+    fn sync_live(&mut self, nth: usize) {
         if !self.devices[nth].is_revoked {
-            self.sync_whole(nth, again);
+            self.sync_whole(nth);
         }
     }
 
     fn note_refusals(&mut self) {
-        let codes: Vec<String> =
-            self.devices.iter().flat_map(|device| device.kept.refused.values().cloned()).collect();
+        let codes: Vec<String> = self.devices.iter().flat_map(|device| device.refused().into_values()).collect();
         codes.iter().for_each(|code| self.note(&format!("refused: {code}")));
     }
 
@@ -125,7 +99,7 @@ impl World {
         let shown = shown(&self.server.ledger);
         self.check_nothing_is_lost();
         for device in self.devices.iter().filter(|device| !device.is_revoked) {
-            check_refusals(device, &known);
+            check_queue(device, &known);
             self.check_device(device, &shown);
         }
         assert_eq!(self.server.ledger.verify().unwrap().problems, Vec::<String>::new());
@@ -137,8 +111,9 @@ impl World {
         for device in &self.devices {
             let here: BTreeSet<EventId> = device.node.events().into_iter().collect();
             let waits = |event| device.is_revoked && here.contains(event);
-            let is_told = |event| device.kept.refused.contains_key(event);
-            for event in &device.kept.promised {
+            let refused = device.refused();
+            let is_told = |event| refused.contains_key(event);
+            for event in &device.promised {
                 let is_held = on_server.contains(event) || is_told(event) || waits(event);
                 assert!(is_held, "{}: {event:?} is lost", device.name);
             }
@@ -164,13 +139,20 @@ impl World {
     }
 }
 
-/// What was refused is not there, and not for another reason than one that lasts.
-fn check_refusals(device: &Device, on_server: &BTreeSet<EventId>) {
-    let wrong: Vec<_> = device.kept.refused.keys().filter(|event| on_server.contains(*event)).collect();
+/// What was refused is not there, and not for another reason than one that lasts; nothing else waits.
+fn check_queue(device: &Device, on_server: &BTreeSet<EventId>) {
+    let refused = device.refused();
+    let wrong: Vec<_> = refused.keys().filter(|event| on_server.contains(*event)).collect();
     assert!(wrong.is_empty(), "{}: refused, and there: {wrong:?}", device.name);
-    let codes: BTreeSet<&str> = device.kept.refused.values().map(String::as_str).collect();
+    let codes: BTreeSet<&str> = refused.values().map(String::as_str).collect();
     let lasting = ["permission", "conflict", "consistency"];
     assert!(codes.iter().all(|code| lasting.contains(code)), "{}: {codes:?}", device.name);
+    let queue = device.client.queue(usize::MAX).unwrap();
+    let waiting: Vec<_> = queue.iter().filter(|queued| queued.status != QueueStatus::Failed).collect();
+    assert!(waiting.is_empty(), "{}: in its outbox is {waiting:?}", device.name);
+    assert_eq!(queue.len(), refused.len(), "{}", device.name);
+    assert_eq!(device.client.failure(), None, "{}", device.name);
+    assert_eq!(device.client.acknowledged(), device.node.ledger.position(), "{}", device.name);
 }
 
 fn shown(ledger: &Ledger) -> Shown {
@@ -189,7 +171,8 @@ fn disputed(ledger: &Ledger) -> BTreeSet<String> {
 /// The records of which the device holds events that the server has refused.
 fn refused_records(device: &Device) -> BTreeSet<(String, String)> {
     let log = device.node.ledger.log(&LogQuery::default()).unwrap();
-    let refused = log.into_iter().filter(|entry| device.kept.refused.contains_key(&entry.id));
+    let told = device.refused();
+    let refused = log.into_iter().filter(|entry| told.contains_key(&entry.id));
     refused.map(|entry| (entry.event.collection, entry.event.key)).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Devices and a server in one thread, from one seed: the sessions, the ledgers and the edge are the real ones; time, chance,
+//! Devices and a server in one thread, from one seed: the clients, the sessions, the ledgers and the edge are the real ones; time, chance,
 //! disks and lines are not. Everything goes wrong; then it is mended, and everybody has to hold the same.
 
 mod device;
@@ -15,7 +15,7 @@ use world::World;
 /// How many seeds are run, unless `SYNCLEDGER_CASES` says otherwise.
 const SEEDS: u64 = 300;
 /// What has to have happened in all these runs together: a simulation in which nothing goes wrong shows nothing.
-const WANTED: [&str; 19] = [
+const WANTED: [&str; 20] = [
     "edits",
     "long logs",
     "cut lines",
@@ -28,9 +28,10 @@ const WANTED: [&str; 19] = [
     "changed rights",
     "revoked devices",
     "timeouts",
-    "forked writers",
+    "open circuits",
     "settled conflicts",
     "stamped again",
+    "refused sent again",
     "refused: clock_ahead",
     "refused: permission",
     "refused: conflict",

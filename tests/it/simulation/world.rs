@@ -1,6 +1,7 @@
 //! The world of a simulation, and what befalls it.
 
 use serde_json::{Value as Json, json};
+use syncledger::client::Ways;
 use syncledger::event::{EventId, Path};
 use syncledger::journal::memory::Faults;
 use syncledger::ledger::{Act, Context, Edit, Ledger, SessionOptions, Settlement, Which, Write, Writers};
@@ -9,7 +10,7 @@ use syncledger::testing::Rng;
 use syncledger::{Error, ErrorKind, Result};
 
 use super::Happened;
-use super::device::{Device, Kept, Node, Rights};
+use super::device::{Device, Node, Rights};
 use super::line::{DEVICE, Line, SERVER};
 
 /// When the simulation begins, in milliseconds since 1970.
@@ -79,19 +80,12 @@ impl World {
             1 => self.rng.below(8 * MINUTE_MS as usize) as i64 - 4 * MINUTE_MS,
             _ => 0,
         };
-        let (kept, line, given_up, stale, image, again) = Default::default();
-        let node = self.new_node();
-        let (name, is_revoked) = (format!("device-{nth}"), false);
-        let device = Device { name, node, kept, rights, is_revoked, skew_ms, line, given_up, stale, image, again };
-        self.devices.push(device);
+        self.machines += 1;
+        let node = Node::new((self.seed << 8) + self.machines, self.now_ms);
+        self.devices.push(Device::new(format!("device-{nth}"), node, rights, skew_ms));
         self.set_clocks();
         // A device becomes one of this ledger before anything is edited on it.
-        self.sync_whole(nth, false);
-    }
-
-    pub fn new_node(&mut self) -> Node {
-        self.machines += 1;
-        Node::new((self.seed << 8) + self.machines, self.now_ms)
+        self.sync_whole(nth);
     }
 
     pub fn note(&mut self, what: &str) {
@@ -148,7 +142,7 @@ impl World {
         let outcome = edit(&self.devices[nth].node.ledger, write, &context);
         self.note("edits");
         match outcome {
-            Ok(events) => self.devices[nth].kept.promised.extend(events),
+            Ok(events) => self.devices[nth].promised.extend(events),
             Err(fault) if is_of_disk(&fault) => self.reopen_device(nth),
             Err(_) => {}
         }
@@ -174,7 +168,7 @@ impl World {
         let value = |number: usize| Act::Put(json!({ "owner": name, "number": number }));
         let writes = (0..MUCH).map(|number| Write::new("notes", format!("{name}-{first}-{number}"), value(number)));
         if let Ok(receipt) = node.ledger.write_all(writes.collect(), &app()) {
-            self.devices[nth].kept.promised.extend(receipt.events.into_iter().map(|(id, _)| id));
+            self.devices[nth].promised.extend(receipt.events.into_iter().map(|(id, _)| id));
             self.note("long logs");
         }
     }
@@ -216,7 +210,7 @@ impl World {
         let Some(first) = ledger.conflicts(None, Which::Open, None).unwrap().into_iter().next() else { return };
         match ledger.resolve(first.conflict.id, Settlement::Take(0), None, &app()) {
             Ok(receipt) => {
-                self.devices[nth].kept.promised.extend(receipt.events.into_iter().map(|(id, _)| id));
+                self.devices[nth].promised.extend(receipt.events.into_iter().map(|(id, _)| id));
                 self.note("settled conflicts");
             }
             Err(fault) if is_of_disk(&fault) => self.reopen_device(nth),
@@ -227,34 +221,54 @@ impl World {
     // Lines.
 
     fn connect(&mut self, nth: usize) {
-        if self.devices[nth].line.is_none() && !self.devices[nth].is_revoked {
-            let (follows, again) = (!self.rng.one_in(4), self.rng.one_in(5));
-            let narrows = self.rng.one_in(6);
-            self.open_line(nth, follows, again, narrows);
+        if self.devices[nth].line.is_some() || self.devices[nth].is_revoked {
+            return;
+        }
+        let follows = !self.rng.one_in(4);
+        let narrows: &[&str] = if self.rng.one_in(6) { &["notes"] } else { &[] };
+        let ways = if self.rng.one_in(12) { Ways::Push } else { Ways::Both };
+        if self.rng.one_in(5) {
+            self.send_refused_again(nth);
+        }
+        if self.rng.one_in(8) {
+            self.devices[nth].client.try_now();
+        }
+        self.open_line(nth, ways, narrows, follows);
+    }
+
+    /// Somebody has the client try once more what was refused.
+    pub fn send_refused_again(&mut self, nth: usize) {
+        let count = self.devices[nth].client.retry(&[]).unwrap();
+        if count > 0 {
+            self.note("refused sent again");
         }
     }
 
-    pub fn open_line(&mut self, nth: usize, follows: bool, again: bool, narrows: bool) {
-        let device = &mut self.devices[nth];
-        let wants = Some(if narrows { Filter::of(["notes"]) } else { Filter::default() });
-        let of_device = SessionOptions { sends: true, wants, follows, ..SessionOptions::default() };
-        let edge = Some(device.edge(&self.writers));
-        let of_server = SessionOptions {
-            sends: true,
-            wants: Some(Filter::default()),
-            follows: true,
-            edge,
-            ..SessionOptions::default()
-        };
-        let again = again && !device.kept.refused.is_empty();
-        let in_part = !device.kept.in_full && device.kept.refused.is_empty();
-        match Line::open([&self.server.ledger, &device.node.ledger], [&of_server, &of_device], again, in_part) {
-            Ok(line) => {
-                device.again = again.then(Default::default);
-                device.line = Some(line);
-            }
+    pub fn open_line(&mut self, nth: usize, ways: Ways, collections: &[&str], follows: bool) {
+        match self.attempt(nth, ways, collections, follows) {
+            Ok(line) => self.devices[nth].line = Some(line),
+            Err(fault) if fault.kind() == ErrorKind::CircuitOpen => self.note("open circuits"),
             Err(fault) => assert!(is_of_disk(&fault), "{fault}"),
         }
+    }
+
+    fn attempt(&mut self, nth: usize, ways: Ways, collections: &[&str], follows: bool) -> Result<Line> {
+        let edge = Some(self.devices[nth].edge(&self.writers));
+        let wants = Some(Filter::default());
+        let of_server = SessionOptions { sends: true, wants, follows: true, edge, ..SessionOptions::default() };
+        self.stamp_again(nth)?;
+        let device = self.devices[nth].client.drive(ways, collections, follows)?;
+        Ok(Line::open(self.server.ledger.session(&of_server)?, device, follows))
+    }
+
+    fn stamp_again(&mut self, nth: usize) -> Result<()> {
+        let device = &mut self.devices[nth];
+        let Some(done) = device.client.prepare()? else { return Ok(()) };
+        for event in &mut device.promised {
+            *event = done.stamped.get(event).copied().unwrap_or(*event);
+        }
+        self.note("stamped again");
+        Ok(())
     }
 
     /// Delivers some messages on any lines, in any order among these.
@@ -274,32 +288,20 @@ impl World {
     /// Delivers the next message on a device's line. Whether there was any.
     pub fn deliver(&mut self, nth: usize, side: usize) -> bool {
         let device = &mut self.devices[nth];
-        let was = match side {
-            DEVICE => device.deliver(),
-            _ => device.line.as_mut().is_some_and(|line| line.deliver(SERVER)),
-        };
-        if let Some(line) = &device.line {
-            bind(&self.writers, line, &device.name);
-            if line.is_ended() {
-                self.end(nth);
-            }
+        let Some(line) = &mut device.line else { return false };
+        let was = line.deliver(side);
+        bind(&self.writers, line, &device.name);
+        if line.is_ended() {
+            self.end(nth);
         }
         was
     }
 
     /// What a line came to that has ended on both sides.
     fn end(&mut self, nth: usize) {
-        let device = &mut self.devices[nth];
-        let Some(line) = device.line.take() else { return };
-        let outcomes = line.finish();
-        if let (Some(refused), Ok(_)) = (device.again.take(), &outcomes[DEVICE]) {
-            // What was refused before and was sent again without a word about it is taken.
-            let sent = device.node.events();
-            device.kept.refused.retain(|event, _| refused.contains(event) || !sent.contains(event));
-        }
-        device.kept.in_full |=
-            outcomes.iter().any(|outcome| matches!(outcome, Err(fault) if fault.kind() == ErrorKind::Corrupt));
-        for fault in outcomes.into_iter().filter_map(Result::err) {
+        let Some(line) = self.devices[nth].line.take() else { return };
+        let (of_server, of_device) = line.finish();
+        for fault in of_server.err().into_iter().chain(of_device.err()) {
             self.note(&format!("ended: {}", fault.code()));
             if fault.kind() == ErrorKind::Timeout {
                 self.note("timeouts");
@@ -314,14 +316,20 @@ impl World {
                 bind(&self.writers, line, &device.name);
             }
         }
-        device.given_up.retain(|line| !line.under_way[SERVER].is_empty() && !line.peers[SERVER].is_ended());
+        device.given_up.retain(|line| !line.under_way[SERVER].is_empty() && !line.server.is_ended());
     }
 
     /// Cuts a line. The server may not have noticed, and hears what is under way.
-    fn cut(&mut self, nth: usize) {
+    pub fn cut(&mut self, nth: usize) {
+        if let Some(line) = &mut self.devices[nth].line {
+            line.give_up();
+        }
+        self.drop_line(nth);
+    }
+
+    fn drop_line(&mut self, nth: usize) {
         let device = &mut self.devices[nth];
         let Some(line) = device.line.take() else { return };
-        device.again = None;
         device.stale = line.under_way.each_ref().map(|words| words.iter().cloned().collect());
         if self.rng.one_in(2) {
             device.given_up.push(line);
@@ -388,8 +396,11 @@ impl World {
     }
 
     fn reopen_device(&mut self, nth: usize) {
-        self.cut(nth);
-        self.devices[nth].node.crash();
+        self.devices[nth].crash();
+        if let Some(line) = &mut self.devices[nth].line {
+            line.lose_device();
+        }
+        self.drop_line(nth);
         self.note("crashes of devices");
     }
 
@@ -413,8 +424,7 @@ impl World {
     }
 
     fn copy_disk(&mut self, nth: usize) {
-        let device = &mut self.devices[nth];
-        device.image = Some((device.node.machine.copy(), device.kept.clone()));
+        self.devices[nth].image = Some(self.devices[nth].copy_disk());
     }
 
     /// An older copy of the device's disk takes its place: what was not on the server is gone, as everybody who does that knows.
@@ -422,9 +432,9 @@ impl World {
         if self.devices[nth].image.is_none() && !self.devices[nth].is_revoked {
             self.copy_disk(nth);
             (0..3).for_each(|_| self.edit(nth));
-            self.sync_whole(nth, false);
+            self.sync_whole(nth);
         }
-        let Some((machine, kept)) = self.devices[nth].image.take() else { return };
+        let Some(disk) = self.devices[nth].image.take() else { return };
         self.cut(nth);
         // What is under way from the old one may still arrive: let it, so that it is known what is gone.
         while !self.devices[nth].given_up.is_empty() {
@@ -432,10 +442,8 @@ impl World {
         }
         let on_server = self.server.events();
         let device = &mut self.devices[nth];
-        let Kept { promised, .. } = std::mem::replace(&mut device.kept, kept);
-        let held = promised.into_iter().filter(|event| on_server.contains(event));
-        device.kept.promised.extend(held);
-        device.node = Node::open(machine);
+        let promised = device.restore(disk);
+        device.promised.extend(promised.into_iter().filter(|event| on_server.contains(event)));
         self.note("restored devices");
         // As many as are gone, perhaps: other events at the same positions.
         (0..self.rng.below(12)).for_each(|_| self.edit(nth));
@@ -456,7 +464,7 @@ impl World {
             return;
         }
         if let Some(line) = &mut self.devices[nth].line {
-            let said = line.peers[SERVER].fail(Error::new(ErrorKind::Authentication, "the device was revoked"));
+            let said = line.server.fail(Error::new(ErrorKind::Authentication, "the device was revoked"));
             line.say(SERVER, said);
         }
         self.devices[nth].given_up.clear();
@@ -471,7 +479,7 @@ impl World {
 
 /// Remembers under which writer the device stamps, as the server does.
 fn bind(writers: &Writers, line: &Line, device: &str) {
-    if let Some(writer) = line.peers[SERVER].replica() {
+    if let Some(writer) = line.server.replica() {
         writers.bind(writer, device);
     }
 }
