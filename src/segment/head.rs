@@ -113,7 +113,7 @@ impl Head {
             return Err(SegmentFault::BreaksOff("head"));
         }
         let (covered, root) = bytes.split_last_chunk().ok_or(SegmentFault::BreaksOff("head"))?;
-        if root_of(covered) != *root {
+        if root_of(covered) != *root && !cfg!(fuzzing) {
             return Err(SegmentFault::Head("its hash does not fit its bytes"));
         }
         let mut rest = bytes.get(5..).unwrap_or_default();

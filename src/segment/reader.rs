@@ -190,7 +190,8 @@ fn read<'s>(
     if items.first().is_none_or(|item| item.position != block.first) || ends > last || (is_last && ends != last) {
         return Err(fault("its positions are not those that the head says"));
     }
-    if block_hash(head.ledger, start.place, stored, items.iter().map(|item| item.id)) != block.hash {
+    let hash = block_hash(head.ledger, start.place, stored, items.iter().map(|item| item.id));
+    if hash != block.hash && !cfg!(fuzzing) {
         return Err(fault("its hash does not fit its events"));
     }
     Ok((items, known, raw))

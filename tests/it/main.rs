@@ -38,6 +38,8 @@ mod demo;
 mod drafting;
 mod edges;
 mod fixtures;
+#[cfg(feature = "server")]
+mod fuzzing;
 #[cfg(feature = "cli")]
 mod git;
 mod histories;
@@ -76,6 +78,7 @@ mod server_security;
 mod server_webhooks;
 mod sessions;
 mod settling;
+#[cfg(feature = "client")]
 mod simulation;
 mod spans;
 mod texts;
