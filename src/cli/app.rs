@@ -39,7 +39,9 @@ impl App {
         let ledger = find_ledger(&self.store()?, &self.globals.ledger)?;
         // Whatever the client's notes look like, edits can be made.
         #[cfg(feature = "client")]
-        let _ = crate::client::correct_clock(&ledger);
+        if let Err(fault) = crate::client::correct_clock(&ledger) {
+            tracing::warn!(code = fault.code(), "edits are stamped by the clock as it is: {fault}");
+        }
         Ok(ledger)
     }
 

@@ -75,9 +75,8 @@ impl Client {
         let purpose = Purpose { follows, ..purpose(ways, collections) };
         let session = self.0.notes.session().ok_or_else(is_busy)?;
         self.0.tell(Happened::Started);
-        let mut watched = Watched::begin(&self.0, &Arc::default())?;
         let (mut peer, _) = self.begin_now(&purpose)?;
-        watched.before = self.0.notes.known();
+        let watched = Watched::begin(&self.0, &Arc::default())?;
         let words = peer.begin();
         let client = self.clone();
         Ok((Driven { client, peer, watched, follows, _session: session }, words))

@@ -46,7 +46,7 @@ pub(super) struct Watched {
     /// Where the server's knowledge of the log began.
     began_after: Option<u64>,
     /// What was known when it began, of this session too.
-    pub(super) before: Known,
+    before: Known,
     /// Whether the whole log is sent again: that the server has it is known none the less.
     is_again: bool,
     told_ms: u64,
@@ -77,9 +77,8 @@ impl Client {
             line = Line::open(&inner.tokens, inner.options.carries, inner.options.max_bytes_per_second) => line?,
             fault = &mut stop => return Err(Fault::from(fault)),
         };
-        let mut watched = Watched::begin(inner, &line.bytes)?;
         let (peer, growth) = self.begin(purpose).await?;
-        watched.before = inner.notes.known();
+        let mut watched = Watched::begin(inner, &line.bytes)?;
         let mut conflicts = Watch::begin(&inner.ledger, &inner.happened).await;
         inner.statistics().connected = Some(line.carrier);
         let (channels, farewell) = Farewell::of(line);
@@ -138,6 +137,7 @@ impl Client {
 }
 
 impl Watched {
+    /// Of a session that has begun, and has said nothing yet.
     pub(super) fn begin(client: &Arc<Inner>, bytes: &Arc<Bytes>) -> Result<Self> {
         let known = client.notes.known();
         let began_ms = client.now_ms();
@@ -151,8 +151,8 @@ impl Watched {
             rejected: 0,
             refused: Vec::new(),
             began_after: None,
+            is_again: known.sends_again(),
             before: known,
-            is_again: client.notes.known().sends_again(),
             told_ms: 0,
             noted_ms: began_ms,
             is_settled: false,

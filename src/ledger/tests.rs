@@ -858,3 +858,17 @@ fn a_row_read_while_another_is_published_is_not_remembered() {
     ledger.store().checkpoint().unwrap();
     assert_ne!(shared.clean_generation(), generation, "who read before the checkpoint forgets it after");
 }
+
+#[test]
+fn who_waits_for_what_is_durable_to_be_shown_is_told_when_it_is() {
+    let ledger = Store::in_memory(Options::default()).unwrap().create_ledger("main").unwrap();
+    let (waiting, (tell, told)) = (ledger.clone(), std::sync::mpsc::channel());
+    std::thread::spawn(move || {
+        let shown = waiting.store().shared().await_shown(waiting.id(), 1, Duration::from_secs(600));
+        tell.send(shown).unwrap();
+    });
+    // Until then it waits; where it does not yet, there is nothing to tell it.
+    std::thread::sleep(Duration::from_millis(200));
+    ledger.put("c", "k", json!({}), &Context::default()).unwrap();
+    assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(1), "it was not told");
+}

@@ -296,6 +296,40 @@ mod tests {
     }
 
     #[test]
+    fn a_cursor_stays_while_an_event_waits_for_its_parents_and_comes_after_all_once_none_does() {
+        let (mut receiving, mut outputs) = (Receiving::new(16, None), VecDeque::new());
+        receiving.begun(0, String::new(), &mut outputs).unwrap();
+        let mut acknowledged = |number, waits| {
+            let (number, upto, events) = batch(number, 1);
+            receiving.batch(number, upto, events, &mut outputs).unwrap();
+            receiving.applied(number, Applied::Whole { waits, refused: Vec::new() }, &mut outputs).unwrap();
+            let said = outputs.drain(..).find_map(|output| match output {
+                Output::Send(Message::Ack { cursor, .. }) => Some(cursor.map(|cursor| cursor.position)),
+                _ => None,
+            });
+            said.expect("it is acknowledged")
+        };
+        assert_eq!(
+            [(1, false), (2, true), (3, true), (4, false)].map(|(number, waits)| acknowledged(number, waits)),
+            [Some(1), Some(1), Some(1), Some(4)]
+        );
+    }
+
+    #[test]
+    fn a_large_value_under_a_hash_that_is_not_its_own_ends_the_session_and_is_not_stored() {
+        let (mut receiving, mut outputs) = (Receiving::new(16, None), VecDeque::new());
+        receiving.begun(0, String::new(), &mut outputs).unwrap();
+        let hash = BlobHash::of(b"asked for");
+        let (number, upto, events) = batch(1, 1);
+        receiving.batch(number, upto, events.clone(), &mut outputs).unwrap();
+        receiving.applied(number, Applied::Lacks { events, blobs: vec![hash] }, &mut outputs).unwrap();
+        outputs.clear();
+        let fault = receiving.blob(hash, (9, 0), b"forged!!!", &mut outputs).unwrap_err();
+        assert_eq!(fault.kind(), ErrorKind::Consistency, "{fault}");
+        assert!(outputs.is_empty());
+    }
+
+    #[test]
     fn what_waits_behind_a_large_value_that_never_comes_is_bounded() {
         let (mut receiving, mut outputs) = (Receiving::new(16, None), VecDeque::new());
         receiving.begun(0, String::new(), &mut outputs).unwrap();

@@ -165,6 +165,29 @@ fn both_sides_give_and_take_in_one_session_and_nothing_is_sent_back() {
 }
 
 #[test]
+fn a_cursor_passes_no_event_while_one_waits_for_its_parents() {
+    let [here, there] = replicas_with_events();
+    let third = ledger();
+    third.pull(&there).unwrap();
+    third.put("notes", "2", json!({}), &context("app")).unwrap();
+    third.patch("notes", "2", json!({ "text": "later" }), &context("app")).unwrap();
+    let log = third.log(&Default::default()).unwrap();
+    let [parent, child] = [1, 2].map(|nth| log[nth].event.encode().unwrap());
+    there.apply(third.info().id, &[child]).unwrap();
+    let acknowledged = || {
+        let mut link = Link::new(&here, &there, [&SessionOptions::default(); 2]);
+        link.run(usize::MAX);
+        link.peers[0].acknowledged()
+    };
+    let all = here.position();
+    assert!(acknowledged().is_none_or(|position| position < all), "the log would not be sent again");
+    assert_eq!(there.status().unwrap().waiting, 1);
+    there.apply(third.info().id, &[parent]).unwrap();
+    let all = here.position();
+    assert_eq!(acknowledged(), Some(all));
+}
+
+#[test]
 fn an_empty_replica_becomes_one_of_the_other_ledger_and_another_ledger_is_refused() {
     let (here, empty, other) = (ledger(), ledger(), ledger());
     edit(&here, "a", 1, 1, 1);
