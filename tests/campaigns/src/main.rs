@@ -5,12 +5,14 @@
 //! campaigns faults [--runs N] [--seconds S] [--seed X] [--at-once N] [--program PATH]
 //! campaigns power [--images N] [--traces N] [--seed S] [--dir DIR] [--ext4] [--broken-fsync] [--spare ENDS]
 //!                 [--trace FILE [--image N]]
+//! campaigns report FILE
 //! ```
 //! `kill` runs a program that writes, kills it with SIGKILL at random, again and again, and compares the store with what
 //! was acknowledged. `power` records every file operation of such a program, cuts the record anywhere, builds what a disk
 //! might hold after a power cut there, and opens that. `faults` runs a server and devices, kills them, and cuts their lines.
 //!
-//! Each ends with its totals, and with exit code 1 where anything was lost, torn or wrong.
+//! Each ends with its totals, the commit, the seed and what so many runs say, and with exit code 1 where anything was lost, torn or
+//! wrong. `--record FILE` appends that to a file, and `--from N` goes on where an earlier piece ended; `report` sums the pieces up.
 
 mod arguments;
 mod chance;
@@ -23,11 +25,11 @@ mod kill;
 mod power;
 #[cfg(feature = "stores")]
 mod promise;
+mod tally;
 #[cfg(feature = "stores")]
 mod work;
 
 use std::error::Error;
-#[cfg(feature = "stores")]
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<bool> {
     match arguments.words().as_slice() {
         ["faults"] => faults::run(arguments),
+        ["report", file] => tally::report(Path::new(file)),
         #[cfg(feature = "stores")]
         ["kill"] => kill::run(arguments),
         #[cfg(feature = "stores")]

@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use crate::Result;
 use crate::arguments::Arguments;
 use crate::chance::Chance;
+use crate::tally::Tally;
 use judge::Verdict;
 use process::{Device, Program, Server};
 use proxy::{Proxy, Weather};
@@ -45,71 +46,55 @@ struct Edits {
     counted: (u64, u64),
 }
 
-#[derive(Default)]
-struct Totals {
-    runs: u64,
-    acknowledged: usize,
-    refused: usize,
-    faults: BTreeMap<&'static str, u64>,
-    settled_ms: Vec<u64>,
-    problems: usize,
-}
-
 /// Runs the campaign. Whether all was as promised.
 pub fn run(arguments: &Arguments) -> Result<bool> {
     let program = arguments.path("program").unwrap_or_else(|| PathBuf::from("target/debug/syncledger"));
     let program = Program::at(program.canonicalize().map_err(|why| format!("{}: {why}", program.display()))?);
     let runs = arguments.number("runs")?.unwrap_or(20);
     let life = Duration::from_secs(arguments.number("seconds")?.unwrap_or(20));
-    let seed = arguments.number("seed")?.unwrap_or(1);
-    let (next, totals) = (AtomicU64::new(0), Mutex::new(Totals::default()));
+    let (seed, from) = (arguments.number("seed")?.unwrap_or(1), arguments.number("from")?.unwrap_or(0));
+    let (next, tally) = (AtomicU64::new(from), Mutex::new(Tally::begin("faults", seed, from)));
+    let settled_ms = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..arguments.number("at-once").ok().flatten().unwrap_or(AT_ONCE).min(runs) {
             scope.spawn(|| {
-                while let Some(number) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|number| *number < runs) {
+                while let Some(number) =
+                    Some(next.fetch_add(1, Ordering::Relaxed)).filter(|number| *number < from + runs)
+                {
                     let outcome = one_run(&program, seed, number, life);
-                    tell(&totals, seed, number, outcome);
+                    tell(&tally, &settled_ms, (seed, number), outcome);
                 }
             });
         }
     });
-    let totals = totals.into_inner().map_err(|_| "a run failed")?;
-    Ok(sum_up(totals, seed))
+    let mut tally = tally.into_inner().map_err(|_| "a run failed")?;
+    let mut settled_ms = settled_ms.into_inner().map_err(|_| "a run failed")?;
+    settled_ms.sort_unstable();
+    let (middle, most) = (settled_ms.get(settled_ms.len() / 2), settled_ms.last());
+    println!("settled after {} ms in the middle", middle.copied().unwrap_or_default());
+    tally.count("at most ms until settled", most.copied().unwrap_or_default());
+    if tally.counted("acknowledged edits") == 0 {
+        tally.problem("nothing was acknowledged");
+    }
+    tally.end(arguments)
 }
 
-fn tell(totals: &Mutex<Totals>, seed: u64, number: u64, outcome: Result<Verdict>) {
-    let Ok(mut totals) = totals.lock() else { return };
-    totals.runs += 1;
+fn tell(tally: &Mutex<Tally>, settled_ms: &Mutex<Vec<u64>>, (seed, number): (u64, u64), outcome: Result<Verdict>) {
+    let (Ok(mut tally), Ok(mut settled_ms)) = (tally.lock(), settled_ms.lock()) else { return };
+    tally.runs += 1;
     match outcome {
         Ok(verdict) => {
-            totals.acknowledged += verdict.acknowledged;
-            totals.refused += verdict.refused;
-            totals.settled_ms.push(verdict.settled_ms);
-            totals.problems += verdict.problems.len();
-            verdict.faults.into_iter().for_each(|(what, times)| *totals.faults.entry(what).or_default() += times);
-            verdict.problems.iter().for_each(|problem| println!("run {number} of seed {seed}: {problem}"));
+            tally.count("acknowledged edits", verdict.acknowledged as u64);
+            tally.count("edits refused and told", verdict.refused as u64);
+            settled_ms.push(verdict.settled_ms);
+            verdict.faults.into_iter().for_each(|(what, times)| tally.count(what, times));
+            verdict
+                .problems
+                .iter()
+                .for_each(|problem| tally.problem(&format!("run {number} of seed {seed}: {problem}")));
         }
-        Err(fault) => {
-            totals.problems += 1;
-            println!("run {number} of seed {seed} failed: {fault}");
-        }
+        Err(fault) => tally.problem(&format!("run {number} of seed {seed} failed: {fault}")),
     }
-}
-
-fn sum_up(mut totals: Totals, seed: u64) -> bool {
-    totals.settled_ms.sort_unstable();
-    let (middle, last) = (totals.settled_ms.get(totals.settled_ms.len() / 2), totals.settled_ms.last());
-    let faults: Vec<String> = totals.faults.iter().map(|(what, times)| format!("{times} {what}")).collect();
-    let (runs, acknowledged, refused) = (totals.runs, totals.acknowledged, totals.refused);
-    println!("faults: {runs} runs, {}", faults.join(", "));
-    println!(
-        "{acknowledged} acknowledged edits, {refused} of them refused and told; settled after {} ms in the middle, {} ms at most; {} \
-         problems (seed {seed})",
-        middle.copied().unwrap_or_default(),
-        last.copied().unwrap_or_default(),
-        totals.problems
-    );
-    totals.problems == 0 && acknowledged > 0
 }
 
 /// One run, from a fresh server to the verdict.

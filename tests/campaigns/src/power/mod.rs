@@ -23,6 +23,7 @@ use crate::Result;
 use crate::arguments::Arguments;
 use crate::chance::Chance;
 use crate::promise::Promises;
+use crate::tally::Tally;
 use disk::{Disk, Fate, Guarantees, Image};
 use trace::Record;
 
@@ -38,6 +39,7 @@ struct Campaign {
     dir: PathBuf,
     shim: PathBuf,
     totals: Totals,
+    tally: Tally,
 }
 
 #[derive(Default)]
@@ -79,7 +81,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
             // An archive is found by its path, so images lie where the program worked.
             let mut campaign = Campaign::new(arguments, trace.parent().unwrap_or(Path::new("/")).to_owned())?;
             campaign.replay(&trace, &numbers)?;
-            campaign.end()
+            campaign.end(arguments)
         }
         (None, Some(_)) => Err("an image follows from its trace too: give --trace FILE with --image".into()),
         (None, None) => {
@@ -87,7 +89,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
             let dir = TempDir::with_prefix_in("campaign-power-", arguments.path("dir").unwrap_or_else(memory))?;
             let mut campaign = Campaign::new(arguments, dir.path().canonicalize()?)?;
             campaign.record_and_replay(traces, images)?;
-            let sound = campaign.end()?;
+            let sound = campaign.end(arguments)?;
             if !sound {
                 println!("kept: {}", dir.keep().display());
             }
@@ -110,7 +112,8 @@ impl Campaign {
             spared: arguments.texts("spare"),
         };
         let (seed, shim) = (arguments.number("seed")?.unwrap_or(1), record::compile(&dir)?);
-        Ok(Self { seed, guarantees, dir, shim, totals: Totals::default() })
+        let name = if guarantees.in_order { "power, ext4" } else { "power" };
+        Ok(Self { seed, guarantees, dir, shim, totals: Totals::default(), tally: Tally::begin(name, seed, 0) })
     }
 
     /// Where the program works, and where each image lies while it is checked.
@@ -220,7 +223,7 @@ impl Campaign {
 
     fn tell(&mut self, what: &str, found: &[String]) {
         self.totals.failed += 1;
-        println!("{what}");
+        self.tally.problem(what);
         for line in found {
             println!("  {line}");
             let kind = line.split(' ').next().unwrap_or_default();
@@ -236,15 +239,19 @@ impl Campaign {
         format!("{ext4}{broken}{spared}")
     }
 
-    /// Prints the totals. Whether nothing failed.
-    fn end(&self) -> Result<bool> {
+    /// Tells the totals. Whether nothing failed.
+    fn end(self, arguments: &Arguments) -> Result<bool> {
         for ((names, bytes), count) in &self.totals.fates {
             println!(
                 "{count:5} images with {names:?} of the names and {bytes:?} of the bytes that nothing guarantees"
             );
         }
         println!("power: {} (seed {}{})", self.totals.line(), self.seed, self.switches());
-        Ok(self.totals.failed == 0)
+        let Self { mut tally, totals, .. } = self;
+        tally.runs = totals.images;
+        tally.count("cut again in their opening", totals.again);
+        tally.count("acknowledged events looked for", totals.events as u64);
+        tally.end(arguments)
     }
 }
 
