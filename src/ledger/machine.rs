@@ -62,6 +62,11 @@ impl Machine {
         self.journal.set_faults(faults);
     }
 
+    /// Flips one bit of what its disk holds of a ledger around a position; `bit` counts around its length. Whether anything is there.
+    pub fn flip_bit(&self, ledger: crate::event::LedgerId, position: u64, bit: usize) -> bool {
+        self.journal.flip_bit(ledger, position, bit)
+    }
+
     /// The machine after a power cut at this moment: the store on this one fails from now on.
     #[must_use]
     pub fn crash(&self) -> Self {

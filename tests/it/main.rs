@@ -46,6 +46,7 @@ mod histories;
 mod hostile;
 mod ledger;
 mod merging;
+mod naive;
 mod oracle;
 mod priorities;
 #[cfg(all(feature = "cli", feature = "client", feature = "server"))]

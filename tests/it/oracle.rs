@@ -1,11 +1,11 @@
 //! The same changes read by `automerge` 0.6.1, an almost independent implementation of the format.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::ReadDoc as _;
 use automerge_06::ReadDoc as _;
 
-use crate::histories::{for_histories, held_by};
+use crate::histories::{History, Rng, for_histories, held_by};
 
 /// Every candidate of every key, list item and text, as text.
 type Dump = BTreeMap<String, Vec<String>>;
@@ -53,19 +53,25 @@ macro_rules! dump {
     }};
 }
 
-#[test]
+/// Compares what both versions read in the changes of a history, each candidate of each key, item and text.
+///
+/// # Panics
+/// Where they differ.
 #[allow(deprecated)]
+pub fn compare(history: &History, rng: &mut Rng) -> BTreeSet<&'static str> {
+    let mut replica = history.deliver(rng);
+    let document = replica.document.automerge().unwrap();
+    let bytes = document.get_changes(&[]).into_iter().map(|change| change.raw_bytes().to_vec());
+    let changes = bytes.map(|bytes| automerge_06::Change::from_bytes(bytes).unwrap());
+    let mut older = automerge_06::Automerge::new();
+    older.apply_changes(changes.collect::<Vec<_>>()).unwrap();
+    let heads: Vec<[u8; 32]> = document.get_heads().into_iter().map(|hash| hash.0).collect();
+    assert_eq!(heads, older.get_heads().into_iter().map(|hash| hash.0).collect::<Vec<_>>());
+    assert_eq!(dump!(automerge, document), dump!(automerge_06, &older));
+    held_by(&mut replica)
+}
+
+#[test]
 fn an_older_automerge_reads_the_same_from_the_same_changes() {
-    for_histories("oracle", 1_000, |history, rng| {
-        let mut replica = history.deliver(rng);
-        let document = replica.document.automerge().unwrap();
-        let bytes = document.get_changes(&[]).into_iter().map(|change| change.raw_bytes().to_vec());
-        let changes = bytes.map(|bytes| automerge_06::Change::from_bytes(bytes).unwrap());
-        let mut older = automerge_06::Automerge::new();
-        older.apply_changes(changes.collect::<Vec<_>>()).unwrap();
-        let heads: Vec<[u8; 32]> = document.get_heads().into_iter().map(|hash| hash.0).collect();
-        assert_eq!(heads, older.get_heads().into_iter().map(|hash| hash.0).collect::<Vec<_>>());
-        assert_eq!(dump!(automerge, document), dump!(automerge_06, &older));
-        held_by(&mut replica)
-    });
+    for_histories("oracle", 2_000, compare);
 }

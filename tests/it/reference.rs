@@ -7,7 +7,7 @@ use automerge::transaction::{CommitOptions, Transactable, Transaction};
 use automerge::{ActorId, Automerge, ChangeHash, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, TextEncoding};
 use syncledger::event::{BlobForm, Container, Event, EventId, FlatKey, Op, Path, Value};
 
-use crate::histories::{History, changes, for_histories, held_by};
+use crate::histories::{History, Rng, changes, for_histories, held_by};
 
 fn derived_key(context: &str, fields: &[&[u8]]) -> ActorId {
     let mut hasher = blake3::Hasher::new_derive_key(context);
@@ -331,18 +331,24 @@ fn birth(key: &str) -> automerge::Change {
     doc.get_change_by_hash(&hash).unwrap()
 }
 
+/// Compares the changes that a replica of a history derives with those of the transactions.
+///
+/// # Panics
+/// Where they differ.
+pub fn compare(history: &History, rng: &mut Rng) -> BTreeSet<&'static str> {
+    let mut replica = history.deliver(rng);
+    let reference = Reference::of(history);
+    let expected: BTreeSet<[u8; 32]> = reference.doc.get_changes(&[]).iter().map(|c| c.hash().0).collect();
+    let derived = changes(&mut replica.document);
+    if expected != derived {
+        explain(&reference, &mut replica.document);
+    }
+    held_by(&mut replica)
+}
+
 #[test]
 fn every_derived_change_is_that_of_an_ordinary_transaction_on_a_fork() {
-    for_histories("reference", 1_000, |history, rng| {
-        let mut replica = history.deliver(rng);
-        let reference = Reference::of(history);
-        let expected: BTreeSet<[u8; 32]> = reference.doc.get_changes(&[]).iter().map(|c| c.hash().0).collect();
-        let derived = changes(&mut replica.document);
-        if expected != derived {
-            explain(&reference, &mut replica.document);
-        }
-        held_by(&mut replica)
-    });
+    for_histories("reference", 1_000, compare);
 }
 
 /// Shows the first changes that differ.

@@ -5,11 +5,15 @@
 //! campaigns faults [--runs N] [--seconds S] [--seed X] [--at-once N] [--program PATH]
 //! campaigns power [--images N] [--traces N] [--seed S] [--dir DIR] [--ext4] [--broken-fsync] [--spare ENDS]
 //!                 [--trace FILE [--image N]]
+//! campaigns recovery [--runs N]
+//! campaigns simulation   [--seeds N] [--from S]
+//! campaigns differential [--seeds N] [--from S]
 //! campaigns report FILE
 //! ```
 //! `kill` runs a program that writes, kills it with SIGKILL at random, again and again, and compares the store with what
 //! was acknowledged. `power` records every file operation of such a program, cuts the record anywhere, builds what a disk
 //! might hold after a power cut there, and opens that. `faults` runs a server and devices, kills them, and cuts their lines.
+//! `simulation` and `differential` run the bodies of integration tests for many seeds.
 //!
 //! Each ends with its totals, the commit, the seed and what so many runs say, and with exit code 1 where anything was lost, torn or
 //! wrong. `--record FILE` appends that to a file, and `--from N` goes on where an earlier piece ended; `report` sums the pieces up.
@@ -25,9 +29,42 @@ mod kill;
 mod power;
 #[cfg(feature = "stores")]
 mod promise;
+#[cfg(feature = "stores")]
+mod recovery;
+#[cfg(feature = "seeds")]
+mod seeds;
 mod tally;
 #[cfg(feature = "stores")]
 mod work;
+
+// The bodies of integration tests.
+#[cfg(feature = "seeds")]
+#[path = "../../it/histories.rs"]
+#[allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test's")]
+mod histories;
+#[cfg(feature = "seeds")]
+#[path = "../../it/naive.rs"]
+#[allow(dead_code, unused_imports, clippy::unwrap_used, reason = "it is a test's")]
+mod naive;
+#[cfg(feature = "seeds")]
+#[path = "../../it/oracle.rs"]
+#[allow(unused_imports, clippy::unwrap_used, reason = "it is a test's")]
+mod oracle;
+#[cfg(feature = "seeds")]
+#[path = "../../it/reference.rs"]
+#[allow(unused_imports, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test's")]
+mod reference;
+#[cfg(feature = "seeds")]
+#[path = "../../it/simulation/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "it is a test's"
+)]
+mod simulation;
 
 use std::error::Error;
 use std::path::Path;
@@ -58,6 +95,14 @@ fn run(arguments: &Arguments) -> Result<bool> {
         ["kill"] => kill::run(arguments),
         #[cfg(feature = "stores")]
         ["power"] => power::run(arguments),
+        #[cfg(feature = "seeds")]
+        ["simulation"] => seeds::simulate(arguments),
+        #[cfg(feature = "seeds")]
+        ["differential"] => seeds::differential(arguments),
+        #[cfg(feature = "stores")]
+        ["recovery"] => recovery::run(arguments),
+        #[cfg(feature = "stores")]
+        ["fill", dir] => recovery::fill(Path::new(dir), arguments.number("events")?.unwrap_or(1)).map(|()| true),
         // The program under test; a campaign starts it.
         #[cfg(feature = "stores")]
         ["work", dir] => {

@@ -42,6 +42,12 @@ impl Tally {
         }
     }
 
+    /// Keeps the most of something, whose name begins with `at most`.
+    pub fn at_most(&mut self, what: &str, number: u64) {
+        let most = self.counts.entry(what.to_owned()).or_default();
+        *most = number.max(*most);
+    }
+
     /// How often something was counted.
     pub fn counted(&self, what: &str) -> u64 {
         self.counts.get(what).copied().unwrap_or_default()

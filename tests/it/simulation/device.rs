@@ -1,6 +1,7 @@
 //! A device of the simulation: a machine with a store, the client on it, and a line to the server now and then.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use serde_json::json;
 use syncledger::client::{Client, ClientOptions, Kept};
@@ -47,8 +48,8 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(seed: u64, now_ms: i64) -> Self {
-        let machine = Machine::new(seed, now_ms);
+    /// With a new ledger.
+    pub fn on(machine: Machine) -> Self {
         let ledger = machine.open(Options::default()).unwrap().create_ledger("main").unwrap();
         Self { machine, ledger }
     }
@@ -74,6 +75,7 @@ pub struct Disk {
     pub kept: Kept,
     /// The edits that were acknowledged to who made them.
     pub promised: Vec<EventId>,
+    pub archive: Option<PathBuf>,
 }
 
 pub struct Device {
@@ -84,6 +86,10 @@ pub struct Device {
     pub client: Client,
     /// The edits that were acknowledged to who made them.
     pub promised: Vec<EventId>,
+    /// Where its archive is.
+    pub archive: Option<PathBuf>,
+    /// The latest number of the server's that was seen here.
+    pub seen: u64,
     pub rights: Rights,
     pub is_revoked: bool,
     /// How far its clock is ahead of the server's.
@@ -99,9 +105,24 @@ pub struct Device {
 
 impl Device {
     pub fn new(name: String, node: Node, rights: Rights, skew_ms: i64) -> Self {
-        let (kept, promised, is_revoked, line, given_up, stale, image) = Default::default();
+        let (kept, promised, archive, is_revoked, line, given_up, stale, image) = Default::default();
         let client = client(&node.ledger, &kept);
-        Self { name, node, kept, client, promised, rights, is_revoked, skew_ms, line, given_up, stale, image }
+        Self {
+            name,
+            node,
+            kept,
+            client,
+            promised,
+            archive,
+            seen: 0,
+            rights,
+            is_revoked,
+            skew_ms,
+            line,
+            given_up,
+            stale,
+            image,
+        }
     }
 
     pub fn edge(&self, writers: &Writers) -> Edge {
@@ -122,13 +143,16 @@ impl Device {
     }
 
     pub fn copy_disk(&self) -> Disk {
-        Disk { machine: self.node.machine.copy(), kept: self.kept.copy(), promised: self.promised.clone() }
+        let (promised, archive) = (self.promised.clone(), self.archive.clone());
+        Disk { machine: self.node.machine.copy(), kept: self.kept.copy(), promised, archive }
     }
 
     /// Takes up an earlier state of its disk. Returns what had been acknowledged on the one until now.
     pub fn restore(&mut self, disk: Disk) -> Vec<EventId> {
         self.node = Node::open(disk.machine);
         self.kept = disk.kept;
+        self.archive = disk.archive;
+        self.seen = 0;
         self.client = client(&self.node.ledger, &self.kept);
         std::mem::replace(&mut self.promised, disk.promised)
     }

@@ -4,13 +4,14 @@ use serde_json::{Value as Json, json};
 use syncledger::client::Ways;
 use syncledger::event::{EventId, Path};
 use syncledger::journal::memory::Faults;
-use syncledger::ledger::{Act, Context, Edit, Ledger, SessionOptions, Settlement, Which, Write, Writers};
+use syncledger::ledger::{Act, Context, Edit, Ledger, Machine, SessionOptions, Settlement, Which, Write, Writers};
 use syncledger::replication::Filter;
 use syncledger::testing::Rng;
 use syncledger::{Error, ErrorKind, Result};
 
 use super::Happened;
 use super::device::{Device, Node, Rights};
+use super::governing::Office;
 use super::line::{DEVICE, Line, SERVER};
 
 /// When the simulation begins, in milliseconds since 1970.
@@ -34,7 +35,9 @@ pub struct World {
     pub writers: Writers,
     pub devices: Vec<Device>,
     pub happened: Happened,
-    seed: u64,
+    /// What the server's people have set up, and its files.
+    pub office: Office,
+    pub seed: u64,
     steps: usize,
     machines: u64,
 }
@@ -50,7 +53,7 @@ impl World {
             true => (50, 400),
             false => (3 + rng.below(6), 60 + rng.below(180)),
         };
-        let server = Node::new(seed << 8, BEGINNING_MS);
+        let server = Node::on(Machine::new(seed << 8, BEGINNING_MS));
         server.ledger.put("notes", "first", json!({ "text": "hello" }), &app()).unwrap();
         let (promised, writers, devices) = Default::default();
         let happened = Happened::new();
@@ -62,12 +65,19 @@ impl World {
             writers,
             devices,
             happened,
+            office: Office::default(),
             seed,
             steps,
             machines: 0,
         };
         (0..count).for_each(|nth| world.add_device(nth));
         world
+    }
+
+    /// A machine that is nobody's yet.
+    pub fn new_machine(&mut self) -> Machine {
+        self.machines += 1;
+        Machine::new((self.seed << 8) + self.machines, self.now_ms)
     }
 
     fn add_device(&mut self, nth: usize) {
@@ -80,8 +90,7 @@ impl World {
             1 => self.rng.below(8 * MINUTE_MS as usize) as i64 - 4 * MINUTE_MS,
             _ => 0,
         };
-        self.machines += 1;
-        let node = Node::new((self.seed << 8) + self.machines, self.now_ms);
+        let node = Node::on(self.new_machine());
         self.devices.push(Device::new(format!("device-{nth}"), node, rights, skew_ms));
         self.set_clocks();
         // A device becomes one of this ledger before anything is edited on it.
@@ -128,14 +137,19 @@ impl World {
             94 => self.mend_clock(nth),
             95..97 => self.inject_stale(nth),
             97 if self.is_long() => self.edit_much(nth),
+            98 => self.govern(nth),
             _ => self.tick(),
         }
         self.grow();
+        self.watch(nth);
     }
 
     // What people do.
 
     fn edit(&mut self, nth: usize) {
+        if self.rng.one_in(10) {
+            return self.edit_together(nth);
+        }
         let write = self.any_write(nth);
         // In the name of another source, now and then: that, and what is made on it, is refused.
         let context = if nth > 1 && self.rng.one_in(60) { Context::from_source("jira") } else { app() };
@@ -149,7 +163,7 @@ impl World {
     }
 
     fn edit_server(&mut self) {
-        let write = self.any_write(0);
+        let write = if self.rng.one_in(3) { self.count_up() } else { self.any_write(0) };
         match edit(&self.server.ledger, write, &app()) {
             Ok(events) => self.promised.extend(events),
             Err(fault) if is_of_disk(&fault) => self.reopen_server(),
@@ -159,6 +173,19 @@ impl World {
 
     fn is_long(&self) -> bool {
         self.seed.is_multiple_of(LONG) && !self.seed.is_multiple_of(CROWDED)
+    }
+
+    /// Several records at once: all of it is there, or nothing.
+    fn edit_together(&mut self, nth: usize) {
+        let writes = (0..2 + self.rng.below(3)).map(|_| self.any_write(nth)).collect();
+        match self.devices[nth].node.ledger.write_all(writes, &app()) {
+            Ok(receipt) => {
+                self.devices[nth].promised.extend(receipt.events.into_iter().map(|(id, _)| id));
+                self.note("batches");
+            }
+            Err(fault) if is_of_disk(&fault) => self.reopen_device(nth),
+            Err(_) => {}
+        }
     }
 
     /// More than one batch of a session holds, on records of its own.
@@ -392,11 +419,24 @@ impl World {
     }
 
     fn any_fault(&mut self) -> Faults {
-        Faults { fail_flush: Some(1), keep_unacknowledged: self.rng.one_in(2), ..Faults::default() }
+        let keep_unacknowledged = self.rng.one_in(2);
+        match self.rng.below(6) {
+            0 => {
+                self.note("full disks");
+                Faults { disk_full: true, ..Faults::default() }
+            }
+            1 => {
+                self.note("failed writes");
+                Faults { fail_write: Some(1), ..Faults::default() }
+            }
+            _ => Faults { fail_flush: Some(1), keep_unacknowledged, ..Faults::default() },
+        }
     }
 
-    fn reopen_device(&mut self, nth: usize) {
+    pub fn reopen_device(&mut self, nth: usize) {
         self.devices[nth].crash();
+        self.check_batches(&self.devices[nth].node.ledger);
+        self.flip_a_bit(nth);
         if let Some(line) = &mut self.devices[nth].line {
             line.lose_device();
         }
@@ -420,6 +460,7 @@ impl World {
             self.devices[nth].given_up.clear();
         }
         self.server.crash();
+        self.check_batches(&self.server.ledger);
         self.note("crashes of the server");
     }
 
@@ -495,6 +536,6 @@ fn edit(ledger: &Ledger, write: Write, context: &Context) -> Result<Vec<EventId>
 }
 
 /// Whether the store has to be opened again.
-fn is_of_disk(fault: &Error) -> bool {
+pub fn is_of_disk(fault: &Error) -> bool {
     matches!(fault.kind(), ErrorKind::Storage | ErrorKind::Cancelled)
 }

@@ -72,7 +72,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     settled_ms.sort_unstable();
     let (middle, most) = (settled_ms.get(settled_ms.len() / 2), settled_ms.last());
     println!("settled after {} ms in the middle", middle.copied().unwrap_or_default());
-    tally.count("at most ms until settled", most.copied().unwrap_or_default());
+    tally.at_most("at most ms until settled", most.copied().unwrap_or_default());
     if tally.counted("acknowledged edits") == 0 {
         tally.problem("nothing was acknowledged");
     }

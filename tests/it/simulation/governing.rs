@@ -1,0 +1,166 @@
+//! What the people at the server do besides editing: policies, schemas, migrations, archives, backups, and starting again from one.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde_json::json;
+use syncledger::event::EventId;
+use syncledger::ledger::{Act, BackupOptions, Ledger, Write};
+use syncledger::projection::Policy;
+use syncledger::{ErrorKind, Result};
+use tempfile::TempDir;
+
+use super::device::Node;
+use super::world::{World, app, is_of_disk};
+
+/// The record in which the server alone counts.
+pub const COUNTED: (&str, &str) = ("notes", "first");
+/// What the server's people set for a collection.
+const POLICIES: [&str; 5] = ["merge", "last_write_wins", "first_write_wins", "manual", "last_write_wins:record"];
+
+/// What the server's people have set up.
+#[derive(Default)]
+pub struct Office {
+    /// How far the server has counted.
+    counted: u64,
+    /// Where files are, once there are any.
+    dir: Option<TempDir>,
+    /// How many files and directories were made.
+    files: u64,
+    /// The server's archive.
+    archive: Option<PathBuf>,
+    /// The server's last backup, and how far it had counted.
+    backup: Option<(PathBuf, u64)>,
+}
+
+impl Office {
+    /// A path where nothing is.
+    fn new_path(&mut self, name: &str) -> PathBuf {
+        let dir = self.dir.get_or_insert_with(|| TempDir::new().unwrap());
+        self.files += 1;
+        dir.path().join(format!("{name}-{}", self.files))
+    }
+}
+
+impl World {
+    /// What befalls a server and its settings now and then.
+    pub fn govern(&mut self, nth: usize) {
+        match self.rng.below(10) {
+            0 | 1 => self.set_policy(),
+            2 | 3 => self.set_schema(),
+            4 => self.migrate(),
+            5 => self.archive_device(nth),
+            6 => self.archive_server(),
+            7 | 8 => self.back_up(),
+            _ => self.start_again(),
+        }
+    }
+
+    /// The server's next count.
+    pub fn count_up(&mut self) -> Write {
+        self.office.counted += 1;
+        Write::new(COUNTED.0, COUNTED.1, Act::Patch(json!({ "number": self.office.counted })))
+    }
+
+    fn promise(&mut self, events: Result<Vec<(EventId, u64)>>, what: &str) {
+        match events {
+            Ok(events) => {
+                self.promised.extend(events.into_iter().map(|(id, _)| id));
+                self.note(what);
+            }
+            Err(fault) if is_of_disk(&fault) => self.reopen_server(),
+            Err(_) => {}
+        }
+    }
+
+    fn some_collection(&mut self) -> &'static str {
+        *self.rng.pick(&["notes", "tasks"])
+    }
+
+    fn set_policy(&mut self) {
+        let (collection, policy) = (self.some_collection(), *self.rng.pick(&POLICIES));
+        let policy = Policy::from_json(&json!(policy)).unwrap();
+        let set = self.server.ledger.set_policy(collection, &policy, &app());
+        self.promise(set.map(|receipt| receipt.events), "policies");
+    }
+
+    fn set_schema(&mut self) {
+        let collection = self.some_collection();
+        let field = format!("field{}", self.rng.below(3));
+        let ledger = &self.server.ledger;
+        let set = match self.rng.below(4) {
+            0 => ledger.remove_schema(collection, &app()),
+            _ => ledger.set_schema(
+                collection,
+                &json!({ "type": "object", "properties": { field: { "maximum": 900 } } }),
+                &app(),
+            ),
+        };
+        self.promise(set.map(|receipt| receipt.events), "schemas");
+    }
+
+    fn migrate(&mut self) {
+        let collection = self.some_collection();
+        let migrated = self.server.ledger.migrate(collection, "dict(record, shape=2)", false, &app());
+        self.promise(migrated.map(|migrated| migrated.receipt.events), "migrations");
+    }
+
+    fn archive_device(&mut self, nth: usize) {
+        let dir = self.devices[nth].archive.clone().unwrap_or_else(|| self.office.new_path("archive"));
+        let before = 1 + self.rng.below(self.devices[nth].node.ledger.position() as usize) as u64;
+        if archive(&self.devices[nth].node.ledger, before, &dir) {
+            self.devices[nth].archive = Some(dir);
+            self.note("archives");
+        }
+    }
+
+    fn archive_server(&mut self) {
+        let dir = self.office.archive.clone().unwrap_or_else(|| self.office.new_path("archive"));
+        let before = 1 + self.rng.below(self.server.ledger.position() as usize) as u64;
+        if archive(&self.server.ledger, before, &dir) {
+            self.office.archive = Some(dir);
+            self.note("archives");
+        }
+    }
+
+    fn back_up(&mut self) {
+        let path = self.office.new_path("backup");
+        self.server.ledger.backup(&path, &BackupOptions::default()).unwrap();
+        self.office.backup = Some((path, self.office.counted));
+        self.note("backups");
+    }
+
+    /// The server's disk is lost, and a new one is filled from the last backup: what was written since has to come from the devices.
+    fn start_again(&mut self) {
+        let Some((file, counted)) = self.office.backup.clone() else { return };
+        self.reopen_server();
+        let machine = self.new_machine();
+        let store = machine.open(Default::default()).unwrap();
+        store.restore("main", &[file], false).unwrap();
+        let ledger = store.ledger("main").unwrap();
+        self.server = Node { machine, ledger };
+        self.office.archive = None;
+        self.office.counted = self.office.counted.max(counted);
+        self.forget_what_is_gone();
+        self.note("restored servers");
+    }
+
+    /// Nobody has it any more.
+    fn forget_what_is_gone(&mut self) {
+        let here: BTreeSet<EventId> = self.server.events().into_iter().collect();
+        self.promised.retain(|event| here.contains(event));
+        for device in &mut self.devices {
+            let there: BTreeSet<EventId> = device.node.events().into_iter().collect();
+            device.promised.retain(|event| here.contains(event) || there.contains(event));
+        }
+    }
+}
+
+/// Archives. Whether that was possible: an older copy of a disk may meet the files of the one that it replaced.
+fn archive(ledger: &Ledger, before: u64, dir: &PathBuf) -> bool {
+    match ledger.archive(before, dir) {
+        Ok(_) => true,
+        Err(fault) if fault.kind() == ErrorKind::Conflict => false,
+        Err(fault) => panic!("archiving: {fault}"),
+    }
+}
