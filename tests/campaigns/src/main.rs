@@ -5,11 +5,15 @@
 //! campaigns faults [--runs N] [--seconds S] [--seed X] [--at-once N] [--program PATH]
 //! campaigns power [--images N] [--traces N] [--seed S] [--dir DIR] [--ext4] [--broken-fsync] [--spare ENDS]
 //!                 [--trace FILE [--image N]]
+//! campaigns io    [--every N] [--seed S] [--seeds N] [--runs N] [--dir DIR] [--only KIND,SEED,K]
+//! campaigns io --image [--runs N] [--seed S] [--dir DIR]
+//! campaigns rot   [--runs N] [--seed S] [--dir DIR]
 //! campaigns report FILE
 //! ```
 //! `kill` runs a program that writes, kills it with SIGKILL at random, again and again, and compares the store with what
 //! was acknowledged. `power` records every file operation of such a program, cuts the record anywhere, builds what a disk
-//! might hold after a power cut there, and opens that. `faults` runs a server and devices, kills them, and cuts their lines.
+//! might hold after a power cut there, and opens that. `io` has every call on the disk fail, one after another, and with `--image` fills
+//! a small file system. `rot` damages the files of stores, archives and backups, and reads what is left. `faults` runs a server and devices, kills them, and cuts their lines.
 //!
 //! Each ends with its totals, the commit, the seed and what so many runs say, and with exit code 1 where anything was lost, torn or
 //! wrong. `--record FILE` appends that to a file, and `--from N` goes on where an earlier piece ended; `report` sums the pieces up.
@@ -18,13 +22,19 @@ mod arguments;
 mod chance;
 #[cfg(feature = "stores")]
 mod check;
+#[cfg(feature = "stores")]
+mod child;
 mod faults;
+#[cfg(feature = "stores")]
+mod io;
 #[cfg(feature = "stores")]
 mod kill;
 #[cfg(feature = "stores")]
 mod power;
 #[cfg(feature = "stores")]
 mod promise;
+#[cfg(feature = "stores")]
+mod rot;
 mod tally;
 #[cfg(feature = "stores")]
 mod work;
@@ -58,6 +68,13 @@ fn run(arguments: &Arguments) -> Result<bool> {
         ["kill"] => kill::run(arguments),
         #[cfg(feature = "stores")]
         ["power"] => power::run(arguments),
+        #[cfg(feature = "stores")]
+        ["io"] => io::run(arguments),
+        #[cfg(feature = "stores")]
+        ["rot"] => rot::run(arguments),
+        // Reads what was damaged; a campaign starts it.
+        #[cfg(feature = "stores")]
+        ["rot", words @ ..] => rot::look(words, arguments),
         // The program under test; a campaign starts it.
         #[cfg(feature = "stores")]
         ["work", dir] => {
@@ -67,8 +84,15 @@ fn run(arguments: &Arguments) -> Result<bool> {
         // Opens an image; a campaign starts it too.
         #[cfg(feature = "stores")]
         ["check", dir, promised] => check_alone(Path::new(dir), Path::new(promised), arguments),
-        _ => Err("expected `faults`, `kill` or `power`; the first lines of src/main.rs say how".into()),
+        _ => Err("expected `faults`, `kill`, `power`, `io` or `rot`; the first lines of src/main.rs say how".into()),
     }
+}
+
+/// A directory in memory, where there is one: fsyncs cost nothing there.
+#[cfg(feature = "stores")]
+fn memory() -> std::path::PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
 }
 
 #[cfg(feature = "stores")]
