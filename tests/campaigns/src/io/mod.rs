@@ -272,12 +272,21 @@ fn unexpected(kind: Kind, ended: &Ended, calls: &Calls) -> Option<String> {
 
 /// What a run came to, to be counted.
 fn came_to(kind: Kind, ended: &Ended, calls: &Calls) -> String {
-    let what = match (&calls.failed, ended.code) {
-        (None, _) => "not reached",
-        (Some(_), Some(0)) => "got over",
-        (Some(_), _) => "told",
-    };
-    format!("{} {what}", kind.name())
+    let name = kind.name();
+    match (&calls.failed, ended.code) {
+        (None, _) => format!("{name} not reached"),
+        // Where it failed is what shows whether it may be got over.
+        (Some(failed), Some(0)) if kind != Kind::Short => format!("{name} got over: {}", place(failed)),
+        (Some(_), Some(0)) => format!("{name} got over"),
+        (Some(_), _) => format!("{name} told"),
+    }
+}
+
+/// Which call failed on what kind of file: `fsync of rows`.
+fn place(failed: &str) -> String {
+    let mut words = failed.rsplit(' ');
+    let (path, call) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    format!("{call} of {}", crate::rot::Kind::of(path.trim_end_matches(".unfinished")))
 }
 
 #[cfg(test)]
@@ -309,6 +318,12 @@ mod tests {
         assert!(!fine(Kind::Short, ended(2, "fault x\n", ""), &failed));
         assert!(!fine(Kind::Eio, ended(101, "", ""), &failed));
         assert!(!fine(Kind::Eio, ended(0, "", "thread panicked"), &failed));
+    }
+
+    #[test]
+    fn what_was_got_over_is_told_with_its_file() {
+        assert_eq!(place("EIO fsync store/rows/values-1"), "fsync of rows");
+        assert_eq!(place("ENOSPC open store/catalog.unfinished"), "open of catalogue");
     }
 
     #[test]

@@ -24,12 +24,12 @@ use crate::chance::Chance;
 use crate::child::{self, Ended};
 use crate::promise::{Promises, Standing};
 use crate::tally::Tally;
-use damage::Kind;
+pub use damage::Kind;
 use judge::{Expected, Outcome};
 use look::{Looked, Seen};
 
 /// How many runs a store serves.
-const RUNS_OF_A_STORE: u64 = 100;
+const RUNS_OF_A_STORE: u64 = 50;
 /// How many operations make a store, before its first backup and after it.
 const OPERATIONS: (usize, usize) = (40, 120);
 /// Where the two backups of the main ledger are.
