@@ -56,7 +56,8 @@ pub fn store(kind: Kind, expected: &Expected<'_>, looked: &Looked) -> Outcome {
         return Outcome::Problem(format!("{name} was never there"));
     }
     match (looked.faults.first(), missing) {
-        (Some(fault), _) if kind.is_derived() => {
+        // What is derived is made again by opening, or told, and then by whoever was told.
+        (Some(fault), _) if kind.is_derived() && fault.stage == "opening" => {
             Outcome::Problem(format!("it is derived, and {}: {}", fault.stage, fault.words))
         }
         (Some(fault), _) => Outcome::Detected(fault.stage.clone()),
@@ -207,10 +208,12 @@ mod tests {
     }
 
     #[test]
-    fn derived_files_cost_no_error() {
+    fn derived_files_do_not_keep_a_store_from_opening() {
         let whole = Some(seen(&["1", "2", "3"], &[("get a", "x")]));
         assert_eq!(judged(Kind::Values, 3, &looked(whole.clone(), &[])), Outcome::Sound);
-        assert!(is_problem(&judged(Kind::Values, 3, &looked(whole, &[("reading", "corrupt")]))));
+        let told = Outcome::Detected("reading".into());
+        assert_eq!(judged(Kind::Values, 3, &looked(whole.clone(), &[("reading", "corrupt")])), told);
+        assert!(is_problem(&judged(Kind::Values, 3, &looked(whole, &[("opening", "corrupt")]))));
     }
 
     #[test]

@@ -159,6 +159,15 @@ impl Answers<'_> {
     }
 }
 
+/// Derives everything again, of all ledgers.
+pub fn rebuild(dir: &Path, seed: u64) -> Result<()> {
+    let store = Store::open_with(work::store_dir(dir), work::options(seed))?;
+    for ledger in store.ledgers() {
+        store.ledger(&ledger.name)?.rebuild()?;
+    }
+    Ok(store.close()?)
+}
+
 /// Backs the main ledger up, from after a position on, and prints its last position.
 pub fn back_up(dir: &Path, file: &Path, seed: u64, since: u64) -> Result<()> {
     let store = Store::open_with(work::store_dir(dir), work::options(seed))?;

@@ -77,10 +77,11 @@ pub fn look(words: &[&str], arguments: &Arguments) -> Result<bool> {
     let (seed, since) = (arguments.number("seed")?.unwrap_or(1), arguments.number("since")?.unwrap_or(0));
     match words {
         ["look", dir] => look::look(Path::new(dir), seed),
+        ["rebuild", dir] => look::rebuild(Path::new(dir), seed)?,
         ["back-up", dir, file] => look::back_up(Path::new(dir), Path::new(file), seed, since)?,
         ["restore", files @ ..] => look::restore(files, false),
         ["restore-part", files @ ..] => look::restore(files, true),
-        _ => return Err("expected `look`, `back-up`, `restore` or `restore-part` after `rot`".into()),
+        _ => return Err("expected `look`, `rebuild`, `back-up`, `restore` or `restore-part` after `rot`".into()),
     }
     Ok(true)
 }
@@ -193,17 +194,37 @@ impl Campaign {
         };
         let expected = Expected { looked: &made.looked, marks: &made.marks };
         let outcome = judge::store(kind, &expected, &looked);
-        if !matches!(outcome, Outcome::Detected(_)) {
-            return Ok(outcome);
+        match outcome {
+            Outcome::Detected(_) if kind.is_derived() => self.rebuilt(made, outcome),
+            // What is damaged is in the backups.
+            Outcome::Detected(_) => match self.restored(made, false)? {
+                Outcome::Sound => {
+                    self.tally.count("restored from backups", 1);
+                    Ok(outcome)
+                }
+                other => Ok(Outcome::Problem(format!("restoring from backups, after {outcome:?}: {other:?}"))),
+            },
+            outcome => Ok(outcome),
         }
-        // What is damaged is in the backups.
-        match self.restored(made, false)? {
-            Outcome::Sound => {
-                self.tally.count("restored from backups", 1);
-                Ok(outcome)
-            }
-            other => Ok(Outcome::Problem(format!("restoring from backups, after {outcome:?}: {other:?}"))),
+    }
+
+    /// What is derived was told to be damaged: derived again it has to be as it was.
+    fn rebuilt(&mut self, made: &Made, told: Outcome) -> Result<Outcome> {
+        let dir = self.worked().display().to_string();
+        let ended = self.child(&["rot", "rebuild", &dir], made.seed)?;
+        if ended.code != Some(0) {
+            return Ok(Outcome::Problem(format!("after {told:?}, rebuilding {}", ended.told())));
         }
+        let expected = Expected { looked: &made.looked, marks: &made.marks };
+        let again = match self.looked(&["rot", "look", &dir], made.seed)? {
+            Ok(looked) => judge::store(Kind::Other, &expected, &looked),
+            Err(problem) => problem,
+        };
+        if again != Outcome::Sound {
+            return Ok(Outcome::Problem(format!("after {told:?} and rebuilding: {again:?}")));
+        }
+        self.tally.count("rebuilt once that was told", 1);
+        Ok(told)
     }
 
     /// Restores from the damaged backups, as a whole and in part.
