@@ -264,10 +264,18 @@ fn unexpected(kind: Kind, ended: &Ended, calls: &Calls) -> Option<String> {
     let told_a_fault = ended.out.lines().any(|line| line.starts_with("fault "));
     match ended.code {
         _ if !ended.is_orderly() => Some(format!("the work {}", ended.told())),
+        Some(0) if kind == Kind::Sync && calls.failed.as_deref().is_some_and(is_of_the_front) => {
+            Some("what was acknowledged was never durable, and nothing told it".to_owned())
+        }
         Some(0) if !told_a_fault => None,
         Some(child::FAULT) if failed && told_a_fault => None,
         _ => Some(format!("the work {}, though nothing had failed for good, or without telling it", ended.told())),
     }
+}
+
+/// Whether appends are made durable by what failed: no later call can make good for that.
+fn is_of_the_front(failed: &str) -> bool {
+    place(failed) == "fsync of front"
 }
 
 /// What a run came to, to be counted.
@@ -316,6 +324,9 @@ mod tests {
         assert!(!fine(Kind::Eio, ended(2, "fault x\n", ""), &none));
         assert!(!fine(Kind::Eio, ended(2, "", ""), &failed));
         assert!(!fine(Kind::Short, ended(2, "fault x\n", ""), &failed));
+        let front = Calls { failed: Some("EIO fsync store/front-0".to_owned()), ..Calls::default() };
+        assert!(!fine(Kind::Sync, ended(0, "", ""), &front));
+        assert!(fine(Kind::Sync, ended(2, "fault x\n", ""), &front));
         assert!(!fine(Kind::Eio, ended(101, "", ""), &failed));
         assert!(!fine(Kind::Eio, ended(0, "", "thread panicked"), &failed));
     }
