@@ -39,14 +39,28 @@ fn resize(path: &Path, wanted: u64) -> Result<(), DiskError> {
     file.sync_all().map_err(DiskError::of("fsync", path))
 }
 
-/// Runs `open`; if the disk is full, once more with the ballast thrown off.
-pub(super) fn with_reserve<T>(dir: &Path, open: impl Fn() -> Result<T, JournalError>) -> Result<T, JournalError> {
-    match open() {
-        Err(JournalError::Disk(fault)) if fault.is_full() => {
-            tracing::warn!(%fault, "the disk is full: opening with the reserve");
-            disk::remove(&path(dir))?;
-            open()
-        }
+/// Whether the engine's files are copied before they are opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Copying {
+    Wanted,
+    /// The reserve is for the engine alone.
+    Refrained,
+}
+
+/// Runs `open`; if the disk is full, once more with the ballast thrown off, and then without a copy, which may have taken
+/// what that had left.
+pub(super) fn with_reserve<T>(
+    dir: &Path,
+    open: impl Fn(Copying) -> Result<T, JournalError>,
+) -> Result<T, JournalError> {
+    let fault = match open(Copying::Wanted) {
+        Err(JournalError::Disk(fault)) if fault.is_full() => fault,
+        result => return result,
+    };
+    tracing::warn!(%fault, "the disk is full: opening with the reserve");
+    disk::remove(&path(dir))?;
+    match open(Copying::Wanted) {
+        Err(JournalError::Disk(fault)) if fault.is_full() => open(Copying::Refrained),
         result => result,
     }
 }
@@ -75,17 +89,35 @@ mod tests {
             keep(dir.path(), front).unwrap();
             assert_eq!(std::fs::metadata(path(dir.path())).unwrap().len(), BYTES + front);
         }
-        with_reserve(dir.path(), || open_on_a_full_disk(dir.path())).unwrap();
+        with_reserve(dir.path(), |_| open_on_a_full_disk(dir.path())).unwrap();
         assert!(!path(dir.path()).exists());
         keep(dir.path(), 0).unwrap();
         assert!(path(dir.path()).exists());
     }
 
     #[test]
+    fn a_copy_that_takes_the_reserve_is_done_without() {
+        let dir = tempfile::tempdir().unwrap();
+        keep(dir.path(), 0).unwrap();
+        let tried = std::cell::RefCell::new(Vec::new());
+        let open = |copying| {
+            tried.borrow_mut().push((copying, path(dir.path()).exists()));
+            let source = std::io::ErrorKind::StorageFull.into();
+            match copying {
+                Copying::Wanted => Err(DiskError { action: "open", path: dir.path().into(), source }.into()),
+                Copying::Refrained => Ok(()),
+            }
+        };
+        with_reserve(dir.path(), open).unwrap();
+        let expected = [(Copying::Wanted, true), (Copying::Wanted, false), (Copying::Refrained, false)];
+        assert_eq!(tried.into_inner(), expected);
+    }
+
+    #[test]
     fn other_faults_leave_the_ballast_alone() {
         let dir = tempfile::tempdir().unwrap();
         keep(dir.path(), 0).unwrap();
-        assert!(with_reserve(dir.path(), || Err::<(), _>(JournalError::Closed)).is_err());
+        assert!(with_reserve(dir.path(), |_| Err::<(), _>(JournalError::Closed)).is_err());
         assert!(path(dir.path()).exists());
     }
 }

@@ -13,6 +13,7 @@ use super::super::error::JournalError;
 use super::super::frame::Frame;
 use super::super::heads::Heads;
 use super::super::sealed;
+use super::ballast::Copying;
 use super::engine::{CONF, Engine};
 use super::front::Found;
 use super::lock::Lock;
@@ -58,7 +59,7 @@ pub(super) fn open(dir: &Path, create: bool) -> Result<SledJournal, JournalError
     }
     disk::create_dir(dir)?;
     let lock = Lock::take(dir)?;
-    let journal = ballast::with_reserve(dir, || open_locked(dir))?;
+    let journal = ballast::with_reserve(dir, |copying| open_locked(dir, copying))?;
     let (files, engine, mut writer, floors) = journal;
     // On a full disk the store can be read.
     let _ = writer.front.reserve(0);
@@ -76,7 +77,7 @@ fn head(writer: &Writer, entry: &LedgerEntry) -> u64 {
     writer.tails.get(&entry.id).map_or(0, |tail| tail.head)
 }
 
-fn open_locked(dir: &Path) -> Result<Opened, JournalError> {
+fn open_locked(dir: &Path, copying: Copying) -> Result<Opened, JournalError> {
     disk::remove_unfinished(dir)?;
     // An earlier process may have ended before it did this: what is read below is relied on from here on.
     disk::sync_dir(dir)?;
@@ -84,7 +85,7 @@ fn open_locked(dir: &Path) -> Result<Opened, JournalError> {
         create_files(dir)?;
     }
     let files = read_files(dir)?;
-    let preserved = Preserved::take(&generation::path(dir, files.generation))?;
+    let preserved = Preserved::take(&generation::path(dir, files.generation), copying)?;
     match open_files(dir, files) {
         Ok(opened) => {
             preserved.discard()?;

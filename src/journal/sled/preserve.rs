@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::ballast::Copying;
 use crate::disk::{self, DiskError};
 
 /// Above this the copy would make opening slow; the limit is told in `docs/reliability.md`.
@@ -21,10 +22,10 @@ pub(super) struct Preserved {
 impl Preserved {
     /// Copies the engine's files, where there are any and they are not too many. A copy that fails, on a full disk say,
     /// is done without: opening must not depend on it.
-    pub(super) fn take(engine: &Path) -> Result<Self, DiskError> {
+    pub(super) fn take(engine: &Path, copying: Copying) -> Result<Self, DiskError> {
         let copy = engine.with_extension("before");
         remove(&copy)?;
-        let fits = bytes(engine).is_some_and(|bytes| bytes > 0 && bytes <= MOST_BYTES);
+        let fits = copying == Copying::Wanted && bytes(engine).is_some_and(|bytes| bytes > 0 && bytes <= MOST_BYTES);
         let copied = fits && copy_files(engine, &copy).is_ok();
         if !copied {
             remove(&copy)?;

@@ -22,7 +22,7 @@ pub(super) struct Opened {
 impl Opened {
     /// Opens a file of an archive, and proves it.
     pub(super) fn archived(ledger: LedgerId, path: PathBuf, expected: &Archived) -> Result<Self> {
-        let source = Source::open(&path)?;
+        let source = Source::open(&path).map_err(damaged)?;
         let (found, range) = source.range();
         if found != ledger {
             let message = format!("expected events of ledger {ledger} in {}, got those of {found}", path.display());
@@ -69,6 +69,16 @@ impl Opened {
     }
 }
 
+/// What has stopped to be a backup file is no mistake of whoever reads the log.
+fn damaged(fault: Error) -> Error {
+    match fault.kind() {
+        ErrorKind::Validation => {
+            Error::new(ErrorKind::Corrupt, fault.message()).with_hint("put the archive's own file back")
+        }
+        _ => fault,
+    }
+}
+
 fn check_range(path: &Path, expected: &Archived, found: (u64, u64), hint: &'static str) -> Result<()> {
     if found == (expected.first, expected.last) {
         return Ok(());
@@ -76,4 +86,19 @@ fn check_range(path: &Path, expected: &Archived, found: (u64, u64), hint: &'stat
     let (first, last) = (expected.first, expected.last);
     let message = format!("expected positions {first} to {last} in {}, got {found:?}", path.display());
     Err(Error::new(ErrorKind::Corrupt, message).with_hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_an_archive_that_is_no_backup_any_more_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, [0; 4_096]).unwrap();
+        let expected = Archived { first: 1, last: 2, name: "file".into() };
+        let fault = Opened::archived(LedgerId([1; 16]), path, &expected).err().unwrap();
+        assert_eq!(fault.kind(), ErrorKind::Corrupt);
+    }
 }

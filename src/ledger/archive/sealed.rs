@@ -35,10 +35,20 @@ pub(super) fn list(dir: &Path) -> Result<BTreeMap<LedgerId, Vec<Archived>>> {
     disk::sync_dir(dir)?;
     for name in disk::names(dir)? {
         if let Some((ledger, file)) = parse(&name) {
-            found.entry(ledger).or_default().push(file);
+            keep(dir, found.entry(ledger).or_default(), file)?;
         }
     }
     Ok(found)
+}
+
+/// Adds the file that comes next by its name. One that begins where the one before does is of a later attempt, which holds
+/// more: the disk had failed between the earlier file's name and its end, and nothing stands on that.
+fn keep(dir: &Path, files: &mut Vec<Archived>, file: Archived) -> Result<()> {
+    if let Some(earlier) = files.pop_if(|earlier| earlier.first == file.first) {
+        remove(dir, &earlier)?;
+    }
+    files.push(file);
+    Ok(())
 }
 
 fn parse(name: &str) -> Option<(LedgerId, Archived)> {
@@ -157,4 +167,25 @@ fn read_ids(path: &Path, head: &Head) -> Option<Vec<EventId>> {
     let is_of = prefix == [&MAGIC[..], &[VERSION], &head.root].concat() && checksum(covered) == *found;
     let (ids, rest) = ids.as_chunks::<32>();
     (is_of && rest.is_empty()).then(|| ids.iter().copied().map(EventId).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_files_that_begin_at_one_position_the_longer_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ledger, other) = (LedgerId([1; 16]), LedgerId([2; 16]));
+        let files = [named(ledger, 1, 47), named(ledger, 48, 59), named(ledger, 48, 62), named(ledger, 63, 70)];
+        for file in files.iter().chain([&named(other, 1, 9)]) {
+            let path = dir.path().join(&file.name);
+            std::fs::write(path.with_extension(IDS), "ids").unwrap();
+            std::fs::write(path, "segment").unwrap();
+        }
+        let found = list(dir.path()).unwrap();
+        assert_eq!(found[&ledger], [named(ledger, 1, 47), named(ledger, 48, 62), named(ledger, 63, 70)]);
+        assert_eq!(found[&other], [named(other, 1, 9)]);
+        assert_eq!(disk::names(dir.path()).unwrap().len(), 8);
+    }
 }

@@ -8,12 +8,16 @@
 //! campaigns recovery [--runs N]
 //! campaigns simulation   [--seeds N] [--from S]
 //! campaigns differential [--seeds N] [--from S]
+//! campaigns io    [--every N] [--seed S] [--seeds N] [--runs N] [--dir DIR] [--only KIND,SEED,K]
+//! campaigns io --image [--runs N] [--seed S] [--dir DIR]
+//! campaigns rot   [--runs N] [--seed S] [--dir DIR]
 //! campaigns report FILE
 //! ```
 //! `kill` runs a program that writes, kills it with SIGKILL at random, again and again, and compares the store with what
 //! was acknowledged. `power` records every file operation of such a program, cuts the record anywhere, builds what a disk
-//! might hold after a power cut there, and opens that. `faults` runs a server and devices, kills them, and cuts their lines.
-//! `simulation` and `differential` run the bodies of integration tests for many seeds.
+//! might hold after a power cut there, and opens that. `io` has every call on the disk fail, one after another, and with `--image` fills
+//! a small file system. `rot` damages the files of stores, archives and backups, and reads what is left. `faults`
+//! runs a server and devices, kills them, and cuts their lines. `simulation` and `differential` run the bodies of integration tests for many seeds.
 //!
 //! Each ends with its totals, the commit, the seed and what so many runs say, and with exit code 1 where anything was lost, torn or
 //! wrong. `--record FILE` appends that to a file, and `--from N` goes on where an earlier piece ended; `report` sums the pieces up.
@@ -22,7 +26,11 @@ mod arguments;
 mod chance;
 #[cfg(feature = "stores")]
 mod check;
+#[cfg(feature = "stores")]
+mod child;
 mod faults;
+#[cfg(feature = "stores")]
+mod io;
 #[cfg(feature = "stores")]
 mod kill;
 #[cfg(feature = "stores")]
@@ -31,6 +39,8 @@ mod power;
 mod promise;
 #[cfg(feature = "stores")]
 mod recovery;
+#[cfg(feature = "stores")]
+mod rot;
 #[cfg(feature = "seeds")]
 mod seeds;
 mod tally;
@@ -103,6 +113,13 @@ fn run(arguments: &Arguments) -> Result<bool> {
         ["recovery"] => recovery::run(arguments),
         #[cfg(feature = "stores")]
         ["fill", dir] => recovery::fill(Path::new(dir), arguments.number("events")?.unwrap_or(1)).map(|()| true),
+        #[cfg(feature = "stores")]
+        ["io"] => io::run(arguments),
+        #[cfg(feature = "stores")]
+        ["rot"] => rot::run(arguments),
+        // Reads what was damaged; a campaign starts it.
+        #[cfg(feature = "stores")]
+        ["rot", words @ ..] => rot::look(words, arguments),
         // The program under test; a campaign starts it.
         #[cfg(feature = "stores")]
         ["work", dir] => {
@@ -112,8 +129,15 @@ fn run(arguments: &Arguments) -> Result<bool> {
         // Opens an image; a campaign starts it too.
         #[cfg(feature = "stores")]
         ["check", dir, promised] => check_alone(Path::new(dir), Path::new(promised), arguments),
-        _ => Err("expected `faults`, `kill` or `power`; the first lines of src/main.rs say how".into()),
+        _ => Err("expected `faults`, `kill`, `power`, `io` or `rot`; the first lines of src/main.rs say how".into()),
     }
+}
+
+/// A directory in memory, where there is one: fsyncs cost nothing there.
+#[cfg(feature = "stores")]
+fn memory() -> std::path::PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
 }
 
 #[cfg(feature = "stores")]

@@ -48,7 +48,7 @@ pub fn run(dir: &Path, seed: u64, operations: Option<usize>) -> Result<()> {
         done += 1;
     }
     if work.chance.one_in(2) {
-        work.store.close()?;
+        work.store.close().inspect_err(|fault| say("fault", &format!("closing: {fault:?}")))?;
     }
     // Without a close the process ends as if it had been killed.
     std::process::exit(0);
