@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::Result;
 
 /// Names that stand alone: all others take a value.
-const SWITCHES: [&str; 2] = ["ext4", "broken-fsync"];
+const SWITCHES: [&str; 3] = ["ext4", "broken-fsync", "broken-restore"];
 
 /// What the command line says.
 pub struct Arguments {
@@ -36,7 +36,6 @@ impl Arguments {
         self.words.iter().map(String::as_str).collect()
     }
 
-    #[cfg(feature = "stores")]
     pub fn switch(&self, name: &str) -> bool {
         self.named.contains_key(name)
     }

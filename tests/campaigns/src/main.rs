@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! campaigns kill  [--cycles N] [--seed S] [--dir DIR]
-//! campaigns faults [--runs N] [--seconds S] [--seed X] [--at-once N] [--program PATH]
+//! campaigns faults [--runs N] [--seconds S] [--seed X] [--at-once N] [--program PATH] [--broken-restore]
+//! campaigns soak  [--seconds S] [--devices N] [--seed X] [--program PATH]
 //! campaigns power [--images N] [--traces N] [--seed S] [--dir DIR] [--ext4] [--broken-fsync] [--spare ENDS]
 //!                 [--trace FILE [--image N]]
 //! campaigns report FILE
 //! ```
 //! `kill` runs a program that writes, kills it with SIGKILL at random, again and again, and compares the store with what
 //! was acknowledged. `power` records every file operation of such a program, cuts the record anywhere, builds what a disk
-//! might hold after a power cut there, and opens that. `faults` runs a server and devices, kills them, and cuts their lines.
+//! might hold after a power cut there, and opens that. `faults` runs a server and devices, kills them, has them stand
+//! still, cuts their lines, fills their disks and puts their clocks wrong. `soak` has a server work for long, and looks at what it uses.
 //!
 //! Each ends with its totals, the commit, the seed and what so many runs say, and with exit code 1 where anything was lost, torn or
 //! wrong. `--record FILE` appends that to a file, and `--from N` goes on where an earlier piece ended; `report` sums the pieces up.
@@ -19,12 +21,14 @@ mod chance;
 #[cfg(feature = "stores")]
 mod check;
 mod faults;
+mod http;
 #[cfg(feature = "stores")]
 mod kill;
 #[cfg(feature = "stores")]
 mod power;
 #[cfg(feature = "stores")]
 mod promise;
+mod soak;
 mod tally;
 #[cfg(feature = "stores")]
 mod work;
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<bool> {
     match arguments.words().as_slice() {
         ["faults"] => faults::run(arguments),
+        ["soak"] => soak::run(arguments),
         ["report", file] => tally::report(Path::new(file)),
         #[cfg(feature = "stores")]
         ["kill"] => kill::run(arguments),
@@ -67,7 +72,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         // Opens an image; a campaign starts it too.
         #[cfg(feature = "stores")]
         ["check", dir, promised] => check_alone(Path::new(dir), Path::new(promised), arguments),
-        _ => Err("expected `faults`, `kill` or `power`; the first lines of src/main.rs say how".into()),
+        _ => Err("expected `faults`, `soak`, `kill` or `power`; the first lines of src/main.rs say how".into()),
     }
 }
 
