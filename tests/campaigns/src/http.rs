@@ -1,4 +1,5 @@
 //! As much of HTTP as a campaign needs: a request a connection.
+#![allow(clippy::disallowed_methods, reason = "a campaign is about the time that passes")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
