@@ -122,7 +122,7 @@ impl Load<'_> {
     fn delete(&self, api: &Api, record: &str, comes_back: bool) -> Result<&'static str> {
         expect(api.ask(self.address, &format!("DELETE {record}"), None)?, &[200, 404])?;
         if comes_back {
-            expect(api.ask(self.address, &format!("POST {record}/undelete"), None)?, &[200, 404])?;
+            expect(api.ask(self.address, &format!("POST {record}/undelete"), None)?, &[200, 201, 404])?;
         }
         Ok("deletions")
     }
