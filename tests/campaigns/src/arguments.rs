@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::Result;
 
 /// Names that stand alone: all others take a value.
-const SWITCHES: [&str; 2] = ["ext4", "broken-fsync"];
+const SWITCHES: [&str; 3] = ["ext4", "broken-fsync", "broken-restore"];
 /// Names that take a value, or stand alone.
 const EITHER: [&str; 1] = ["image"];
 
@@ -39,7 +39,6 @@ impl Arguments {
         self.words.iter().map(String::as_str).collect()
     }
 
-    #[cfg(feature = "stores")]
     pub fn switch(&self, name: &str) -> bool {
         self.named.contains_key(name)
     }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! campaigns kill  [--cycles N] [--seed S] [--dir DIR]
-//! campaigns faults [--runs N] [--seconds S] [--seed X] [--at-once N] [--program PATH]
+//! campaigns faults [--runs N] [--seconds S] [--seed X] [--at-once N] [--program PATH] [--broken-restore]
+//! campaigns soak  [--seconds S] [--devices N] [--seed X] [--program PATH]
 //! campaigns power [--images N] [--traces N] [--seed S] [--dir DIR] [--ext4] [--broken-fsync] [--spare ENDS]
 //!                 [--trace FILE [--image N]]
 //! campaigns recovery [--runs N]
@@ -16,8 +17,10 @@
 //! `kill` runs a program that writes, kills it with SIGKILL at random, again and again, and compares the store with what
 //! was acknowledged. `power` records every file operation of such a program, cuts the record anywhere, builds what a disk
 //! might hold after a power cut there, and opens that. `io` has every call on the disk fail, one after another, and with `--image` fills
-//! a small file system. `rot` damages the files of stores, archives and backups, and reads what is left. `faults`
-//! runs a server and devices, kills them, and cuts their lines. `simulation` and `differential` run the bodies of integration tests for many seeds.
+//! a small file system. `rot` damages the files of stores, archives and backups, and reads what is left. `faults` runs a server
+//! and devices, kills them, has them stand still, cuts their lines, fills their disks and puts their clocks wrong. `soak` has a
+//! server work for long, and looks at what it uses. `simulation` and `differential` run the bodies of integration tests for many
+//! seeds.
 //!
 //! Each ends with its totals, the commit, the seed and what so many runs say, and with exit code 1 where anything was lost, torn or
 //! wrong. `--record FILE` appends that to a file, and `--from N` goes on where an earlier piece ended; `report` sums the pieces up.
@@ -29,6 +32,7 @@ mod check;
 #[cfg(feature = "stores")]
 mod child;
 mod faults;
+mod http;
 #[cfg(feature = "stores")]
 mod io;
 #[cfg(feature = "stores")]
@@ -43,6 +47,7 @@ mod recovery;
 mod rot;
 #[cfg(feature = "seeds")]
 mod seeds;
+mod soak;
 mod tally;
 #[cfg(feature = "stores")]
 mod work;
@@ -100,6 +105,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<bool> {
     match arguments.words().as_slice() {
         ["faults"] => faults::run(arguments),
+        ["soak"] => soak::run(arguments),
         ["report", file] => tally::report(Path::new(file)),
         #[cfg(feature = "stores")]
         ["kill"] => kill::run(arguments),
@@ -130,6 +136,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         #[cfg(feature = "stores")]
         ["check", dir, promised] => check_alone(Path::new(dir), Path::new(promised), arguments),
         _ => Err("expected `faults`, `kill`, `power`, `io` or `rot`; the first lines of src/main.rs say how".into()),
+        _ => Err("expected `faults`, `soak`, `kill` or `power`; the first lines of src/main.rs say how".into()),
     }
 }
 
