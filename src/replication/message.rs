@@ -166,14 +166,45 @@ impl Bye {
         Self { code: None, message: String::new() }
     }
 
+    /// What the other side is told. A failed disk is our affair: where our files are is not said, and for the other side this is
+    /// a fault of a server, which may pass.
     pub(super) fn of(fault: &Error) -> Self {
-        Self { code: Some(fault.kind().code().to_owned()), message: fault.message().to_owned() }
+        let (kind, message) = match fault.kind() {
+            ErrorKind::Storage => (ErrorKind::Server, "its store has failed, and its own log says why"),
+            kind => (kind, fault.message()),
+        };
+        Self { code: Some(kind.code().to_owned()), message: message.to_owned() }
     }
 
     /// The error that the other side ended with.
     pub(super) fn into_error(self) -> Option<Error> {
         let code = self.code?;
-        let kind = ErrorKind::from_code(&code).unwrap_or(ErrorKind::Server);
+        // Its disk is not ours.
+        let kind =
+            ErrorKind::from_code(&code).filter(|kind| *kind != ErrorKind::Storage).unwrap_or(ErrorKind::Server);
         Some(Error::new(kind, format!("the other replica ended the session: {}", self.message)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A full disk of a server once ended the clients of all its devices for good, and told them the path of its files.
+    #[test]
+    fn a_failed_disk_of_the_other_side_is_no_failed_disk_of_ours() {
+        let failed = Error::new(ErrorKind::Storage, "cannot write /var/lib/ledger/front-0: no space left");
+        let told = Bye::of(&failed);
+        assert!(!told.message.contains("/var"), "{}", told.message);
+        let by_an_older_one = Bye { code: Some("storage".to_owned()), message: String::new() };
+        for bye in [told, by_an_older_one] {
+            let fault = bye.into_error().unwrap();
+            assert_eq!(fault.kind(), ErrorKind::Server);
+            assert!(fault.is_retryable());
+        }
+        assert_eq!(
+            Bye::of(&Error::new(ErrorKind::Permission, "no")).into_error().unwrap().kind(),
+            ErrorKind::Permission
+        );
     }
 }

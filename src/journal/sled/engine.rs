@@ -26,7 +26,8 @@ pub(super) const CONF: &str = "conf";
 
 /// An open sled tree.
 pub(super) struct Engine {
-    db: ::sled::Db,
+    /// There until it is dropped.
+    db: Option<::sled::Db>,
     dir: PathBuf,
     /// Our own handle of its data file, for `fdatasync`.
     data: File,
@@ -39,7 +40,7 @@ impl Engine {
         let mut tries = 0;
         loop {
             match guarded(dir, || config.open().map_or_else(still_held, |db| Ok(Some(db))))? {
-                Some(db) => return Ok(Self { db, dir: dir.to_owned(), data: data_file(dir)? }),
+                Some(db) => return Ok(Self { db: Some(db), dir: dir.to_owned(), data: data_file(dir)? }),
                 None if tries == LOCK_TRIES => return Err(JournalError::Locked { path: dir.to_owned(), pid: None }),
                 None => std::thread::sleep(LOCK_PAUSE),
             }
@@ -47,21 +48,28 @@ impl Engine {
         }
     }
 
+    fn db(&self) -> Result<&::sled::Db, JournalError> {
+        self.db.as_ref().ok_or(JournalError::Closed)
+    }
+
     /// Takes in an encoded frame, which is readable from then on and durable after [`Engine::make_durable`]. A crash before
     /// that may leave a part of the frame, and then nothing of what was put after it. Sled writes each batch to the disk
     /// by itself, with all its threads; this it does not.
     pub(super) fn put(&self, number: u32, first: u64, encoded: &[u8]) -> Result<(), JournalError> {
+        let db = self.db()?;
         parts::split(number, first, encoded)
-            .try_for_each(|(key, bytes)| guarded(&self.dir, || self.db.insert(key, bytes)).map(drop))
+            .try_for_each(|(key, bytes)| guarded(&self.dir, || db.insert(key, bytes)).map(drop))
     }
 
     fn apply(&self, batch: ::sled::Batch) -> Result<(), JournalError> {
-        guarded(&self.dir, || self.db.apply_batch(batch))
+        let db = self.db()?;
+        guarded(&self.dir, || db.apply_batch(batch))
     }
 
     /// Makes everything durable that was applied before: sled's own flush does not fsync.
     pub(super) fn make_durable(&self) -> Result<(), JournalError> {
-        guarded(&self.dir, || self.db.flush())?;
+        let db = self.db()?;
+        guarded(&self.dir, || db.flush())?;
         Ok(self.data.sync_data().map_err(DiskError::of("fsync", &data_path(&self.dir)))?)
     }
 
@@ -69,7 +77,8 @@ impl Engine {
     pub(super) fn frames_from(&self, number: u32, position: u64) -> Result<Parts<'_>, JournalError> {
         let first = self.first_at_or_before(number, position)?.unwrap_or(position);
         let keys = parts::key(number, first, 0)..=parts::key(number, u64::MAX, u16::MAX);
-        Ok(Parts::new(&self.dir, guarded(&self.dir, || Ok(self.db.range(keys)))?))
+        let db = self.db()?;
+        Ok(Parts::new(&self.dir, guarded(&self.dir, || Ok(db.range(keys)))?))
     }
 
     /// The first position of the last frame of ledger `number`.
@@ -79,17 +88,18 @@ impl Engine {
 
     fn first_at_or_before(&self, number: u32, position: u64) -> Result<Option<u64>, JournalError> {
         let keys = parts::key(number, 0, 0)..=parts::key(number, position, u16::MAX);
-        let found = guarded(&self.dir, || self.db.range(keys).next_back().transpose())?;
+        let db = self.db()?;
+        let found = guarded(&self.dir, || db.range(keys).next_back().transpose())?;
         found.map(|(key, _)| parts::parse(&self.dir, &key).map(|key| key.first)).transpose()
     }
 
     /// The numbers that have any frames, in order.
     pub(super) fn numbers(&self) -> Result<Vec<u32>, JournalError> {
-        let mut numbers = Vec::new();
+        let (db, mut numbers) = (self.db()?, Vec::new());
         let mut from = Some(0);
         while let Some(number) = from {
             let keys = parts::key(number, 0, 0)..;
-            let Some((key, _)) = guarded(&self.dir, || self.db.range(keys).next().transpose())? else { break };
+            let Some((key, _)) = guarded(&self.dir, || db.range(keys).next().transpose())? else { break };
             let found = parts::parse(&self.dir, &key)?.number;
             numbers.push(found);
             from = found.checked_add(1);
@@ -99,9 +109,10 @@ impl Engine {
 
     /// How many bytes the frames of ledger `number` have that begin before `position`, and the others.
     pub(super) fn bytes_around(&self, number: u32, position: u64) -> Result<(u64, u64), JournalError> {
+        let db = self.db()?;
         let sum = |keys: std::ops::Range<[u8; parts::KEY_BYTES]>| {
             let bytes = |entry: Result<(::sled::IVec, ::sled::IVec), _>| entry.map(|(_, value)| value.len() as u64);
-            guarded(&self.dir, || self.db.range(keys).map(bytes).sum::<Result<u64, _>>())
+            guarded(&self.dir, || db.range(keys).map(bytes).sum::<Result<u64, _>>())
         };
         let (first, middle) = (parts::key(number, 0, 0), parts::key(number, position, 0));
         Ok((sum(first..middle)?, sum(middle..parts::key(number, u64::MAX, u16::MAX))?))
@@ -116,7 +127,7 @@ impl Engine {
         to: &Self,
     ) -> Result<(Option<u64>, u64), JournalError> {
         let keys = parts::key(number, position, 0)..=parts::key(number, u64::MAX, u16::MAX);
-        let (mut entries, mut last, mut bytes) = (self.db.range(keys), None, 0);
+        let (mut entries, mut last, mut bytes) = (self.db()?.range(keys), None, 0);
         loop {
             let some: Vec<_> = guarded(&self.dir, || entries.by_ref().take(COPIED_KEYS).collect())?;
             let Some((key, _)) = some.last() else { return Ok((last, bytes)) };
@@ -130,9 +141,10 @@ impl Engine {
 
     /// Removes all frames of ledger `number`, the last first, so that what a crash leaves has no gap.
     pub(super) fn erase(&self, number: u32) -> Result<(), JournalError> {
+        let db = self.db()?;
         loop {
             let keys = parts::key(number, 0, 0)..=parts::key(number, u64::MAX, u16::MAX);
-            let found = self.db.range(keys).rev().take(ERASE_KEYS).map(|entry| entry.map(|(key, _)| key));
+            let found = db.range(keys).rev().take(ERASE_KEYS).map(|entry| entry.map(|(key, _)| key));
             let last: Vec<_> = guarded(&self.dir, || found.collect())?;
             if last.is_empty() {
                 return Ok(());
@@ -140,6 +152,16 @@ impl Engine {
             let mut batch = ::sled::Batch::default();
             last.into_iter().for_each(|key| batch.remove(key));
             self.apply(batch)?;
+        }
+    }
+}
+
+impl Drop for Engine {
+    /// Sled panics where its last fsync fails. What was acknowledged does not depend on that one.
+    fn drop(&mut self) {
+        let db = self.db.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
+            tracing::warn!(dir = %self.dir.display(), "the storage engine could not write down its last state: the next start replays it");
         }
     }
 }
