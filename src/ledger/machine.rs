@@ -10,6 +10,8 @@ use super::store::{Engines, Options, Store};
 use super::writer::Checkpoints;
 use crate::Result;
 use crate::blob::MemoryBlobs;
+use crate::event::LedgerId;
+use crate::journal::Journal as _;
 use crate::journal::memory::{Faults, MemoryJournal};
 use crate::journal::rows::MemoryRows;
 
@@ -60,6 +62,12 @@ impl Machine {
     /// Sets what shall go wrong on its disk from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.journal.set_faults(faults);
+    }
+
+    /// Up to which position its disk holds a ledger, whatever befalls it now.
+    #[must_use]
+    pub fn durable(&self, ledger: LedgerId) -> u64 {
+        self.journal.copy().head(ledger)
     }
 
     /// The machine after a power cut at this moment: the store on this one fails from now on.
