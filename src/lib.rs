@@ -72,6 +72,8 @@ pub mod segment;
 pub mod server;
 #[cfg(any(feature = "cli", feature = "server"))]
 mod shape;
+#[cfg(not(target_arch = "wasm32"))]
+mod sync;
 #[cfg(all(any(test, feature = "testing"), not(target_arch = "wasm32")))]
 pub mod testing;
 

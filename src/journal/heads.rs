@@ -4,11 +4,12 @@
 //! exists.
 
 use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::error::JournalError;
 use crate::event::LedgerId;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// The published heads of one engine; waiting for more happens here.
 #[derive(Default)]

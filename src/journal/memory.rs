@@ -6,7 +6,7 @@
 //! Invariant: an acknowledged batch survives every crash; an unacknowledged one survives whole or not at all.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::catalog::Catalog;
@@ -15,6 +15,7 @@ use super::heads::Heads;
 use super::{Append, Frame, Journal, LedgerEntry};
 use crate::disk::DiskError;
 use crate::event::LedgerId;
+use crate::sync::{Mutex, MutexGuard};
 
 /// What shall go wrong. The default is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,14 +1,16 @@
 //! Reading the log: entry by entry, and record by record along their back pointers.
 
 use std::panic::resume_unwind;
-use std::sync::mpsc::sync_channel;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use super::packing::{self, Page};
 use super::request::Entry;
 use super::shared::Shared;
 use crate::event::LedgerId;
 use crate::journal::{Frame, JournalError};
+use crate::sync::Mutex;
+use crate::sync::mpsc::sync_channel;
+use crate::sync::thread;
 use crate::{Error, Result};
 
 /// The durable log of one ledger. Remembers the frame it read last: neighbours are often in it.
@@ -70,7 +72,7 @@ impl<'a> Log<'a> {
         if until.saturating_sub(after) <= READ_ALONE {
             return give(&mut chunks, &mut each);
         }
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let (send, receive) = sync_channel(CHUNKS_AHEAD);
             // Who reads no more hangs up, which ends it.
             scope.spawn(move || chunks.try_for_each(|chunk| send.send(chunk)));
@@ -82,7 +84,7 @@ impl<'a> Log<'a> {
     pub(crate) fn check(&self, until: u64) -> Result<()> {
         let part = |after, until| Chunks { log: self, position: after, until }.try_for_each(|chunk| chunk.map(drop));
         let half = until / 2;
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let first = scope.spawn(|| part(0, half));
             let second = part(half, until);
             first.join().unwrap_or_else(|panic| resume_unwind(panic)).and(second)

@@ -10,6 +10,8 @@ use super::store::{Engines, Options, Store};
 use super::writer::Checkpoints;
 use crate::Result;
 use crate::blob::MemoryBlobs;
+use crate::event::LedgerId;
+use crate::journal::Journal as _;
 use crate::journal::memory::{Faults, MemoryJournal};
 use crate::journal::rows::MemoryRows;
 
@@ -63,8 +65,14 @@ impl Machine {
     }
 
     /// Flips one bit of what its disk holds of a ledger around a position; `bit` counts around its length. Whether anything is there.
-    pub fn flip_bit(&self, ledger: crate::event::LedgerId, position: u64, bit: usize) -> bool {
+    pub fn flip_bit(&self, ledger: LedgerId, position: u64, bit: usize) -> bool {
         self.journal.flip_bit(ledger, position, bit)
+    }
+
+    /// Up to which position its disk holds a ledger, whatever befalls it now.
+    #[must_use]
+    pub fn durable(&self, ledger: LedgerId) -> u64 {
+        self.journal.copy().head(ledger)
     }
 
     /// The machine after a power cut at this moment: the store on this one fails from now on.

@@ -4,13 +4,14 @@
 //! same part of the log as all others.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use super::cursor::Mark;
 use super::request::Entry;
 use crate::event::LedgerId;
 use crate::replication::Cursor;
 use crate::segment;
+use crate::sync::{Mutex, MutexGuard};
 
 /// About how many bytes of events are held of a log at most.
 const MOST_BYTES: usize = 16 << 20;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bincode::Options as _;
@@ -25,6 +25,7 @@ use crate::journal::Journal;
 use crate::journal::rows::{Changes, Rows, RowsError};
 use crate::projection::Resolvers;
 use crate::schema::Index;
+use crate::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use crate::{Error, ErrorKind, Result};
 
 /// What the row file says of who derived what is in it.

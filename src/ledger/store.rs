@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 
 use super::Ledger;
 use super::archive::Archives;
@@ -21,6 +20,8 @@ use crate::journal::rows::{FileRows, MemoryRows, Rows};
 use crate::journal::sled::SledJournal;
 use crate::journal::{Journal, LedgerEntry};
 use crate::projection::Resolvers;
+use crate::sync::Mutex;
+use crate::sync::thread::JoinHandle;
 use crate::{Error, ErrorKind, Result};
 
 /// How to open a store.

@@ -9,8 +9,6 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 
 use tracing::{debug, info_span, warn};
 
@@ -26,12 +24,14 @@ use super::state::{self, State};
 use crate::event::{LedgerId, WriterId};
 use crate::journal::rows::Changes;
 use crate::journal::{Append, LedgerEntry};
+use crate::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use crate::sync::thread::{self, JoinHandle};
 use crate::{Error, ErrorKind, Result};
 
 /// How many requests may queue before callers block.
-const QUEUE: usize = 1_024;
+const QUEUE: usize = if cfg!(shuttle) { 2 } else { 1_024 };
 /// How many requests one commit takes in at most.
-const GROUP: usize = 512;
+const GROUP: usize = if cfg!(shuttle) { 2 } else { 512 };
 /// How many events one commit takes in, about.
 const GROUP_EVENTS: usize = 8_192;
 /// How many times as much as one sealed file takes may wait in the journal.
@@ -159,7 +159,7 @@ impl Queue {
             sealing: None,
             seal_again_in: 0,
         };
-        let thread = std::thread::Builder::new().name("syncledger-writer".into()).spawn(move || writer.run(&receive));
+        let thread = thread::Builder::new().name("syncledger-writer".into()).spawn(move || writer.run(&receive));
         let thread = thread.map_err(|fault| no_thread("that writes", &fault))?;
         Ok((Self(send, flushes), thread))
     }
@@ -430,7 +430,7 @@ impl Writer {
             Ok(shared.journal.checkpoint()?)
         };
         self.since_checkpoint = 0;
-        let thread = std::thread::Builder::new().name("syncledger-rows".into());
+        let thread = thread::Builder::new().name("syncledger-rows".into());
         self.saving = Some(thread.spawn(work).map_err(|fault| no_thread("of checkpoints", &fault))?);
         Ok(())
     }
@@ -482,7 +482,7 @@ impl Writer {
         self.finish_sealing();
         let (shared, sealing) = (self.shared.clone(), self.due.sealing);
         let work = move || seal::seal(&shared, ledger, sealing);
-        match std::thread::Builder::new().name("syncledger-seal".into()).spawn(work) {
+        match thread::Builder::new().name("syncledger-seal".into()).spawn(work) {
             Ok(thread) => self.sealing = Some((ledger, thread)),
             Err(fault) => warn!(%fault, "no thread could be started that seals"),
         }

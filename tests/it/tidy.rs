@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each layer with those that it may use. `error` is below all; `disk` holds file operations that storage shares.
+/// Each layer with those that it may use. `error` is below all; `disk` holds file operations that storage shares, `sync` what
+/// threads meet in.
 fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
         ("error", vec![]),
         ("event", vec!["error"]),
         ("disk", vec!["error"]),
+        ("sync", vec![]),
         ("document", vec!["event", "error"]),
         ("projection", vec!["document", "event", "error"]),
         ("merge", vec!["projection", "document", "event", "error"]),
         ("blob", vec!["disk", "event", "error"]),
-        ("journal", vec!["disk", "event", "error"]),
+        ("journal", vec!["disk", "sync", "event", "error"]),
         ("schema", vec!["event", "error"]),
         ("segment", vec!["event", "error"]),
         ("replication", vec!["segment", "event", "error"]),
@@ -29,6 +31,7 @@ fn layers() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "replication",
                 "segment",
                 "disk",
+                "sync",
                 "event",
                 "error",
             ],

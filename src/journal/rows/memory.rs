@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use super::{Changes, Row, Rows, RowsError, check_sizes, start};
+use crate::sync::{Mutex, MutexGuard};
 
 /// The engine in memory.
 #[derive(Debug, Default)]

@@ -18,7 +18,6 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::Ledger;
 use super::backup::blobs_of;
@@ -34,6 +33,8 @@ use crate::replication::{
     short,
 };
 use crate::segment::{self, Item};
+use crate::sync::mpsc::{Receiver, Sender, channel};
+use crate::sync::thread;
 use crate::{Error, ErrorKind, Result};
 use edge::Guard;
 use named::Roots;
@@ -760,7 +761,7 @@ pub(super) fn pull(
     let mut receiver = ours.session(&SessionOptions { sends: false, wants, ..SessionOptions::default() })?;
     let mut sender = theirs.session(&SessionOptions { wants: None, ..SessionOptions::default() })?;
     let ((to_sender, from_receiver), (to_receiver, from_sender)) = (channel(), channel());
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let other = scope.spawn(move || {
             talk(&mut sender, &from_receiver, &to_receiver, &mut |_| Ok(()));
             sender.finish()
