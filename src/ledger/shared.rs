@@ -404,6 +404,11 @@ impl Shared {
         self.show(metas.entry(ledger).or_default(), ledger, entries, derived);
         drop(metas);
         self.followed.take(ledger, entries, self.now_ms());
+        self.tell_who_waits();
+    }
+
+    /// Has who waits for what is shown look again.
+    fn tell_who_waits(&self) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.shown.notify_all();
     }
@@ -437,11 +442,13 @@ impl Shared {
         }
     }
 
-    /// Waits until readers are shown everything up to a position, and returns up to which they are.
+    /// Waits until readers are shown everything up to a position, or the ledger is gone, and returns up to which they are.
     pub(crate) fn await_shown(&self, ledger: LedgerId, position: u64, timeout: Duration) -> u64 {
         let shown = || self.meta(ledger, |meta| meta.position);
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.shown.wait_timeout_while(turn, timeout, |()| shown() < position);
+        let waited = self.shown.wait_timeout_while(turn, timeout, |()| {
+            shown() < position && self.journal.catalog().iter().any(|entry| entry.id == ledger)
+        });
         drop(waited);
         shown()
     }
@@ -722,6 +729,8 @@ impl Shared {
         let mut clean = self.published.clean();
         clean.generation += 1;
         clean.rows.clear();
+        drop(clean);
+        self.tell_who_waits();
     }
 
     /// The JSON of a large value.

@@ -41,7 +41,11 @@ fn ended<T>(threads: Vec<JoinHandle<T>>) -> Vec<T> {
 /// A thread that writes so many records of its own.
 fn writer(hand: &Hand, name: &'static str, writes: u64) -> JoinHandle<()> {
     let hand = hand.clone();
-    thread::spawn(move || (1..=writes).for_each(|n| drop(hand.put(&format!("{name}{n}"), n).expect("it is written"))))
+    thread::spawn(move || {
+        for n in 1..=writes {
+            hand.put(&format!("{name}{n}"), n).expect("it is written");
+        }
+    })
 }
 
 /// Whoever is told that a write is durable finds it; who looks around meanwhile sees what is durable alone.
@@ -243,7 +247,9 @@ fn dropping() {
     let (machine, id) = (hand.machine.clone(), hand.id);
     let write = |name: &'static str| {
         let hand = hand.clone();
-        thread::spawn(move || drop(hand.put(name, 1).expect("it is written")))
+        thread::spawn(move || {
+            hand.put(name, 1).expect("it is written");
+        })
     };
     let follows = hand.clone();
     let follower = thread::spawn(move || drop(follows.follow().until(1)));
@@ -260,7 +266,7 @@ fn dropped_ledger() {
     let (machine, store) = store(1);
     let (stays, goes) = (Hand::make(&machine, &store, "main"), Hand::make(&machine, &store, "other"));
     let follows = goes.clone();
-    let follower = thread::spawn(move || follows.follow().to_the_end());
+    let follower = thread::spawn(move || follows.follow_to_its_end().to_the_end());
     let others = stays.clone();
     let other = thread::spawn(move || others.follow().until(2));
     let writes = goes.clone();
@@ -292,7 +298,9 @@ fn replicas() {
     ours.ledger.pull(&theirs.ledger).expect("it is taken in");
     ours.id = ours.ledger.info().id;
     let (pulls, from) = (ours.clone(), theirs.clone());
-    let puller = thread::spawn(move || drop(pulls.ledger.pull(&from.ledger).expect("it is taken in")));
+    let puller = thread::spawn(move || {
+        pulls.ledger.pull(&from.ledger).expect("it is taken in");
+    });
     ended(vec![writer(&theirs, "a", 1), writer(&ours, "b", 1), puller]);
     theirs.ledger.pull(&ours.ledger).expect("it is taken in");
     ours.ledger.pull(&theirs.ledger).expect("it is taken in");

@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use world::World;
 
 /// How many seeds are run, unless `SYNCLEDGER_CASES` says otherwise.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 500;
 /// What has to have happened in all these runs together: a simulation in which nothing goes wrong shows nothing.
 pub const WANTED: [&str; 32] = [
     "edits",
