@@ -96,7 +96,7 @@ impl Doing<'_> {
         let (id, seen) = (self.id, &self.seen);
         let puts = self.naive.puts.entry(key.to_owned()).or_default();
         let live = puts.iter_mut().filter(|put| seen.contains(&put.by) && put.replaced_by.is_disjoint(seen));
-        live.for_each(|put| drop(put.replaced_by.insert(id)));
+        live.for_each(|put| put.replaced_by.extend([id]));
         puts.push(Put { by: id, cell, replaced_by: BTreeSet::new() });
     }
 

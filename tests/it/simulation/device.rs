@@ -1,7 +1,6 @@
 //! A device of the simulation: a machine with a store, the client on it, and a line to the server now and then.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 use serde_json::json;
 use syncledger::client::{Client, ClientOptions, Kept};
@@ -75,7 +74,6 @@ pub struct Disk {
     pub kept: Kept,
     /// The edits that were acknowledged to who made them.
     pub promised: Vec<EventId>,
-    pub archive: Option<PathBuf>,
 }
 
 pub struct Device {
@@ -86,12 +84,12 @@ pub struct Device {
     pub client: Client,
     /// The edits that were acknowledged to who made them.
     pub promised: Vec<EventId>,
-    /// Where its archive is.
-    pub archive: Option<PathBuf>,
     /// The latest number of the server's that was seen here.
     pub seen: u64,
     pub rights: Rights,
     pub is_revoked: bool,
+    /// Whether edits were stamped anew here.
+    pub is_stamped_again: bool,
     /// How far its clock is ahead of the server's.
     pub skew_ms: i64,
     pub line: Option<Line>,
@@ -105,7 +103,7 @@ pub struct Device {
 
 impl Device {
     pub fn new(name: String, node: Node, rights: Rights, skew_ms: i64) -> Self {
-        let (kept, promised, archive, is_revoked, line, given_up, stale, image) = Default::default();
+        let (kept, promised, is_revoked, is_stamped_again, line, given_up, stale, image) = Default::default();
         let client = client(&node.ledger, &kept);
         Self {
             name,
@@ -113,10 +111,10 @@ impl Device {
             kept,
             client,
             promised,
-            archive,
             seen: 0,
             rights,
             is_revoked,
+            is_stamped_again,
             skew_ms,
             line,
             given_up,
@@ -143,15 +141,13 @@ impl Device {
     }
 
     pub fn copy_disk(&self) -> Disk {
-        let (promised, archive) = (self.promised.clone(), self.archive.clone());
-        Disk { machine: self.node.machine.copy(), kept: self.kept.copy(), promised, archive }
+        Disk { machine: self.node.machine.copy(), kept: self.kept.copy(), promised: self.promised.clone() }
     }
 
     /// Takes up an earlier state of its disk. Returns what had been acknowledged on the one until now.
     pub fn restore(&mut self, disk: Disk) -> Vec<EventId> {
         self.node = Node::open(disk.machine);
         self.kept = disk.kept;
-        self.archive = disk.archive;
         self.seen = 0;
         self.client = client(&self.node.ledger, &self.kept);
         std::mem::replace(&mut self.promised, disk.promised)

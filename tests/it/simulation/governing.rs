@@ -1,13 +1,13 @@
-//! What the people at the server do besides editing: policies, schemas, migrations, archives, backups, and starting again from one.
+//! What the people at the server do besides editing: policies, schemas, migrations, backups, and starting again from one.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde_json::json;
+use syncledger::Result;
 use syncledger::event::EventId;
-use syncledger::ledger::{Act, BackupOptions, Ledger, Write};
+use syncledger::ledger::{Act, BackupOptions, Write};
 use syncledger::projection::Policy;
-use syncledger::{ErrorKind, Result};
 use tempfile::TempDir;
 
 use super::device::Node;
@@ -27,8 +27,6 @@ pub struct Office {
     dir: Option<TempDir>,
     /// How many files and directories were made.
     files: u64,
-    /// The server's archive.
-    archive: Option<PathBuf>,
     /// The server's last backup, and how far it had counted.
     backup: Option<(PathBuf, u64)>,
 }
@@ -44,14 +42,12 @@ impl Office {
 
 impl World {
     /// What befalls a server and its settings now and then.
-    pub fn govern(&mut self, nth: usize) {
-        match self.rng.below(10) {
+    pub fn govern(&mut self) {
+        match self.rng.below(9) {
             0 | 1 => self.set_policy(),
             2 | 3 => self.set_schema(),
-            4 => self.migrate(),
-            5 => self.archive_device(nth),
-            6 => self.archive_server(),
-            7 | 8 => self.back_up(),
+            4 | 5 => self.migrate(),
+            6 | 7 => self.back_up(),
             _ => self.start_again(),
         }
     }
@@ -105,24 +101,6 @@ impl World {
         self.promise(migrated.map(|migrated| migrated.receipt.events), "migrations");
     }
 
-    fn archive_device(&mut self, nth: usize) {
-        let dir = self.devices[nth].archive.clone().unwrap_or_else(|| self.office.new_path("archive"));
-        let before = 1 + self.rng.below(self.devices[nth].node.ledger.position() as usize) as u64;
-        if archive(&self.devices[nth].node.ledger, before, &dir) {
-            self.devices[nth].archive = Some(dir);
-            self.note("archives");
-        }
-    }
-
-    fn archive_server(&mut self) {
-        let dir = self.office.archive.clone().unwrap_or_else(|| self.office.new_path("archive"));
-        let before = 1 + self.rng.below(self.server.ledger.position() as usize) as u64;
-        if archive(&self.server.ledger, before, &dir) {
-            self.office.archive = Some(dir);
-            self.note("archives");
-        }
-    }
-
     fn back_up(&mut self) {
         let path = self.office.new_path("backup");
         self.server.ledger.backup(&path, &BackupOptions::default()).unwrap();
@@ -139,7 +117,6 @@ impl World {
         store.restore("main", &[file], false).unwrap();
         let ledger = store.ledger("main").unwrap();
         self.server = Node { machine, ledger };
-        self.office.archive = None;
         self.office.counted = self.office.counted.max(counted);
         self.forget_what_is_gone();
         self.note("restored servers");
@@ -153,14 +130,5 @@ impl World {
             let there: BTreeSet<EventId> = device.node.events().into_iter().collect();
             device.promised.retain(|event| here.contains(event) || there.contains(event));
         }
-    }
-}
-
-/// Archives. Whether that was possible: an older copy of a disk may meet the files of the one that it replaced.
-fn archive(ledger: &Ledger, before: u64, dir: &PathBuf) -> bool {
-    match ledger.archive(before, dir) {
-        Ok(_) => true,
-        Err(fault) if fault.kind() == ErrorKind::Conflict => false,
-        Err(fault) => panic!("archiving: {fault}"),
     }
 }

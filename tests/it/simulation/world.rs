@@ -137,7 +137,7 @@ impl World {
             94 => self.mend_clock(nth),
             95..97 => self.inject_stale(nth),
             97 if self.is_long() => self.edit_much(nth),
-            98 => self.govern(nth),
+            98 => self.govern(),
             _ => self.tick(),
         }
         self.grow();
@@ -291,6 +291,7 @@ impl World {
     fn stamp_again(&mut self, nth: usize) -> Result<()> {
         let device = &mut self.devices[nth];
         let Some(done) = device.client.prepare()? else { return Ok(()) };
+        device.is_stamped_again = true;
         for event in &mut device.promised {
             *event = done.stamped.get(event).copied().unwrap_or(*event);
         }
@@ -435,7 +436,10 @@ impl World {
 
     pub fn reopen_device(&mut self, nth: usize) {
         self.devices[nth].crash();
-        self.check_batches(&self.devices[nth].node.ledger);
+        // What is stamped anew may be a part of its batch.
+        if !self.devices[nth].is_stamped_again {
+            self.check_batches(&self.devices[nth].node.ledger);
+        }
         self.flip_a_bit(nth);
         if let Some(line) = &mut self.devices[nth].line {
             line.lose_device();
