@@ -55,7 +55,14 @@ mod work;
 // The bodies of integration tests.
 #[cfg(feature = "seeds")]
 #[path = "../../it/histories.rs"]
-#[allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "it is a test's")]
+#[allow(
+    dead_code,
+    unused_imports,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "it is a test's"
+)]
 mod histories;
 #[cfg(feature = "seeds")]
 #[path = "../../it/naive.rs"]
@@ -135,8 +142,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         // Opens an image; a campaign starts it too.
         #[cfg(feature = "stores")]
         ["check", dir, promised] => check_alone(Path::new(dir), Path::new(promised), arguments),
-        _ => Err("expected `faults`, `kill`, `power`, `io` or `rot`; the first lines of src/main.rs say how".into()),
-        _ => Err("expected `faults`, `soak`, `kill` or `power`; the first lines of src/main.rs say how".into()),
+        _ => Err("expected the name of a campaign; the first lines of src/main.rs say which and how".into()),
     }
 }
 

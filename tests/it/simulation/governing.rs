@@ -48,7 +48,8 @@ impl World {
             2 | 3 => self.set_schema(),
             4 | 5 => self.migrate(),
             6 | 7 => self.back_up(),
-            _ => self.start_again(),
+            _ if self.restores => self.start_again(),
+            _ => {}
         }
     }
 

@@ -37,6 +37,8 @@ pub struct World {
     pub happened: Happened,
     /// What the server's people have set up, and its files.
     pub office: Office,
+    /// Whether the server starts again from a backup now and then.
+    pub restores: bool,
     pub seed: u64,
     steps: usize,
     machines: u64,
@@ -66,6 +68,7 @@ impl World {
             devices,
             happened,
             office: Office::default(),
+            restores: false,
             seed,
             steps,
             machines: 0,

@@ -75,7 +75,8 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         let mut chance = Chance::new(seed, number);
         let mounted = Mounted::new(dir.path(), chance.between(LEAST_MIB, MOST_MIB) as u64)
             .map_err(|fault| format!("no file system can be made full here: {fault}"))?;
-        let told = |what: String| format!("{what} (again: campaigns io --image --seed {seed} --from {number} --runs 1)");
+        let told =
+            |what: String| format!("{what} (again: campaigns io --image --seed {seed} --from {number} --runs 1)");
         for found in one(dir.path(), &mounted.at, &mut chance, &mut tally)? {
             tally.problem(&told(found));
         }
@@ -102,7 +103,10 @@ fn one(dir: &Path, mounted: &Path, chance: &mut Chance, tally: &mut Tally) -> Re
         tally.count("times full", 1);
         let found = check_full(&worked, &promises, seed, &beside, tally)?;
         if !found.is_empty() {
-            return Ok(found.into_iter().map(|found| format!("on a full disk, after seed {seed}: {found}")).collect());
+            return Ok(found
+                .into_iter()
+                .map(|found| format!("on a full disk, after seed {seed}: {found}"))
+                .collect());
         }
         if number == WEIGHTS {
             break;

@@ -122,7 +122,11 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         false => vec![only_one(&only)?],
     };
     let until = arguments.number("runs")?.map_or(plans.len(), |runs| (from + runs) as usize);
-    println!("io: {} calls can fail, of which every {every}. does: {} runs", campaign.tally.counted("calls"), plans.len());
+    println!(
+        "io: {} calls can fail, of which every {every}. does: {} runs",
+        campaign.tally.counted("calls"),
+        plans.len()
+    );
     for plan in plans.into_iter().take(until).skip(from as usize) {
         campaign.one(plan)?;
     }

@@ -115,11 +115,21 @@ impl fmt::Display for Kind {
 /// One damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Damage {
-    Flip { byte: usize, bit: u8 },
-    Zero { sector: usize },
+    Flip {
+        byte: usize,
+        bit: u8,
+    },
+    Zero {
+        sector: usize,
+    },
     /// A sector holds what another file has at this place.
-    Exchange { sector: usize, from: usize },
-    Truncate { length: usize },
+    Exchange {
+        sector: usize,
+        from: usize,
+    },
+    Truncate {
+        length: usize,
+    },
 }
 
 impl Damage {

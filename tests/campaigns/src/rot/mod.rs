@@ -106,7 +106,10 @@ impl Campaign {
         let ended = self.child(words, seed)?;
         match ended.code {
             Some(0) => Ok(ended.out),
-            _ => Err(format!("{words:?} with seed {seed}, on an undamaged store, {} {}", ended.told(), ended.out).into()),
+            _ => {
+                Err(format!("{words:?} with seed {seed}, on an undamaged store, {} {}", ended.told(), ended.out)
+                    .into())
+            }
         }
     }
 
