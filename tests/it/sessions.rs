@@ -457,7 +457,7 @@ fn another_version_and_words_out_of_turn_end_the_session_with_an_error_on_both_s
         (after(batch(2)), ErrorKind::Consistency),
         (after(Message::Ack { batch: 1, cursor: None, refused: Vec::new() }), ErrorKind::Consistency),
         (after(Message::Want { batch: 1, bits: vec![1] }), ErrorKind::Consistency),
-        (after(Message::Bye(Bye { code: Some("storage".into()), message: "full".into() })), ErrorKind::Storage),
+        (after(Message::Bye(Bye { code: Some("storage".into()), message: "full".into() })), ErrorKind::Server),
         (after(Message::Bye(Bye { code: Some("unheard_of".into()), message: "?".into() })), ErrorKind::Server),
         (vec![Message::Hello(hello((1, 1))), Message::Wants(None), begins(7)], ErrorKind::Consistency),
     ] {

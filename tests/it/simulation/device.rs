@@ -88,8 +88,8 @@ pub struct Device {
     pub seen: u64,
     pub rights: Rights,
     pub is_revoked: bool,
-    /// Whether edits were stamped anew here.
-    pub is_stamped_again: bool,
+    /// Whether it may hold parts of its own batches: some were stamped anew, or came back from the server, which had refused the rest.
+    pub may_hold_parts: bool,
     /// How far its clock is ahead of the server's.
     pub skew_ms: i64,
     pub line: Option<Line>,
@@ -103,7 +103,7 @@ pub struct Device {
 
 impl Device {
     pub fn new(name: String, node: Node, rights: Rights, skew_ms: i64) -> Self {
-        let (kept, promised, is_revoked, is_stamped_again, line, given_up, stale, image) = Default::default();
+        let (kept, promised, is_revoked, may_hold_parts, line, given_up, stale, image) = Default::default();
         let client = client(&node.ledger, &kept);
         Self {
             name,
@@ -114,7 +114,7 @@ impl Device {
             seen: 0,
             rights,
             is_revoked,
-            is_stamped_again,
+            may_hold_parts,
             skew_ms,
             line,
             given_up,
@@ -148,6 +148,7 @@ impl Device {
     pub fn restore(&mut self, disk: Disk) -> Vec<EventId> {
         self.node = Node::open(disk.machine);
         self.kept = disk.kept;
+        self.may_hold_parts = true;
         self.seen = 0;
         self.client = client(&self.node.ledger, &self.kept);
         std::mem::replace(&mut self.promised, disk.promised)

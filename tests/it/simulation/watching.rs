@@ -9,7 +9,7 @@ use super::governing::COUNTED;
 use super::world::World;
 
 /// One step in so many compares what all hold, which takes a while.
-const COMPARED: usize = 16;
+const COMPARED: usize = 150;
 
 impl World {
     /// Looks whether a device and the server are as they have to be while all goes wrong.
@@ -63,7 +63,7 @@ impl World {
     pub fn flip_a_bit(&mut self, nth: usize) {
         let node = &self.devices[nth].node;
         let head = node.ledger.position();
-        if head == 0 || !self.rng.one_in(4) {
+        if head == 0 || !self.rng.one_in(12) {
             return;
         }
         let (position, bit) = (1 + self.rng.below(head as usize) as u64, self.rng.below(1 << 16));

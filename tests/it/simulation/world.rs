@@ -294,7 +294,7 @@ impl World {
     fn stamp_again(&mut self, nth: usize) -> Result<()> {
         let device = &mut self.devices[nth];
         let Some(done) = device.client.prepare()? else { return Ok(()) };
-        device.is_stamped_again = true;
+        device.may_hold_parts = true;
         for event in &mut device.promised {
             *event = done.stamped.get(event).copied().unwrap_or(*event);
         }
@@ -439,8 +439,7 @@ impl World {
 
     pub fn reopen_device(&mut self, nth: usize) {
         self.devices[nth].crash();
-        // What is stamped anew may be a part of its batch.
-        if !self.devices[nth].is_stamped_again {
+        if !self.devices[nth].may_hold_parts {
             self.check_batches(&self.devices[nth].node.ledger);
         }
         self.flip_a_bit(nth);
