@@ -64,7 +64,8 @@ impl Answer<'_> {
         let problem: Option<Json> = serde_json::from_slice(self.body).ok();
         let said = |name: &str| problem.as_ref()?.get(name)?.as_str().map(in_bounds);
         let code = said("code").and_then(|code| ErrorKind::from_code(&code));
-        let kind = code.unwrap_or_else(|| kind_of(self.status));
+        // Its disk is not ours: that may pass.
+        let kind = code.filter(|kind| *kind != ErrorKind::Storage).unwrap_or_else(|| kind_of(self.status));
         let message = match said("detail") {
             Some(detail) => format!("the server answered {}: {detail}", self.status),
             None => format!("the server answered {}", self.status),
@@ -118,6 +119,12 @@ mod tests {
 
     fn fault(status: u16, retry_after: Option<&str>, body: &str) -> Fault {
         Answer { status, retry_after, body: body.as_bytes() }.fault(0)
+    }
+
+    #[test]
+    fn a_full_disk_of_the_server_may_pass() {
+        let fault = fault(500, None, r#"{"code":"storage","detail":"no space left"}"#);
+        assert_eq!((fault.error.kind(), fault.is_passing), (ErrorKind::Server, true));
     }
 
     #[test]
