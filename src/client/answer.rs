@@ -42,11 +42,13 @@ impl Fault {
         Error::new(ErrorKind::Timeout, message).with_hint("try again").into()
     }
 
-    /// The session ended with an error while it was open: all but a fault of our own may pass.
-    pub(super) fn in_session(error: Error) -> Self {
-        use ErrorKind::{Authentication, Cancelled};
+    /// The session ended with an error while it was open: all but a fault of our own may pass. Where events were named by parts of
+    /// their ids, one side may not have found one, and the next session names them whole.
+    pub(super) fn in_session(error: Error, names_in_part: bool) -> Self {
+        use ErrorKind::{Authentication, Cancelled, Corrupt};
         // Rights that changed, and a server that ends, ask us to connect again.
-        let is_passing = error.is_retryable() || matches!(error.kind(), Authentication | Cancelled);
+        let asks_again = matches!(error.kind(), Authentication | Cancelled);
+        let is_passing = error.is_retryable() || asks_again || (names_in_part && error.kind() == Corrupt);
         Self { is_passing, ..Self::from(error) }
     }
 }
@@ -119,6 +121,15 @@ mod tests {
 
     fn fault(status: u16, retry_after: Option<&str>, body: &str) -> Fault {
         Answer { status, retry_after, body: body.as_bytes() }.fault(0)
+    }
+
+    /// A server that had lost what edits are built on, as a restored one has, once ended clients for good that the next session would
+    /// have served.
+    #[test]
+    fn what_was_not_found_by_a_part_of_its_id_is_named_whole_by_the_next_session() {
+        let fault = |names_in_part| Fault::in_session(Error::new(ErrorKind::Corrupt, "not here"), names_in_part);
+        assert!(fault(true).is_passing);
+        assert!(!fault(false).is_passing);
     }
 
     #[test]

@@ -280,7 +280,7 @@ impl Watched {
         }
         let transfer = match (outcome, &peer) {
             (Err(fault), Some(peer)) if self.begins_again && fault.kind() == ErrorKind::Cancelled => peer.transfer(),
-            (outcome, _) => outcome.map_err(Fault::in_session)?,
+            (outcome, _) => outcome.map_err(|fault| Fault::in_session(fault, !notes.known().names().1))?,
         };
         let accepted = match (self.began_after, acknowledged) {
             (Some(after), Some(upto)) => self.accept(after, upto)?,

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use super::super::error::JournalError;
@@ -17,6 +18,8 @@ const CACHE_BYTES: u64 = 64 << 20;
 /// other holder to wait for.
 const LOCK_TRIES: u32 = 500;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// After so long a flush that has not ended is looked after.
+const FLUSHED_AGAIN: Duration = Duration::from_secs(1);
 /// How many keys are removed at once when a ledger is dropped: who appends waits for them.
 const ERASE_KEYS: usize = 64;
 /// How many keys are copied at once.
@@ -69,7 +72,7 @@ impl Engine {
     /// Makes everything durable that was applied before: sled's own flush does not fsync.
     pub(super) fn make_durable(&self) -> Result<(), JournalError> {
         let db = self.db()?;
-        guarded(&self.dir, || db.flush())?;
+        guarded(&self.dir, || flush(db))?;
         Ok(self.data.sync_data().map_err(DiskError::of("fsync", &data_path(&self.dir)))?)
     }
 
@@ -154,6 +157,29 @@ impl Engine {
             self.apply(batch)?;
         }
     }
+}
+
+/// Sled's flush. Where a write fails in one of sled's own threads, who waits for that write is not always woken (0.34.7 sets its error
+/// in `Reservation::drop` and tells nobody); another flush finds the error, and wakes everybody. So after a while there is another.
+fn flush(db: &::sled::Db) -> Result<usize, ::sled::Error> {
+    std::thread::scope(|scope| {
+        let (done, is_done) = std::sync::mpsc::channel::<()>();
+        let watch = std::thread::Builder::new().name("syncledger-flush".into());
+        // Without such a thread nobody looks after it.
+        let _ = watch.spawn_scoped(scope, move || {
+            let mut pause = FLUSHED_AGAIN;
+            while is_done.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                let db = db.clone();
+                // It may wait as long as the first; and it may be the last that holds the database.
+                let again = move || drop(catch_unwind(AssertUnwindSafe(move || db.flush().map(drop))));
+                let _ = std::thread::Builder::new().name("syncledger-again".into()).spawn(again);
+                pause *= 2;
+            }
+        });
+        let flushed = db.flush();
+        drop(done);
+        flushed
+    })
 }
 
 impl Drop for Engine {

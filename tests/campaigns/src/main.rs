@@ -47,6 +47,7 @@ mod recovery;
 mod rot;
 #[cfg(feature = "seeds")]
 mod seeds;
+mod shim;
 mod soak;
 mod tally;
 #[cfg(feature = "stores")]

@@ -27,8 +27,10 @@ pub struct Office {
     dir: Option<TempDir>,
     /// How many files and directories were made.
     files: u64,
-    /// The server's last backup, and how far it had counted.
-    backup: Option<(PathBuf, u64)>,
+    /// The server's last backup.
+    backup: Option<PathBuf>,
+    /// What nobody has any more since the server started again, but for older copies of disks.
+    gone: BTreeSet<EventId>,
 }
 
 impl Office {
@@ -43,13 +45,14 @@ impl Office {
 impl World {
     /// What befalls a server and its settings now and then.
     pub fn govern(&mut self) {
-        match self.rng.below(9) {
+        if self.restores && self.rng.one_in(2) {
+            return if self.rng.one_in(2) { self.back_up() } else { self.start_again() };
+        }
+        match self.rng.below(8) {
             0 | 1 => self.set_policy(),
             2 | 3 => self.set_schema(),
             4 | 5 => self.migrate(),
-            6 | 7 => self.back_up(),
-            _ if self.restores => self.start_again(),
-            _ => {}
+            _ => self.back_up(),
         }
     }
 
@@ -105,20 +108,19 @@ impl World {
     fn back_up(&mut self) {
         let path = self.office.new_path("backup");
         self.server.ledger.backup(&path, &BackupOptions::default()).unwrap();
-        self.office.backup = Some((path, self.office.counted));
+        self.office.backup = Some(path);
         self.note("backups");
     }
 
     /// The server's disk is lost, and a new one is filled from the last backup: what was written since has to come from the devices.
     fn start_again(&mut self) {
-        let Some((file, counted)) = self.office.backup.clone() else { return };
+        let Some(file) = self.office.backup.clone() else { return };
         self.reopen_server();
         let machine = self.new_machine();
         let store = machine.open(Default::default()).unwrap();
         store.restore("main", &[file], false).unwrap();
         let ledger = store.ledger("main").unwrap();
         self.server = Node { machine, ledger };
-        self.office.counted = self.office.counted.max(counted);
         self.forget_what_is_gone();
         self.note("restored servers");
     }
@@ -129,7 +131,14 @@ impl World {
         self.promised.retain(|event| here.contains(event));
         for device in &mut self.devices {
             let there: BTreeSet<EventId> = device.node.events().into_iter().collect();
-            device.promised.retain(|event| here.contains(event) || there.contains(event));
+            let is_held = |event: &EventId| here.contains(event) || there.contains(event);
+            self.office.gone.extend(device.promised.iter().filter(|event| !is_held(event)));
+            device.promised.retain(is_held);
         }
+    }
+
+    /// What a device promised that takes up an older copy of its disk.
+    pub fn still_promised(&self, promised: Vec<EventId>) -> Vec<EventId> {
+        promised.into_iter().filter(|event| !self.office.gone.contains(event)).collect()
     }
 }

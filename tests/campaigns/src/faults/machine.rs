@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use crate::Result;
+use crate::shim;
 
 const SHIM: &str = include_str!("machine.c");
 /// Where the two numbers lie in the file.
@@ -25,14 +26,7 @@ pub enum Room {
 
 /// Compiles what is loaded before the C library.
 pub fn compile(dir: &Path) -> Result<PathBuf> {
-    let (source, shim) = (dir.join("machine.c"), dir.join("machine.so"));
-    std::fs::write(&source, SHIM)?;
-    let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-O2", "-Wall", "-o"]).arg(&shim).arg(&source);
-    match compiler.status()?.success() {
-        true => Ok(shim),
-        false => Err("the library for clocks and disks does not compile: is there a C compiler `cc`?".into()),
-    }
+    shim::compile(dir, "machine", SHIM)
 }
 
 /// The machine of all processes on one store.

@@ -21,6 +21,7 @@ use crate::arguments::Arguments;
 use crate::chance::Chance;
 use crate::child::{self, Ended};
 use crate::promise::Promises;
+use crate::shim;
 use crate::tally::Tally;
 
 const SHIM: &str = include_str!("shim.c");
@@ -114,7 +115,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     let (seed, from) = (arguments.number("seed")?.unwrap_or(1), arguments.number("from")?.unwrap_or(0));
     let every = arguments.number("every")?.unwrap_or(1).max(1);
     let dir = TempDir::with_prefix_in("campaign-io-", arguments.path("dir").unwrap_or_else(crate::memory))?;
-    let shim = compile(dir.path())?;
+    let shim = shim::compile(dir.path(), "io", SHIM)?;
     let mut campaign = Campaign { dir, shim, tally: Tally::begin("io", seed, from) };
     let only = arguments.texts("only");
     let plans = match only.is_empty() {
@@ -139,17 +140,6 @@ fn only_one(words: &[String]) -> Result<Planned> {
     let kind = Kind::ALL.into_iter().find(|known| known.name() == kind);
     let kind = kind.ok_or("expected eio, enospc, short, full or sync after --only")?;
     Ok(Planned { kind, seed: seed.parse()?, at: at.parse()? })
-}
-
-fn compile(dir: &Path) -> Result<PathBuf> {
-    let (source, shim) = (dir.join("shim.c"), dir.join("shim.so"));
-    std::fs::write(&source, SHIM)?;
-    let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-O2", "-Wall", "-o"]).arg(&shim).arg(&source).args(["-ldl", "-lpthread"]);
-    match compiler.status()?.success() {
-        true => Ok(shim),
-        false => Err("the library that makes calls fail does not compile: is there a C compiler `cc`?".into()),
-    }
 }
 
 /// A process that works on the store below `dir`.

@@ -13,20 +13,7 @@
  *                as where the kernel has dropped the pages that it could not write; the next one succeeds
  *
  * Calls are counted and made to fail under one mutex. */
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <pthread.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
-#include <unistd.h>
+#include "shim.h"
 
 enum fault { NONE, EIO_ONCE, ENOSPC_ONCE, SHORT, FULL, SYNC };
 static const char *const names[] = {"none", "eio", "enospc", "short", "full", "sync"};
@@ -41,17 +28,12 @@ struct before {
 };
 
 static pthread_mutex_t alone = PTHREAD_MUTEX_INITIALIZER;
-static char root[PATH_MAX];
-static size_t root_length;
 static int told = -1;
 static enum fault fault;
 static long fault_at, changes, writes, syncs;
 static struct before *unsynced;
 
-static void fail(const char *what) {
-  dprintf(2, "campaign shim: %s\n", what);
-  _exit(97);
-}
+static int is_on(void) { return told >= 0; }
 
 static void tell(const char *what, const char *where) {
   char line[PATH_MAX + 128];
@@ -63,16 +45,11 @@ __attribute__((constructor)) static void begin(void) {
   const char *dir = getenv("CAMPAIGN_ROOT"), *file = getenv("CAMPAIGN_TOLD"), *kind = getenv("CAMPAIGN_FAULT");
   const char *at = getenv("CAMPAIGN_FAULT_AT");
   if (!dir || !file || !kind) return;
-  root_length = strlen(dir);
-  if (root_length >= sizeof root) fail("the directory's path is too long");
-  memcpy(root, dir, root_length + 1);
+  take_root(dir);
   for (size_t n = 0; n < sizeof names / sizeof *names; n++)
     if (!strcmp(kind, names[n])) fault = n;
   fault_at = at ? atol(at) : 0;
-  int low = syscall(SYS_openat, AT_FDCWD, file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
-  told = fcntl(low, F_DUPFD_CLOEXEC, 900);
-  if (told < 0) fail("the file cannot be opened that is told what fails");
-  syscall(SYS_close, low);
+  told = open_apart(file);
 }
 
 __attribute__((destructor)) static void end(void) {
@@ -85,26 +62,6 @@ __attribute__((destructor)) static void end(void) {
 }
 
 /* --- what is meant ------------------------------------------------------------------------------------------------- */
-
-static const char *below_root(const char *whole) {
-  return strncmp(whole, root, root_length) || whole[root_length] != '/' ? NULL : whole + root_length + 1;
-}
-
-/* The path below the directory, or NULL where it is elsewhere. */
-static const char *below(int dir, const char *path, char *whole) {
-  if (told < 0) return NULL;
-  if (path[0] == '/') {
-    snprintf(whole, PATH_MAX, "%s", path);
-  } else {
-    char link[64], at[PATH_MAX];
-    snprintf(link, sizeof link, dir == AT_FDCWD ? "/proc/self/cwd" : "/proc/self/fd/%d", dir);
-    ssize_t length = readlink(link, at, sizeof at - 1);
-    if (length < 0) return NULL;
-    at[length] = 0;
-    if (snprintf(whole, PATH_MAX, "%s/%s", at, path) >= PATH_MAX) fail("a path is too long");
-  }
-  return below_root(whole);
-}
 
 /* The path of an open file or directory below the directory, or NULL. */
 static const char *meant(int fd, char *whole, struct stat *found) {
@@ -174,11 +131,7 @@ static void forget(int fd, ino_t inode, int take_back) {
 
 /* --- names --------------------------------------------------------------------------------------------------------- */
 
-static mode_t mode_of(int flags, va_list rest) {
-  return flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(rest, mode_t) : 0;
-}
-
-static int counted_open(int dir, const char *path, int flags, mode_t mode) {
+static int opened(int dir, const char *path, int flags, mode_t mode) {
   char whole[PATH_MAX];
   const char *name = flags & O_CREAT ? below(dir, path, whole) : NULL;
   if (name) {
@@ -195,28 +148,6 @@ static int counted_open(int dir, const char *path, int flags, mode_t mode) {
   return syscall(SYS_openat, dir, path, flags, mode);
 }
 
-#define OPENAT(name) \
-  int name(int dir, const char *path, int flags, ...) { \
-    va_list rest; \
-    va_start(rest, flags); \
-    mode_t mode = mode_of(flags, rest); \
-    va_end(rest); \
-    return counted_open(dir, path, flags, mode); \
-  }
-OPENAT(openat)
-OPENAT(openat64)
-
-#define OPEN(name) \
-  int name(const char *path, int flags, ...) { \
-    va_list rest; \
-    va_start(rest, flags); \
-    mode_t mode = mode_of(flags, rest); \
-    va_end(rest); \
-    return counted_open(AT_FDCWD, path, flags, mode); \
-  }
-OPEN(open)
-OPEN(open64)
-
 /* Whether a change of names may happen. */
 static int may(enum change change, const char *what, int dir, const char *path) {
   char whole[PATH_MAX];
@@ -232,22 +163,13 @@ static int may(enum change change, const char *what, int dir, const char *path) 
 int renameat2(int dir, const char *path, int other_dir, const char *other, unsigned flags) {
   return may(REPLACES, "rename", other_dir, other) ? syscall(SYS_renameat2, dir, path, other_dir, other, flags) : -1;
 }
-int renameat(int dir, const char *path, int other_dir, const char *other) {
-  return renameat2(dir, path, other_dir, other, 0);
-}
-int rename(const char *path, const char *other) { return renameat2(AT_FDCWD, path, AT_FDCWD, other, 0); }
-
 int unlinkat(int dir, const char *path, int flags) {
   return may(REMOVES, flags & AT_REMOVEDIR ? "rmdir" : "unlink", dir, path) ? syscall(SYS_unlinkat, dir, path, flags)
                                                                              : -1;
 }
-int unlink(const char *path) { return unlinkat(AT_FDCWD, path, 0); }
-int rmdir(const char *path) { return unlinkat(AT_FDCWD, path, AT_REMOVEDIR); }
-
 int mkdirat(int dir, const char *path, mode_t mode) {
   return may(GROWS, "mkdir", dir, path) ? syscall(SYS_mkdirat, dir, path, mode) : -1;
 }
-int mkdir(const char *path, mode_t mode) { return mkdirat(AT_FDCWD, path, mode); }
 
 /* --- bytes --------------------------------------------------------------------------------------------------------- */
 
@@ -281,7 +203,6 @@ static ssize_t counted_write(int fd, const void *bytes, size_t length, off_t at)
 
 ssize_t write(int fd, const void *bytes, size_t length) { return counted_write(fd, bytes, length, -1); }
 ssize_t pwrite(int fd, const void *bytes, size_t length, off_t at) { return counted_write(fd, bytes, length, at); }
-ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t at) { return counted_write(fd, bytes, length, at); }
 
 /* A caller has to go on after a part was written. */
 ssize_t writev(int fd, const struct iovec *parts, int count) {
@@ -310,7 +231,6 @@ int ftruncate(int fd, off_t length) {
   if (result) errno = error;
   return result;
 }
-int ftruncate64(int fd, off64_t length) { return ftruncate(fd, length); }
 
 /* --- durability ---------------------------------------------------------------------------------------------------- */
 
@@ -332,18 +252,3 @@ static int counted_sync(int fd, long call) {
 }
 int fsync(int fd) { return counted_sync(fd, SYS_fsync); }
 int fdatasync(int fd) { return counted_sync(fd, SYS_fdatasync); }
-
-/* --- what goes round ----------------------------------------------------------------------------------------------- */
-
-/* Copies are made by writes then. */
-ssize_t copy_file_range(int from, off64_t *from_at, int to, off64_t *to_at, size_t length, unsigned flags) {
-  (void)from, (void)from_at, (void)to, (void)to_at, (void)length, (void)flags;
-  errno = ENOSYS;
-  return -1;
-}
-ssize_t sendfile(int to, int from, off_t *at, size_t length) {
-  (void)to, (void)from, (void)at, (void)length;
-  errno = ENOSYS;
-  return -1;
-}
-ssize_t sendfile64(int to, int from, off64_t *at, size_t length) { return sendfile(to, from, at, length); }

@@ -23,6 +23,7 @@ use crate::Result;
 use crate::arguments::Arguments;
 use crate::chance::Chance;
 use crate::promise::Promises;
+use crate::shim;
 use crate::tally::Tally;
 use disk::{Disk, Fate, Guarantees, Image};
 use trace::Record;
@@ -111,7 +112,7 @@ impl Campaign {
             no_fdatasync: arguments.switch("broken-fsync"),
             spared: arguments.texts("spare"),
         };
-        let (seed, shim) = (arguments.number("seed")?.unwrap_or(1), record::compile(&dir)?);
+        let (seed, shim) = (arguments.number("seed")?.unwrap_or(1), shim::compile(&dir, "power", record::SHIM)?);
         let name = if guarantees.in_order { "power, ext4" } else { "power" };
         Ok(Self { seed, guarantees, dir, shim, totals: Totals::default(), tally: Tally::begin(name, seed, 0) })
     }

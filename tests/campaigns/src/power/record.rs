@@ -1,12 +1,13 @@
 //! Runs the program under test with `shim.c` before the C library, so that everything it changes is recorded.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::Result;
 use crate::chance::Chance;
 
-const SHIM: &str = include_str!("shim.c");
+/// The recorder.
+pub const SHIM: &str = include_str!("shim.c");
 /// How many processes work on a store, one after another, and how many operations each does at most: few that do much, or
 /// many that hardly begin.
 const MUCH: (usize, usize) = (5, 250);
@@ -17,18 +18,6 @@ const PATHS: [&str; 7] =
     ["store/catalog", "store/floors", "store/archives", "store/blobs/", "store/base/", "store/sealed/", ".slbk"];
 /// How a process ends that found a fault.
 const FAULT: i32 = 2;
-
-/// Compiles the recorder.
-pub fn compile(dir: &Path) -> Result<PathBuf> {
-    let (source, shim) = (dir.join("shim.c"), dir.join("shim.so"));
-    std::fs::write(&source, SHIM)?;
-    let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-O2", "-Wall", "-o"]).arg(&shim).arg(&source).args(["-ldl", "-lpthread"]);
-    match compiler.status()?.success() {
-        true => Ok(shim),
-        false => Err("the recorder does not compile: is there a C compiler `cc`?".into()),
-    }
-}
 
 /// Has everything recorded that a command changes below a directory.
 pub fn with_shim(command: &mut Command, shim: &Path, dir: &Path, trace: &Path) {

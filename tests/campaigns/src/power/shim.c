@@ -15,23 +15,8 @@
  *
  * A record: kind u8, flag u8, u16 zero, lengths of two paths and of the data u32 x 3, inode u64, number u64; then the
  * paths below the directory and the data. All little-endian. */
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <pthread.h>
+#include "shim.h"
 #include <signal.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 enum kind { BEGIN, CREATE, TRUNCATE, WRITE, RENAME, UNLINK, MKDIR, RMDIR, SYNC_BEGIN, SYNC_END, SAID };
 
@@ -43,18 +28,13 @@ struct record {
 };
 
 static pthread_mutex_t alone = PTHREAD_MUTEX_INITIALIZER;
-static char root[PATH_MAX];
-static size_t root_length;
 static dev_t device;
 static int trace = -1;
 static uint64_t syncs;
 static long kill_at, kill_at_name;
 static const char *kill_at_path;
 
-static void fail(const char *what) {
-  dprintf(2, "campaign shim: %s: not recorded, so the program ends here\n", what);
-  _exit(97);
-}
+static int is_on(void) { return trace >= 0; }
 
 #define REAL(name) \
   static __typeof__(&name) real; \
@@ -81,16 +61,11 @@ static void append(enum kind kind, uint8_t flag, uint64_t inode, uint64_t number
 __attribute__((constructor)) static void begin(void) {
   const char *dir = getenv("CAMPAIGN_ROOT"), *file = getenv("CAMPAIGN_TRACE");
   if (!dir || !file) return;
-  root_length = strlen(dir);
-  if (root_length >= sizeof root) fail("the directory's path is too long");
-  memcpy(root, dir, root_length + 1);
+  take_root(dir);
   struct stat found;
   if (stat(root, &found)) fail("the directory is not there");
   device = found.st_dev;
-  int low = syscall(SYS_openat, AT_FDCWD, file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
-  trace = fcntl(low, F_DUPFD_CLOEXEC, 900);
-  if (trace < 0) fail("the trace cannot be opened");
-  syscall(SYS_close, low);
+  trace = open_apart(file);
   kill_at = number_of("CAMPAIGN_KILL_AT");
   kill_at_name = number_of("CAMPAIGN_KILL_AT_NAME");
   kill_at_path = getenv("CAMPAIGN_KILL_AT_PATH");
@@ -103,23 +78,6 @@ __attribute__((destructor)) static void end(void) {
   if (trace >= 0) pthread_mutex_lock(&alone);
 }
 
-/* The path below the directory, or NULL where it is elsewhere. */
-static const char *below(int dir, const char *path, char *whole) {
-  if (trace < 0) return NULL;
-  if (path[0] == '/') {
-    snprintf(whole, PATH_MAX, "%s", path);
-  } else {
-    char link[64], at[PATH_MAX];
-    snprintf(link, sizeof link, dir == AT_FDCWD ? "/proc/self/cwd" : "/proc/self/fd/%d", dir);
-    ssize_t length = readlink(link, at, sizeof at - 1);
-    if (length < 0) return NULL;
-    at[length] = 0;
-    if (snprintf(whole, PATH_MAX, "%s/%s", at, path) >= PATH_MAX) fail("a path is too long");
-  }
-  if (strncmp(whole, root, root_length) || whole[root_length] != '/') return NULL;
-  return whole + root_length + 1;
-}
-
 /* Whether changes of this file are recorded: those of any on the directory's device; the reader knows which are below. */
 static int is_recorded(int fd, struct stat *found) {
   return trace >= 0 && fd > 2 && fd != trace && !fstat(fd, found) && found->st_dev == device;
@@ -127,14 +85,14 @@ static int is_recorded(int fd, struct stat *found) {
 
 /* --- names --------------------------------------------------------------------------------------------------------- */
 
-static int recorded_open(int (*real)(int, const char *, int, ...), int dir, const char *path, int flags, mode_t mode) {
+static int opened(int dir, const char *path, int flags, mode_t mode) {
   char whole[PATH_MAX];
   const char *name = flags & (O_CREAT | O_TRUNC) ? below(dir, path, whole) : NULL;
-  if (!name || (flags & O_TMPFILE) == O_TMPFILE) return real(dir, path, flags, mode);
+  if (!name || (flags & O_TMPFILE) == O_TMPFILE) return syscall(SYS_openat, dir, path, flags, mode);
   pthread_mutex_lock(&alone);
   struct stat before, after;
   int was_there = !fstatat(dir, path, &before, 0);
-  int fd = real(dir, path, flags, mode);
+  int fd = syscall(SYS_openat, dir, path, flags, mode);
   int fault = errno;
   if (fd >= 0 && !fstat(fd, &after)) {
     if (!was_there) append(CREATE, 0, after.st_ino, 0, name, NULL, NULL, 0);
@@ -144,36 +102,6 @@ static int recorded_open(int (*real)(int, const char *, int, ...), int dir, cons
   errno = fault;
   return fd;
 }
-
-static mode_t mode_of(int flags, va_list rest) {
-  return flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(rest, mode_t) : 0;
-}
-
-#define OPENAT(name) \
-  int name(int dir, const char *path, int flags, ...) { \
-    static int (*real)(int, const char *, int, ...); \
-    if (!real) real = (int (*)(int, const char *, int, ...))dlsym(RTLD_NEXT, "openat"); \
-    va_list rest; \
-    va_start(rest, flags); \
-    mode_t mode = mode_of(flags, rest); \
-    va_end(rest); \
-    return recorded_open(real, dir, path, flags, mode); \
-  }
-OPENAT(openat)
-OPENAT(openat64)
-
-#define OPEN(name) \
-  int name(const char *path, int flags, ...) { \
-    va_list rest; \
-    va_start(rest, flags); \
-    mode_t mode = mode_of(flags, rest); \
-    va_end(rest); \
-    return openat(AT_FDCWD, path, flags, mode); \
-  }
-OPEN(open)
-OPEN(open64)
-int creat(const char *path, mode_t mode) { return openat(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, mode); }
-int creat64(const char *path, mode_t mode) { return creat(path, mode); }
 
 int renameat2(int dir, const char *path, int other_dir, const char *other, unsigned flags) {
   REAL(renameat2);
@@ -189,11 +117,6 @@ int renameat2(int dir, const char *path, int other_dir, const char *other, unsig
   errno = fault;
   return result;
 }
-int renameat(int dir, const char *path, int other_dir, const char *other) {
-  return renameat2(dir, path, other_dir, other, 0);
-}
-int rename(const char *path, const char *other) { return renameat2(AT_FDCWD, path, AT_FDCWD, other, 0); }
-
 int unlinkat(int dir, const char *path, int flags) {
   REAL(unlinkat);
   char whole[PATH_MAX];
@@ -207,13 +130,6 @@ int unlinkat(int dir, const char *path, int flags) {
   errno = fault;
   return result;
 }
-int unlink(const char *path) { return unlinkat(AT_FDCWD, path, 0); }
-int rmdir(const char *path) { return unlinkat(AT_FDCWD, path, AT_REMOVEDIR); }
-int remove(const char *path) {
-  struct stat found;
-  return unlinkat(AT_FDCWD, path, !lstat(path, &found) && S_ISDIR(found.st_mode) ? AT_REMOVEDIR : 0);
-}
-
 int mkdirat(int dir, const char *path, mode_t mode) {
   REAL(mkdirat);
   char whole[PATH_MAX];
@@ -228,7 +144,6 @@ int mkdirat(int dir, const char *path, mode_t mode) {
   errno = fault;
   return result;
 }
-int mkdir(const char *path, mode_t mode) { return mkdirat(AT_FDCWD, path, mode); }
 
 /* --- bytes --------------------------------------------------------------------------------------------------------- */
 
@@ -269,7 +184,6 @@ ssize_t pwrite(int fd, const void *bytes, size_t length, off_t at) {
   errno = fault;
   return written;
 }
-ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t at) { return pwrite(fd, bytes, length, at); }
 
 /* A caller has to go on after a part was written. */
 ssize_t writev(int fd, const struct iovec *parts, int count) {
@@ -292,7 +206,6 @@ int ftruncate(int fd, off_t length) {
   errno = fault;
   return result;
 }
-int ftruncate64(int fd, off64_t length) { return ftruncate(fd, length); }
 
 /* --- durability ---------------------------------------------------------------------------------------------------- */
 
@@ -318,18 +231,6 @@ int fdatasync(int fd) { return synced(fd, SYS_fdatasync, 1); }
 
 /* --- what is not modelled ------------------------------------------------------------------------------------------ */
 
-/* Copies are made by writes then. */
-ssize_t copy_file_range(int from, off64_t *from_at, int to, off64_t *to_at, size_t length, unsigned flags) {
-  (void)from, (void)from_at, (void)to, (void)to_at, (void)length, (void)flags;
-  errno = ENOSYS;
-  return -1;
-}
-ssize_t sendfile(int to, int from, off_t *at, size_t length) {
-  (void)to, (void)from, (void)at, (void)length;
-  errno = ENOSYS;
-  return -1;
-}
-ssize_t sendfile64(int to, int from, off64_t *at, size_t length) { return sendfile(to, from, at, length); }
 ssize_t splice(int from, off64_t *from_at, int to, off64_t *to_at, size_t length, unsigned flags) {
   (void)from, (void)from_at, (void)to, (void)to_at, (void)length, (void)flags;
   errno = EINVAL;

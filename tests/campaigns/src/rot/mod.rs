@@ -86,6 +86,15 @@ pub fn look(words: &[&str], arguments: &Arguments) -> Result<bool> {
     Ok(true)
 }
 
+/// A file with a damage.
+struct Damaged {
+    kind: Kind,
+    path: String,
+    bytes: Vec<u8>,
+    /// What was done to it.
+    how: String,
+}
+
 impl Campaign {
     /// Where a store lies while it is used: its archives are found by their path.
     fn worked(&self) -> PathBuf {
@@ -149,7 +158,7 @@ impl Campaign {
     /// Damages a file of a copy, and reads it.
     fn one(&mut self, number: u64, made: &Made) -> Result<()> {
         let mut chance = Chance::new(self.seed, number);
-        let Some((kind, path, bytes, how)) = self.damaged(made, &mut chance)? else { return Ok(()) };
+        let Some(Damaged { kind, path, bytes, how }) = self.damaged(made, &mut chance)? else { return Ok(()) };
         let worked = self.worked();
         copy(&self.original(), &worked)?;
         std::fs::write(worked.join(&path), &bytes)?;
@@ -177,8 +186,7 @@ impl Campaign {
         remove(&worked)
     }
 
-    /// A file with a damage: its kind and path, its bytes, and what was done.
-    fn damaged(&self, made: &Made, chance: &mut Chance) -> Result<Option<(Kind, String, Vec<u8>, String)>> {
+    fn damaged(&self, made: &Made, chance: &mut Chance) -> Result<Option<Damaged>> {
         let kinds: Vec<&Kind> = made.files.keys().collect();
         let Some(kind) = chance.pick(&kinds).copied().copied() else { return Ok(None) };
         let Some(path) = made.files.get(&kind).and_then(|files| chance.pick(files)) else { return Ok(None) };
@@ -186,7 +194,7 @@ impl Campaign {
         let other = chance.pick(&all).copied().unwrap_or(path);
         let read = |path: &str| std::fs::read(self.original().join(path));
         let found = damage::damage(&read(path)?, &read(other)?, chance);
-        Ok(found.map(|(damage, bytes)| (kind, path.clone(), bytes, format!("{damage:?}"))))
+        Ok(found.map(|(damage, bytes)| Damaged { kind, path: path.clone(), bytes, how: format!("{damage:?}") }))
     }
 
     fn read_store(&mut self, kind: Kind, made: &Made) -> Result<Outcome> {
